@@ -1,0 +1,65 @@
+"""One small registry class, used for methods, datasets and architectures alike.
+
+It maps a public name to an object and turns a mistyped name into an error that names the nearest
+match. It does not load plugins; `ltrobust.method` does that for methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from ltrobust.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names to objects of one kind.
+
+    Args:
+        kind: what the objects are, in the user's words ("method", "dataset"); used in errors.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+        self._aliases: dict[str, str] = {}
+
+    def add(self, name: str, item: T, *, aliases: tuple[str, ...] = ()) -> T:
+        """Register `item` under `name`; raise UserError when the name is taken."""
+        for key in (name, *aliases):
+            if key in self._items or key in self._aliases:
+                raise UserError(f"{self.kind} '{key}' is registered twice; names must be unique")
+        self._items[name] = item
+        self._aliases.update(dict.fromkeys(aliases, name))
+        return item
+
+    def register(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
+        """Return a decorator that registers what it decorates under `name`."""
+        return lambda item: self.add(name, item, aliases=aliases)
+
+    def canonical(self, name: str) -> str:
+        """Resolve an alias; raise UserError with the nearest match when the name is unknown."""
+        name = self._aliases.get(name, name)
+        if name not in self._items:
+            raise unknown(self.kind, name, [*self._items, *self._aliases])
+        return name
+
+    def get(self, name: str) -> T:
+        """Return the object registered under `name` (or an alias of it)."""
+        return self._items[self.canonical(name)]
+
+    def discard(self, name: str) -> None:
+        """Forget `name` if it is there (a plugin that failed half-way is taken back out)."""
+        self._items.pop(name, None)
+
+    def names(self) -> list[str]:
+        """All canonical names, in the order of registration."""
+        return list(self._items)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items or name in self._aliases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
