@@ -53,10 +53,16 @@ class Registry(Generic[T]):
     def discard(self, name: str) -> None:
         """Forget `name` if it is there (a plugin that failed half-way is taken back out)."""
         self._items.pop(name, None)
+        for alias in [a for a, target in self._aliases.items() if target == name]:
+            del self._aliases[alias]
 
     def names(self) -> list[str]:
         """All canonical names, in the order of registration."""
         return list(self._items)
+
+    def aliases(self, name: str) -> list[str]:
+        """Other names for `name`."""
+        return [alias for alias, target in self._aliases.items() if target == name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._items or name in self._aliases

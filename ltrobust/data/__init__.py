@@ -1,0 +1,23 @@
+"""Data sets, long-tailed splits and on-device augmentation."""
+
+from __future__ import annotations
+
+from ltrobust.data.augment import random_crop_flip, to_float
+from ltrobust.data.base import LongTailedData
+from ltrobust.data.load import data_fingerprint, load_data
+from ltrobust.data.spec import DATASETS, DEFAULT_DATASET, DatasetSpec, dataset_spec
+from ltrobust.data.split import long_tail_counts, long_tail_indices
+
+__all__ = [
+    "DATASETS",
+    "DEFAULT_DATASET",
+    "DatasetSpec",
+    "LongTailedData",
+    "data_fingerprint",
+    "dataset_spec",
+    "load_data",
+    "long_tail_counts",
+    "long_tail_indices",
+    "random_crop_flip",
+    "to_float",
+]

@@ -1,0 +1,42 @@
+"""The data of a plan's runs: loaded once per split, and an identity for the test images."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.config import DataSpec, TestSpec
+from ltrobust.data import LongTailedData, load_data
+
+
+class Loader:
+    """Loads the split of a planned run; splits that several runs share are loaded once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._settings = plan.settings
+        self._loaded: dict[tuple[DataSpec, TestSpec], LongTailedData] = {}
+
+    def __call__(self, planned: PlannedRun) -> LongTailedData:
+        """Return the data of a run; UserError when it cannot be loaded."""
+        spec, test = planned.run.data, planned.test
+        if (spec, test) not in self._loaded:
+            self._loaded[spec, test] = load_data(
+                spec.name,
+                data_dir=self._settings.data_dir,
+                download=self._settings.download,
+                imbalance_ratio=spec.imbalance_ratio,
+                imbalance_type=spec.imbalance_type,
+                split_seed=spec.split_seed,
+                limit_train=spec.limit_train,
+                test_protocol=test.protocol,
+                limit_test=test.limit,
+            )
+        return self._loaded[spec, test]
+
+
+def test_sha256(data: LongTailedData) -> str:
+    """SHA-256 over index and label of the test images, int64 little-endian."""
+    both = torch.stack([data.test_index, data.test_labels]).numpy().astype("<i8")
+    return hashlib.sha256(both.tobytes()).hexdigest()

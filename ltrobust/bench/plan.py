@@ -1,0 +1,196 @@
+"""From settings to the list of runs: methods x imbalance ratios x seeds, fully resolved.
+
+A plan loads no data and trains nothing, so `--dry-run` is instant and shows exactly what would run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.settings import Settings
+from ltrobust.bench.store import SuiteStore
+from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
+from ltrobust.data import DatasetSpec, data_fingerprint, dataset_spec
+from ltrobust.errors import UserError, unknown
+from ltrobust.method import (
+    ALL_METHODS,
+    METHODS,
+    Method,
+    load_builtin_methods,
+    load_plugin,
+    method_source,
+)
+from ltrobust.models import ARCHS
+from ltrobust.training.schedule import UNIFIED
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run with the attacks it is to be judged by."""
+
+    run: Run
+    test: TestSpec
+    attacks: tuple[AttackSpec, ...]
+
+    def attack_ids(self) -> dict[str, AttackSpec]:
+        """The attacks by their id."""
+        return {spec.attack_id(self.test): spec for spec in self.attacks}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a suite, in the order in which they are done."""
+
+    settings: Settings
+    device: str
+    runs: tuple[PlannedRun, ...]
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Resolve settings into runs.
+
+    Raises:
+        UserError: an unknown name, a device that is not there, a recipe that does not fit.
+    """
+    load_builtin_methods()
+    for path in settings.plugin:
+        load_plugin(path)
+    names = _method_names(settings.methods)
+    spec = dataset_spec(settings.dataset)
+    device = resolve_device(settings.device)
+    test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
+    eps = spec.eps if settings.eps is None else settings.eps
+    attacks = tuple(attack_spec(name, eps) for name in settings.attacks)
+    fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
+    ratios: tuple[float | None, ...] = settings.imbalance_ratio or (spec.imbalance_ratio,)
+    runs = []
+    for ratio in ratios:
+        data = DataSpec(
+            name=spec.name,
+            imbalance_ratio=ratio,
+            imbalance_type=settings.imbalance_type,
+            split_seed=settings.split_seed,
+            limit_train=settings.limit_train,
+            fingerprint=fingerprint,
+        )
+        for seed in settings.seeds:
+            for name in names:
+                run = _resolve_run(METHODS.get(name), settings, spec, data, seed, device)
+                runs.append(PlannedRun(run, test, attacks))
+    return Plan(settings, device, tuple(runs))
+
+
+def resolve_device(name: str) -> str:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:N"])
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= there:
+        found = f"{there} CUDA device{'s' if there != 1 else ''}" if there else "no CUDA device"
+        raise UserError(f"device {name} is not there: this machine has {found}; use cpu or auto")
+    return name
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """`auto` is bf16 on CUDA devices that have it, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:
+    """What is there already, by run id: "new", "trained", "evaluated", "failed" or "stopped"."""
+    return {planned.run.run_id: _cached(planned, store) for planned in plan.runs}
+
+
+def _cached(planned: PlannedRun, store: SuiteStore) -> str:
+    run = store.run(planned.run.run_id)
+    record = run.read()
+    if record.get("status") == "failed":
+        return "failed"
+    if not run.trained:
+        return "stopped" if record else "new"
+    there = record.get("evaluations", {})
+    return "evaluated" if planned.attack_ids().keys() <= there.keys() else "trained"
+
+
+def _method_names(asked: tuple[str, ...]) -> list[str]:
+    names: list[str] = []
+    for name in asked:
+        names += ALL_METHODS if name == "all" else (name,)
+    return list(dict.fromkeys(METHODS.canonical(name) for name in names))
+
+
+def _resolve_run(
+    method: type[Method],
+    settings: Settings,
+    spec: DatasetSpec,
+    data: DataSpec,
+    seed: int,
+    device: str,
+) -> Run:
+    if settings.recipe == "paper":
+        arch, recipe, options = _paper(method, settings, spec)
+    else:
+        arch, recipe, options = settings.arch or spec.arch, unified(settings, spec), {}
+    return Run(
+        method=method.name,
+        options=method.check_options(options),
+        method_source=method_source(method),
+        data=data,
+        arch=ARCHS.canonical(arch),
+        recipe_name=settings.recipe,
+        recipe=recipe,
+        seed=seed,
+        precision=resolve_precision(settings.precision, device),  # type: ignore[arg-type]
+    )
+
+
+def unified(settings: Settings, spec: DatasetSpec) -> Recipe:
+    """The recipe that trains every defense alike."""
+    eps = spec.eps if settings.eps is None else settings.eps
+    return Recipe(
+        epochs=settings.epochs or spec.epochs,
+        batch_size=settings.batch_size or spec.batch_size,
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule=UNIFIED,
+        attack=TrainingAttack(eps=eps, step_size=eps / 4, steps=10, start="uniform"),
+    )
+
+
+def _paper(
+    method: type[Method], settings: Settings, spec: DatasetSpec
+) -> tuple[str, Recipe, dict[str, Any]]:
+    """The recipe of a method's authors, with the values that the user set in its place."""
+    paper = method.recipe
+    if paper is None:
+        raise UserError(f"method {method.name} carries no paper recipe; use --recipe unified")
+    own = spec.name in paper.datasets
+    if not own and (settings.arch is None or settings.epochs is None):
+        raise UserError(
+            f"the paper recipe of {method.name} is for {' and '.join(paper.datasets)}; "
+            f"for {spec.name} give --arch and --epochs, or use --recipe unified"
+        )
+    recipe = paper.recipe
+    changes: dict[str, Any] = {}
+    if settings.epochs is not None:
+        changes["epochs"] = settings.epochs
+    if settings.batch_size is not None:
+        changes["batch_size"] = settings.batch_size
+    eps = settings.eps if settings.eps is not None else None if own else spec.eps
+    if eps is not None:
+        step = recipe.attack.step_size / recipe.attack.eps * eps
+        changes["attack"] = recipe.attack.model_copy(update={"eps": eps, "step_size": step})
+    return settings.arch or paper.arch, recipe.model_copy(update=changes), paper.options

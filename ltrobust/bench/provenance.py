@@ -1,0 +1,61 @@
+"""Where a result comes from: versions, commit, device, memory. Facts only, no decisions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ltrobust
+
+PACKAGES = ("ltrobust", "torch", "torchvision", "pyautoattack", "numpy", "pandas")
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Package versions, git commit with dirty flag ("" outside a checkout), machine and device."""
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "git_commit": git_commit(),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_commit() -> str:
+    """Commit of the checkout that the package runs from, "+dirty" if changed; "" if installed."""
+    folder = Path(ltrobust.__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "registry.py")  # not some other repository around it
+        code = (":/ltrobust", ":/methods", ":/pyproject.toml")
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "-s", "--", *code) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def device_name(device: str) -> str:
+    """The device in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores)"
+
+
+def peak_memory(device: str) -> int:
+    """Most memory used so far in bytes: of the device's allocator, or of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(torch.device(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

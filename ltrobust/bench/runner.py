@@ -1,0 +1,264 @@
+"""Does a plan: trains what is not trained, evaluates what is not evaluated, goes on after failures.
+
+The order of writes is what makes it safe to kill: state after each epoch, weights, outcomes after
+each attack, `done` last. Whatever is missing is done again the next time, from where it stood.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.provenance import peak_memory, provenance
+from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.bench.loader import Loader, test_sha256
+from ltrobust.config import AttackSpec, Run
+from ltrobust.data import LongTailedData
+from ltrobust.errors import RunError, UserError
+from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
+from ltrobust.progress import Reporter
+from ltrobust.training.checkpoint import load_weights
+from ltrobust.training.trainer import build, train
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not be finished, and why, in one line."""
+
+    run_id: str
+    reason: str
+
+
+def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -> list[Failure]:
+    """Do every run of a plan in a locked suite directory; return those that failed."""
+    failures = []
+    reporter.begin("plan", "plan", len(plan.runs))
+    for planned in plan.runs:
+        run_store = store.run(planned.run.run_id)
+        reason = _do_run(planned, run_store, load, plan, reporter)
+        if reason:
+            failures.append(Failure(planned.run.run_id, reason))
+        reporter.advance("plan")
+    reporter.end("plan")
+    return failures
+
+
+def _do_run(
+    planned: PlannedRun,
+    store: RunStore,
+    load: Loader,
+    plan: Plan,
+    reporter: Reporter,
+) -> str:
+    """Do one run; return the reason when it failed, else ""."""
+    if plan.settings.overwrite == "all":
+        store.clear()
+    record = store.read()
+    if record.get("status") == "failed" and plan.settings.overwrite == "never":
+        return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
+    if record.get("status") == "failed":
+        store.clear()
+    device = torch.device(plan.device)
+    try:
+        data = load(planned)
+        missing = _missing_attacks(planned, store, data)
+        if store.trained and not missing:
+            reporter.line(f"{planned.run.run_id}: done before")
+            return ""
+        _open_record(planned, store, data, plan.device)
+        with reporter.copy_to(store.log):
+            reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
+            if not store.trained:
+                _train(planned.run, data, store, device, reporter)
+            evaluate_run(planned, data, store, device, missing, reporter)
+            store.update(status="done", error=None)
+    except (RunError, torch.OutOfMemoryError, MemoryError) as error:
+        return _failed(store, _reason(error))
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        store.log(traceback.format_exc())
+        return _failed(store, f"{_reason(error)} (traceback in log.txt)")
+    finally:
+        gc.collect()
+    return ""
+
+
+def describe(run: Run) -> str:
+    """One line about a run."""
+    ratio = "" if run.data.imbalance_ratio is None else f" IR {run.data.imbalance_ratio:g}"
+    return (
+        f"{run.method} on {run.data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
+        f"{run.recipe_name} recipe, seed {run.seed}, {run.precision}"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "out of memory; a smaller --batch-size or --arch may fit"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+
+
+def _failed(store: RunStore, reason: str) -> str:
+    store.update(status="failed", error=reason)
+    store.log(f"failed: {reason}")
+    return reason
+
+
+def _open_record(
+    planned: PlannedRun, store: RunStore, data: LongTailedData, device: str
+) -> None:
+    """Write down what is about to happen, keeping what an earlier visit recorded."""
+    record = store.read()
+    store.update(
+        run_id=planned.run.run_id,
+        status="running",
+        error=None,
+        config=planned.run.model_dump(mode="json"),
+        data=record.get("data") or data_facts(data),
+        provenance=record.get("provenance") or provenance(device),
+        timings=record.get("timings") or {},
+        evaluations=record.get("evaluations") or {},
+    )
+
+
+def data_facts(data: LongTailedData) -> dict[str, Any]:
+    """What a result must say about the training data."""
+    return {
+        "class_names": list(data.class_names),
+        "train_counts": list(data.train_counts),
+        "imbalance_ratio": data.imbalance_ratio,
+        "image_shape": list(data.image_shape),
+        "split_sha256": data.split_sha256,
+    }
+
+
+def _train(
+    run: Run, data: LongTailedData, store: RunStore, device: torch.device, reporter: Reporter
+) -> None:
+    state = store.load_state()
+    if state is not None:
+        reporter.line(f"  resuming after epoch {len(state['history'])}")
+    trained = train(run, data, device=device, state=state, save=store.save_state, reporter=reporter)
+    store.save_model(trained.net.state_dict(), model_facts(run, data))
+    seconds = sum(row["seconds"] for row in trained.history)
+    parameters = sum(p.numel() for p in trained.net.parameters())
+    store.update(
+        timings={"train_seconds": seconds},
+        parameters=parameters,
+        peak_memory_bytes=peak_memory(str(device)),
+        checkpoint=f"epoch {len(trained.history)}",
+    )
+
+
+def model_facts(run: Run, data: LongTailedData) -> dict[str, Any]:
+    """What is needed to rebuild the network around its weights: no time, no path."""
+    return {
+        "arch": run.arch,
+        "method": run.method,
+        "options": run.options,
+        "train_counts": list(data.train_counts),
+        "image_shape": list(data.image_shape),
+    }
+
+
+def load_defended(
+    run: Run, facts: dict[str, Any], store: RunStore, device: torch.device
+) -> DefendedModel:
+    """Rebuild a run's model from its files, with its inference adjustment."""
+    shape = facts["image_shape"]
+    built = build(run, tuple(facts["train_counts"]), (shape[0], shape[1], shape[2]))
+    load_weights(built.net, store.load_model(), str(store.path / "model.safetensors"))
+    return DefendedModel(built.net, built.method.adjust).to(device).eval()
+
+
+def evaluate_run(
+    planned: PlannedRun,
+    data: LongTailedData,
+    store: RunStore,
+    device: torch.device,
+    missing: dict[str, AttackSpec],
+    reporter: Reporter,
+) -> None:
+    """Run the missing attacks on a trained run and store each one's outcomes when it ends."""
+    if not missing:
+        return
+    test = TestSet(data.test_images, data.test_labels, data.test_index)
+    model = load_defended(planned.run, data_facts(data), store, device)
+    evaluator = Evaluator(
+        model, test, num_classes=data.num_classes, device=device, reporter=reporter
+    )
+    reporter.begin("run", f"{planned.run.method} seed {planned.run.seed}: attacks", len(missing))
+    for attack_id, spec in missing.items():
+        part = f"{attack_id}-{test_sha256(data)[:12]}"
+        resume = store.load_attack_state(part)
+        began = float(resume.pop("seconds")) if resume else 0.0
+        result = evaluator.run(spec, resume=resume, save=_saver(store, part, began))
+        frame = outcomes(test, spec, attack_id, result.pred)
+        _add_outcomes(store, attack_id, frame)
+        record = {
+            "attack": spec.name,
+            "eps": spec.eps,
+            "settings": {**spec.settings(), **result.details},
+            "library": spec.library,
+            "test_protocol": planned.test.protocol,
+            "limit_test": planned.test.limit,
+            "test_sha256": test_sha256(data),
+            "seconds": began + result.seconds,
+            "provenance": provenance(str(device)),
+        }
+        store.update(evaluations={**store.read().get("evaluations", {}), attack_id: record})
+        store.drop_attack_state(part)
+        right = float(frame["correct"].mean())
+        balanced = float(frame.groupby("label")["correct"].mean().mean())
+        reporter.line(
+            f"  {spec.name}: accuracy {100 * right:.2f}, balanced {100 * balanced:.2f} "
+            f"(n = {len(frame)}, {began + result.seconds:.1f} s)"
+        )
+        reporter.advance("run")
+    reporter.end("run")
+
+
+def _saver(
+    store: RunStore, part: str, before: float
+) -> Callable[[dict[str, torch.Tensor]], None]:
+    """A function that keeps a long attack's state together with the seconds it has taken."""
+    began = time.perf_counter()
+
+    def save(state: dict[str, torch.Tensor]) -> None:
+        seconds = torch.tensor(before + time.perf_counter() - began, dtype=torch.float64)
+        store.save_attack_state(part, {**state, "seconds": seconds})
+
+    return save
+
+
+def _add_outcomes(store: RunStore, attack_id: str, frame: pd.DataFrame) -> None:
+    old = store.outcomes()
+    if len(old):
+        frame = pd.concat([old[old["attack_id"] != attack_id], frame], ignore_index=True)
+    store.write_outcomes(frame)
+
+
+def _missing_attacks(
+    planned: PlannedRun, store: RunStore, data: LongTailedData
+) -> dict[str, AttackSpec]:
+    """The attacks whose outcomes are not there for exactly these test images."""
+    record = store.read()
+    if record.get("status") != "done" and not store.trained:
+        return planned.attack_ids()
+    there = record.get("evaluations", {})
+    sha = test_sha256(data)
+    return {
+        attack_id: spec
+        for attack_id, spec in planned.attack_ids().items()
+        if there.get(attack_id, {}).get("test_sha256") != sha
+    }

@@ -1,0 +1,231 @@
+"""The results directory: the only place that knows which file lies where.
+
+Every file is written under a temporary name and renamed, so a reader never meets half a file and a
+killed writer leaves the old one. One process at a time holds a suite's lock; the operating system
+frees it when that process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from torch import Tensor
+
+from ltrobust.errors import UserError
+from ltrobust.training import checkpoint
+
+Status = Literal["queued", "running", "failed", "done"]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunStore:
+    """The files of one run: `results/<suite>/runs/<run_id>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder."""
+        return self.path.name
+
+    # run.json ---------------------------------------------------------------------------------
+
+    def read(self) -> dict[str, Any]:
+        """The record of the run, {} when there is none; UserError when it is damaged."""
+        file = self.path / "run.json"
+        if not file.is_file():
+            return {}
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is damaged ({error}); delete the folder to redo it") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{file} is damaged (not an object); delete the folder to redo it")
+        return record
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` into the record and write it."""
+        record = {**self.read(), **changes}
+        write_atomic(self.path / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+        return record
+
+    @property
+    def status(self) -> Status:
+        """queued (nothing there yet), running (or killed while it was), failed, or done."""
+        return self.read().get("status", "queued")
+
+    def clear(self) -> None:
+        """Forget everything about the run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    # training ---------------------------------------------------------------------------------
+
+    @property
+    def trained(self) -> bool:
+        """Whether the final weights are there."""
+        return (self.path / "model.safetensors").is_file()
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep what is needed to resume training, and the learning curve so far."""
+        write_atomic(self.path / "state.pt", checkpoint.state_to_bytes(state))
+        self.write_history(state["history"])
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The last resume state, if any."""
+        file = self.path / "state.pt"
+        return checkpoint.state_from_bytes(file.read_bytes()) if file.is_file() else None
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write history.csv."""
+        frame = pd.DataFrame(rows)
+        write_atomic(self.path / "history.csv", frame.to_csv(index=False).encode())
+
+    def history(self) -> pd.DataFrame:
+        """The learning curve; empty when there is none."""
+        file = self.path / "history.csv"
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+    def save_model(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Write the final weights, then drop the resume state."""
+        write_atomic(self.path / "model.safetensors", checkpoint.to_bytes(tensors, metadata))
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+    def load_model(self) -> dict[str, Tensor]:
+        """The final weights."""
+        file = self.path / "model.safetensors"
+        if not file.is_file():
+            raise UserError(f"{self.path} has no model.safetensors; train the run first")
+        return checkpoint.from_bytes(file.read_bytes(), str(file))
+
+    # evaluation -------------------------------------------------------------------------------
+
+    def outcomes(self) -> pd.DataFrame:
+        """All outcomes of the run; empty when there are none."""
+        file = self.path / "outcomes.parquet"
+        return pd.read_parquet(file) if file.is_file() else pd.DataFrame()
+
+    def write_outcomes(self, frame: pd.DataFrame) -> None:
+        """Write outcomes.parquet."""
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        write_atomic(self.path / "outcomes.parquet", buffer.getvalue())
+
+    def save_attack_state(self, attack_id: str, tensors: dict[str, Tensor]) -> None:
+        """Keep where a long attack stands."""
+        write_atomic(self._attack_file(attack_id), checkpoint.to_bytes(tensors))
+
+    def load_attack_state(self, attack_id: str) -> dict[str, Tensor] | None:
+        """Where a long attack stood, if it was begun."""
+        file = self._attack_file(attack_id)
+        return checkpoint.from_bytes(file.read_bytes(), str(file)) if file.is_file() else None
+
+    def drop_attack_state(self, attack_id: str) -> None:
+        """Forget where a long attack stood."""
+        self._attack_file(attack_id).unlink(missing_ok=True)
+
+    def _attack_file(self, attack_id: str) -> Path:
+        return self.path / f"{attack_id}.part.safetensors"
+
+    def log(self, line: str) -> None:
+        """Append a line to log.txt."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+class SuiteStore:
+    """The files of one suite: `results/<suite>/`.
+
+    Args:
+        path: the suite's directory; created on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run(self, run_id: str) -> RunStore:
+        """The store of one run."""
+        return RunStore(self.path / "runs" / run_id)
+
+    def runs(self) -> list[RunStore]:
+        """All runs that have a record, by name."""
+        folder = self.path / "runs"
+        if not folder.is_dir():
+            return []
+        return [RunStore(p) for p in sorted(folder.iterdir()) if (p / "run.json").is_file()]
+
+    def prepare(self) -> None:
+        """Make the directory, or raise UserError when it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"output directory {self.path} cannot be written ({reason}); choose another with "
+                "--output"
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the suite alone; UserError when another process holds it."""
+        self.prepare()
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"another ltrobust is working in {self.path}; wait for it or choose another "
+                    "directory with --output"
+                ) from None
+            yield
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a report file, such as `tables/balanced.md`."""
+        path = self.path / name
+        write_atomic(path, content.encode() if isinstance(content, str) else content)
+        return path
+
+    def drop_reports(self, keep: set[str]) -> None:
+        """Remove tables and figures that the present results no longer give."""
+        for folder in ("tables", "figures"):
+            for file in (self.path / folder).glob("*"):
+                if f"{folder}/{file.name}" not in keep:
+                    file.unlink()
+
+
+def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:
+    """The stores of a run directory given by its path; UserError when it is none."""
+    run = RunStore(run_directory)
+    if not (run_directory / "run.json").is_file():
+        raise UserError(
+            f"{run_directory} is no run directory (no run.json); "
+            "give results/<suite>/runs/<run_id>"
+        )
+    return SuiteStore(run_directory.resolve().parent.parent), run

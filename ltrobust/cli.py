@@ -1,0 +1,356 @@
+"""The command line: parse, call one function, print. No logic lives here.
+
+Exit codes: 0 done, 1 some run failed and the rest is done, 2 bad input (one line on stderr), 130
+stopped with Ctrl-C (the same command resumes).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ltrobust.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from ltrobust.bench.plan import Plan
+    from ltrobust.bench.settings import Settings
+    from ltrobust.bench.store import SuiteStore
+
+app = typer.Typer(
+    name="ltrobust",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, attack and compare adversarial defenses on long-tailed data.\n\n"
+    "Start with: [bold]ltrobust bench --methods all --dataset digits-lt[/bold]",
+)
+# typer carries its own click since 0.26 and exports only the leaves of its errors
+CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+out = Console()
+err = Console(stderr=True)
+
+# One definition per flag; the names are also the keys of a suite file (with underscores).
+DATA, TRAINING, EVALUATION, RUNNING = "Data", "Training", "Evaluation", "Running"
+
+
+def _flag(text: str, *names: str, panel: str, **extra: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **extra)
+
+
+Dataset = Annotated[
+    str | None,
+    _flag("digits-lt (default), cifar10-lt, cifar100-lt or folder:PATH.", "--dataset", panel=DATA),
+]
+Ratio = Annotated[
+    list[float] | None,
+    _flag("n_max / n_min of the training set; may be repeated.", "--imbalance-ratio", panel=DATA),
+]
+ImbalanceType = Annotated[str | None, _flag("exp (default) or step.", panel=DATA)]
+SplitSeed = Annotated[int | None, _flag("Which images are kept; default 0, RoBal's.", panel=DATA)]
+LimitTrain = Annotated[int | None, _flag("About this many training images.", panel=DATA)]
+LimitTest = Annotated[int | None, _flag("About this many test images.", panel=DATA)]
+Protocol = Annotated[str | None, _flag("balanced (default) or long-tailed.", panel=DATA)]
+DataDir = Annotated[
+    Path | None, _flag("Where the data is; default $LTROBUST_DATA_DIR, then ./data.", panel=DATA)
+]
+Download = Annotated[
+    bool | None, _flag("Fetch missing data.", "--download/--no-download", panel=DATA)
+]
+Arch = Annotated[
+    str | None,
+    _flag("small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10.", panel=TRAINING),
+]
+RecipeName = Annotated[str | None, _flag("unified (default) or paper.", panel=TRAINING)]
+Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", panel=TRAINING)]
+Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
+BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
+Precision = Annotated[str | None, _flag("auto (default), fp32 or bf16.", panel=TRAINING)]
+Plugin = Annotated[
+    list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
+]
+Attacks = Annotated[
+    str | None,
+    _flag(
+        "clean, fgsm, pgdN, cwN, mimN, autoattack; default clean,pgd20,autoattack.",
+        panel=EVALUATION,
+    ),
+]
+Eps = Annotated[
+    float | None, _flag("L-inf radius of all attacks, in [0, 1] units.", panel=EVALUATION)
+]
+Device = Annotated[str | None, _flag("auto (default), cpu, cuda or cuda:N.", panel=RUNNING)]
+Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
+Overwrite = Annotated[
+    str | None, _flag("Redo: never, failed (default) or all runs.", panel=RUNNING)
+]
+SuiteFile = Annotated[
+    Path | None, _flag("YAML file whose keys are these flags; flags win.", panel=RUNNING)
+]
+DryRun = Annotated[bool, _flag("Print the plan and stop.", "--dry-run", panel=RUNNING)]
+Json = Annotated[bool, _flag("Machine-readable output.", "--json", panel=RUNNING)]
+Debug = Annotated[bool, _flag("Show tracebacks.", "--debug", panel=RUNNING)]
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust bench --methods all --dataset digits-lt\n\n"
+    "  ltrobust bench --methods at-bsl,taet --dataset cifar10-lt --seeds 0,1,2 --device cuda\n\n"
+    "  ltrobust bench --suite cifar10-lt-cpu --data-dir ~/data --dry-run"
+)
+def bench(
+    methods: Annotated[
+        str | None, _flag("all (default), or names such as pgd-at,taet.", panel=TRAINING)
+    ] = None,
+    dataset: Dataset = None,
+    imbalance_ratio: Ratio = None,
+    imbalance_type: ImbalanceType = None,
+    split_seed: SplitSeed = None,
+    limit_train: LimitTrain = None,
+    limit_test: LimitTest = None,
+    test_protocol: Protocol = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    arch: Arch = None,
+    recipe: RecipeName = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    precision: Precision = None,
+    plugin: Plugin = None,
+    attacks: Attacks = None,
+    eps: Eps = None,
+    device: Device = None,
+    output: Output = None,
+    overwrite: Overwrite = None,
+    suite: SuiteFile = None,
+    dry_run: DryRun = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train, attack and compare defenses: tables, leaderboard and figures from raw data."""
+    flags = {k: v for k, v in locals().items() if k not in _OWN}
+    if json_output and not dry_run:
+        raise UserError("--json goes with --dry-run; the results of a bench are its CSV files")
+    _bench(flags, suite, dry_run=dry_run, json_output=json_output)
+
+
+_OWN = {"suite", "dry_run", "json_output", "debug", "method"}
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust train at-bsl --dataset digits-lt\n\n"
+    "  ltrobust train mine --plugin my_method.py --epochs 5"
+)
+def train(
+    method: Annotated[str, typer.Argument(help="The method, such as at-bsl.")],
+    dataset: Dataset = None,
+    imbalance_ratio: Ratio = None,
+    imbalance_type: ImbalanceType = None,
+    split_seed: SplitSeed = None,
+    limit_train: LimitTrain = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    arch: Arch = None,
+    recipe: RecipeName = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    precision: Precision = None,
+    plugin: Plugin = None,
+    eps: Eps = None,
+    device: Device = None,
+    output: Output = None,
+    overwrite: Overwrite = None,
+    suite: SuiteFile = None,
+    debug: Debug = False,
+) -> None:
+    """Train one defense and evaluate it on clean images only."""
+    flags = {k: v for k, v in locals().items() if k not in _OWN}
+    _bench({**flags, "methods": method, "attacks": "clean"}, suite)
+
+
+def _bench(
+    flags: dict[str, Any], suite: Path | None, *, dry_run: bool = False, json_output: bool = False
+) -> None:
+    from ltrobust.bench.plan import make_plan
+    from ltrobust.bench.settings import make_settings
+    from ltrobust.bench.store import SuiteStore
+
+    settings = make_settings(flags, suite)
+    plan, store = make_plan(settings), SuiteStore(settings.output_dir)
+    if dry_run:
+        _show_plan(plan, store, json_output)
+        return
+    with store.lock():
+        _execute(plan, store, settings)
+
+
+def _execute(plan: Plan, store: SuiteStore, settings: Settings) -> None:
+    from ltrobust.bench.collect import build_report
+    from ltrobust.bench.estimate import estimate, in_words
+    from ltrobust.bench.loader import Loader
+    from ltrobust.bench.runner import run_plan
+    from ltrobust.progress import Reporter
+    from ltrobust.report import terminal_tables
+
+    load = Loader(plan)
+    expected = estimate(plan, store, load)
+    with Reporter(out) as reporter:
+        reporter.line(
+            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
+            f"{in_words(expected.seconds)}; results in {store.path}"
+        )
+        if expected.warning:
+            reporter.line(f"warning: {expected.warning}")
+        failures = run_plan(plan, store, load, reporter)
+    metrics, classes = build_report(store)
+    for table in terminal_tables(metrics, classes) if len(metrics) else []:
+        out.print(table)
+    out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+    for failure in failures:
+        err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
+    from ltrobust.bench.plan import cached
+    from ltrobust.bench.runner import describe
+
+    states = cached(plan, store)
+    if json_output:
+        runs = [
+            {
+                "run_id": planned.run.run_id,
+                "state": states[planned.run.run_id],
+                "config": planned.run.model_dump(mode="json"),
+                "attacks": {k: v.model_dump(mode="json") for k, v in planned.attack_ids().items()},
+                "test": planned.test.model_dump(mode="json"),
+            }
+            for planned in plan.runs
+        ]
+        content = {"output": str(store.path), "device": plan.device, "runs": runs}
+        print(json.dumps(content, indent=2))
+        return
+    table = Table(title=f"plan for {store.path} on {plan.device}")
+    for column in ("run", "what", "attacks", "state"):
+        table.add_column(column, overflow="fold")
+    for planned in plan.runs:
+        run_id = planned.run.run_id
+        names = ",".join(spec.name for spec in planned.attacks)
+        table.add_row(run_id, describe(planned.run), names, states[run_id])
+    out.print(table)
+
+
+@app.command(epilog="Example:\n\n  ltrobust report results/digits-lt")
+def report(
+    directory: Annotated[Path, typer.Argument(help="A suite's directory.")],
+    debug: Debug = False,
+) -> None:
+    """Rebuild tables and figures from the stored outcomes."""
+    from ltrobust.bench.collect import build_report
+    from ltrobust.bench.store import SuiteStore
+    from ltrobust.report import terminal_tables
+
+    store = SuiteStore(directory)
+    if not store.runs():
+        raise UserError(f"{directory} holds no runs; give a suite's directory (results/<suite>)")
+    with store.lock():
+        metrics, classes = build_report(store)
+    if metrics.empty:
+        raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
+    for table in terminal_tables(metrics, classes):
+        out.print(table)
+    out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+
+
+@app.command(epilog="Examples:\n\n  ltrobust methods\n\n  ltrobust methods --json")
+def methods(
+    plugin: Plugin = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the defenses."""
+    from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+
+    load_builtin_methods()
+    for path in plugin or []:
+        load_plugin(path)
+    rows = []
+    for name in METHODS:
+        cls = METHODS.get(name)
+        rows.append(
+            {
+                "name": name,
+                "aliases": METHODS.aliases(name),
+                "title": (cls.__doc__ or "").strip().splitlines()[0],
+                "paper": str(cls.paper),
+                "url": cls.paper.url,
+                "options": cls.option_defaults(),
+                "paper_recipe": cls.recipe is not None,
+            }
+        )
+    _print_list(rows, ("name", "title", "paper"), "methods", json_output)
+
+
+@app.command(epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json")
+def datasets(json_output: Json = False, debug: Debug = False) -> None:
+    """List the data sets and what each brings to a run."""
+    from dataclasses import asdict
+
+    from ltrobust.data import DATASETS
+
+    rows = [asdict(DATASETS.get(name)) for name in DATASETS]
+    columns = ("name", "num_classes", "imbalance_ratio", "eps", "epochs", "arch", "description")
+    _print_list(rows, columns, "datasets (and folder:PATH)", json_output)
+
+
+@app.command(epilog="Example:\n\n  ltrobust version")
+def version(debug: Debug = False) -> None:
+    """Print the versions of ltrobust and of what its numbers depend on."""
+    from importlib.metadata import version as installed
+
+    for name in ("ltrobust", "torch", "torchvision", "pyautoattack"):
+        out.print(f"{name} {installed(name)}", highlight=False)
+
+
+def _print_list(
+    rows: list[dict[str, Any]], columns: tuple[str, ...], title: str, json_output: bool
+) -> None:
+    if json_output:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        cells = (row[column] for column in columns)
+        table.add_row(*(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
+    out.print(table)
+
+
+def main() -> None:
+    """Run the command line and turn every expected error into its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except (UserError, RunError) as error:
+        if debug:
+            raise
+        err.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except CLICK_ERROR as error:
+        text = " ".join(error.format_message().split())
+        err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped; the same command goes on from here", soft_wrap=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

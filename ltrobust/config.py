@@ -1,0 +1,127 @@
+"""What a run is: frozen, validated settings, and the keys made from them.
+
+A `Run` holds everything that changes the weights, and its id is a hash of exactly that. An
+`AttackSpec` holds everything that changes verdicts. This module loads no data and builds no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ltrobust.training.schedule import Schedule
+
+SCHEMA = 1
+"""Part of every key: raise it when the meaning of a stored field changes."""
+
+Start = Literal["uniform", "one-sided", "gaussian", "none"]
+"""uniform(-eps, eps); uniform(0, eps) as RoBal's code; 0.001 * N(0, 1) as TRADES; no offset."""
+
+
+class Frozen(BaseModel):
+    """Immutable settings; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainingAttack(Frozen):
+    """The inner maximisation of adversarial training, in [0, 1] image units."""
+
+    eps: float = Field(ge=0, le=1)
+    step_size: float = Field(ge=0)
+    steps: int = Field(ge=0)
+    start: Start = "uniform"
+
+
+class Recipe(Frozen):
+    """Everything about optimisation that is not the defense itself."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
+    weight_decay: float = Field(ge=0)
+    schedule: Schedule
+    attack: TrainingAttack
+    augment: str = "none"
+    drop_last: bool = True
+
+
+class DataSpec(Frozen):
+    """Which training images a run sees."""
+
+    name: str
+    imbalance_ratio: float | None
+    imbalance_type: Literal["exp", "step"] = "exp"
+    split_seed: int = 0
+    limit_train: int | None = None
+    fingerprint: str = ""
+
+
+class Run(Frozen):
+    """One training run. Two runs with equal fields end with equal weights (same machine kind)."""
+
+    method: str
+    options: dict[str, Any] = {}
+    method_source: str = ""
+    data: DataSpec
+    arch: str
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    precision: Literal["fp32", "bf16"]
+    select: str = "last"
+
+    @property
+    def run_id(self) -> str:
+        """Method name and a hash of every field; independent of the order of keys."""
+        return f"{self.method}-{stable_hash(self.model_dump(mode='json'))}"
+
+
+class TestSpec(Frozen):
+    """Which test images a run is judged on."""
+
+    __test__ = False  # pytest: not a test class
+
+    protocol: Literal["balanced", "long-tailed"] = "balanced"
+    limit: int | None = None
+
+
+class AttackSpec(Frozen):
+    """One evaluation attack with every setting that changes its verdicts.
+
+    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack".
+    """
+
+    name: str
+    kind: Literal["clean", "first-order", "autoattack"]
+    eps: float = Field(ge=0, le=1)
+    norm: Literal["Linf"] = "Linf"
+    loss: Literal["ce", "cw"] | None = None
+    steps: int | None = None
+    step_size: float | None = None
+    start: Start | None = None
+    momentum: float | None = None
+    version: str | None = None
+    library: str
+    batch_size: int | None = None
+    seed: int = 0
+
+    def attack_id(self, test: TestSpec) -> str:
+        """Attack name and a hash of its settings and of the choice of test images."""
+        content = {"attack": self.model_dump(mode="json"), "test": test.model_dump(mode="json")}
+        return f"{self.name}-{stable_hash(content)}"
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that stand in a result row: those that are set, without name and library."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"name", "library"})
+
+
+def stable_hash(content: dict[str, Any]) -> str:
+    """Twelve hex digits of the SHA-256 of `content` (with the schema number) as canonical JSON."""
+    text = json.dumps({"schema": SCHEMA, **content}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

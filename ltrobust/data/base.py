@@ -1,0 +1,98 @@
+"""The two shapes of data: what a source offers, and what a split of it hands to a run.
+
+A source knows all labels but reads images only when asked, so that a split decodes no more than it
+keeps. `LongTailedData` is the result; nothing here knows where files lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ltrobust.data.split import IndexArray
+
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images in canonical order.
+
+    Attributes:
+        labels: (N,) int64.
+        read: takes positions (M,) int64, returns their images, uint8 (M, C, H, W).
+    """
+
+    labels: IndexArray
+    read: Callable[[IndexArray], ImageArray]
+
+    def by_class(self, num_classes: int) -> list[IndexArray]:
+        """Return the positions of each class in canonical order."""
+        return [np.flatnonzero(self.labels == c).astype(np.int64) for c in range(num_classes)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before any split: class names, training images, test images."""
+
+    class_names: tuple[str, ...]
+    train: Images
+    test: Images
+
+
+@dataclass(frozen=True, eq=False)
+class LongTailedData:
+    """A long-tailed training set and its test set, in memory.
+
+    Attributes:
+        name: the data set's public name.
+        class_names: one name a class.
+        train_images: uint8 (N, C, H, W), in selection order.
+        train_labels: int64 (N,).
+        train_index: int64 (N,), position in the source's canonical training order.
+        test_images: uint8 (M, C, H, W), in canonical order.
+        test_labels: int64 (M,).
+        test_index: int64 (M,), position in the source's canonical test order.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    train_index: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    test_index: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def train_counts(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        counts = torch.bincount(self.train_labels, minlength=self.num_classes)
+        return tuple(int(count) for count in counts.tolist())
+
+    @property
+    def imbalance_ratio(self) -> float:
+        """Largest over smallest training class, as it came out."""
+        return max(self.train_counts) / min(self.train_counts)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def split_sha256(self) -> str:
+        """SHA-256 (hex) of the training index in selection order, as int64 little-endian bytes."""
+        return hashlib.sha256(self.train_index.numpy().astype("<i8").tobytes()).hexdigest()

@@ -1,0 +1,45 @@
+"""The losses of the field as pure functions of logits (or features), labels and class counts.
+
+One calling convention everywhere: `fn(logits, labels, class_counts, *, hyper-parameters)`, with
+the arguments that a loss does not need left out. Nothing here knows a model, an attack or a
+training loop, changes its inputs, or waits for the device.
+"""
+
+from ltrobust.losses.adjusted import balanced_softmax_loss, cdt_loss, logit_adjusted_loss
+from ltrobust.losses.attacking import cw_margin_loss, scaled_cross_entropy
+from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
+from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
+from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
+from ltrobust.losses.margins import ldam_loss, robal_margin_loss, unimargin_loss
+from ltrobust.losses.reat import (
+    rbl_loss,
+    rbl_weights,
+    tail_class_mask,
+    tail_term,
+    tail_term_released,
+)
+
+__all__ = [
+    "balanced_softmax_loss",
+    "cdt_loss",
+    "class_balanced_loss",
+    "class_balanced_weights",
+    "class_mean_losses",
+    "cw_margin_loss",
+    "focal_loss",
+    "harl_loss",
+    "harl_terms",
+    "ldam_loss",
+    "logit_adjusted_loss",
+    "rbl_loss",
+    "rbl_weights",
+    "robal_kl",
+    "robal_margin_loss",
+    "scaled_cross_entropy",
+    "tail_class_mask",
+    "tail_term",
+    "tail_term_released",
+    "trades_kl",
+    "trades_loss",
+    "unimargin_loss",
+]

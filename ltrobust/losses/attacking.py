@@ -1,0 +1,47 @@
+"""Losses that evaluation attacks maximise, summed over the batch; no defense trains on them.
+
+The sum, unlike the mean, makes an example's gradient independent of its batch. The cross-entropy
+that most attacks maximise is torch's own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltrobust.losses.counts import label_mask
+
+
+def cw_margin_loss(logits: Tensor, labels: Tensor, *, confidence: float = 50.0) -> Tensor:
+    """CW margin: -sum_b max(z_y - max_{j != y} z_j + confidence, 0), to be maximised.
+
+    Carlini and Wagner 2017, "Towards evaluating the robustness of neural networks", f_6, in the
+    form of the field's CW-PGD (L-inf). It is not the CW-L2 attack.
+
+    Args:
+        logits: (B, C) floating point, C >= 2.
+        labels: (B,) int64.
+        confidence: an example whose margin is below -confidence has no gradient any more.
+
+    Returns:
+        Scalar, the sum over the batch.
+    """
+    mask = label_mask(labels, logits.shape[1])
+    true = torch.where(mask, logits, 0).sum(dim=1)
+    other = logits.masked_fill(mask, -torch.inf).amax(dim=1)
+    return -(true - other + confidence).clamp_min(0).sum()
+
+
+def scaled_cross_entropy(logits: Tensor, labels: Tensor, *, alpha: float = 10.0) -> Tensor:
+    """CE(alpha z, y), summed over the batch: the loss of the logit scaling attack (LSA).
+
+    Hitaj et al. 2021, "Evaluating the robustness of geometry-aware instance-reweighted
+    adversarial training". It undoes the small logits that hide gradients.
+
+    Args:
+        logits: (B, C) floating point.
+        labels: (B,) int64.
+        alpha: factor of the logits.
+    """
+    return F.cross_entropy(alpha * logits, labels, reduction="sum")

@@ -1,0 +1,68 @@
+"""ResNet-18 for small images, with the parameter names of the common CIFAR implementations.
+
+The stem is a 3x3 convolution of stride 1 without max pooling. This is not torchvision's
+ImageNet network: checkpoints of the two do not fit each other.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ltrobust.models.network import Network, NetworkSpec, global_average
+
+
+class ResNet18(Network):
+    """ResNet-18 with a CIFAR stem; 11.2 million weights, D = 512.
+
+    Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016; stage
+    widths 64, 128, 256, 512 with two basic blocks each and 1x1 projection shortcuts (option B).
+
+    Parameter names: `conv1`, `bn1`, `layer{1-4}.{0,1}.{conv1,bn1,conv2,bn2}`,
+    `layer{2-4}.0.shortcut.{0,1}` and `linear`, so that CIFAR ResNet-18 checkpoints of the
+    adversarial robustness literature load with `strict=True`.
+
+    Initialisation: PyTorch's defaults.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec, feature_dim=512)
+        self.conv1 = nn.Conv2d(spec.in_channels, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = _stage(64, 64, stride=1)
+        self.layer2 = _stage(64, 128, stride=2)
+        self.layer3 = _stage(128, 256, stride=2)
+        self.layer4 = _stage(256, 512, stride=2)
+        self.attach_head(spec.head)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to the pooled last stage, (B, 512)."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return global_average(x)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each followed by batch norm, plus a shortcut."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            projection = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.shortcut(x))
+
+
+def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(in_channels, channels, stride), BasicBlock(channels, channels, stride=1)
+    )

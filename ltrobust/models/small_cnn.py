@@ -1,0 +1,52 @@
+"""A four-convolution network that trains adversarially on a laptop's CPU.
+
+For demonstrations, tests and CPU suites; it is nobody's published architecture, so its numbers
+compare with each other only.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ltrobust.models.network import Network, NetworkSpec, global_average
+
+_SMALL_IMAGE = 16
+
+
+class SmallCNN(Network):
+    """Four bias-free 3x3 convolutions with batch norm and ReLU; 0.24 million weights, D = 128.
+
+    Paper: none; a plain convolutional network with the batch normalisation of Ioffe, Szegedy
+    (ICML 2015) and the global average pooling of Lin, Chen, Yan, "Network In Network" (ICLR 2014).
+
+    Widths 32, 64, 128, 128. Strides 1, 2, 2, 1; images of 16 pixels or less get 1, 1, 2, 1, so
+    that 8x8 digits still end in 4x4 maps. Its checkpoint stays below 1 MB.
+
+    Parameter names: `conv{1-4}`, `bn{1-4}` and `linear`. Initialisation: PyTorch's defaults.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec, feature_dim=128)
+        stride = 1 if spec.image_size <= _SMALL_IMAGE else 2
+        self.conv1 = _conv(spec.in_channels, 32, stride=1)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.conv2 = _conv(32, 64, stride=stride)
+        self.bn2 = nn.BatchNorm2d(64)
+        self.conv3 = _conv(64, 128, stride=2)
+        self.bn3 = nn.BatchNorm2d(128)
+        self.conv4 = _conv(128, 128, stride=1)
+        self.bn4 = nn.BatchNorm2d(128)
+        self.attach_head(spec.head)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to the pooled last maps, (B, 128)."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        x = F.relu(self.bn4(self.conv4(x)), inplace=True)
+        return global_average(x)
+
+
+def _conv(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)

@@ -1,0 +1,111 @@
+"""What a long command tells its user while it works.
+
+Three nested levels (plan, run, epoch or attack) with the time left in a terminal; plain lines when
+the output goes elsewhere. The same lines can be copied to a run's log. No logic depends on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Level = Literal["plan", "run", "part"]
+
+
+class Reporter:
+    """Progress bars in a terminal, plain lines elsewhere.
+
+    Args:
+        console: where to print; `None` prints nothing (the Python interface).
+        interval: without a terminal, seconds between two lines about the same piece of work.
+    """
+
+    def __init__(self, console: Console | None = None, *, interval: float = 20.0) -> None:
+        self._console = console
+        self._interval = interval
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._parts: dict[str, tuple[str, float, float]] = {}
+        self._last_line = time.monotonic()
+        self._sinks: list[Callable[[str], None]] = []
+
+    def __enter__(self) -> Reporter:
+        if self._console is not None and self._console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    @contextmanager
+    def copy_to(self, sink: Callable[[str], None]) -> Iterator[None]:
+        """Also send every line to `sink` while the block runs."""
+        self._sinks.append(sink)
+        try:
+            yield
+        finally:
+            self._sinks.remove(sink)
+
+    def line(self, text: str) -> None:
+        """Print one line, and copy it to the sinks."""
+        for sink in self._sinks:
+            sink(text)
+        if self._console is not None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._last_line = time.monotonic()
+
+    def begin(self, level: Level, text: str, total: float) -> None:
+        """Start a piece of work of `total` units on a level; replaces the one before."""
+        self._parts[level] = (text, 0.0, max(total, 1e-9))
+        if self._bars is not None:
+            if level in self._tasks:
+                self._bars.remove_task(self._tasks[level])
+            self._tasks[level] = self._bars.add_task(text, total=total)
+
+    def advance(self, level: Level, amount: float = 1.0) -> None:
+        """Tell that `amount` units more of the level's work are done."""
+        if level not in self._parts:
+            return
+        text, done, total = self._parts[level]
+        self._parts[level] = (text, done + amount, total)
+        if self._bars is not None:
+            self._bars.advance(self._tasks[level], amount)
+        elif self._console is not None and time.monotonic() - self._last_line > self._interval:
+            self.line(f"  {text}: {min(1.0, (done + amount) / total):.0%}")
+
+    def end(self, level: Level) -> None:
+        """Take a level's bar away."""
+        self._parts.pop(level, None)
+        if self._bars is not None and level in self._tasks:
+            self._bars.remove_task(self._tasks.pop(level))

@@ -1,0 +1,180 @@
+"""Means and standard deviations over seeds, as tidy frames that tables and figures draw from.
+
+A mean is taken over all seeds of a row or not at all: one missing value makes it NaN. Nothing here
+formats a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ltrobust.report.groups import SCORE_COLUMNS, Group
+
+MATCH_COLUMNS = ("eps", "test_protocol", "attack_settings", "attack_library")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of a fraction in [0, 1] over `n` seeds."""
+
+    mean: float
+    std: float
+    n: int
+
+
+def over_seeds(values: Sequence[float]) -> Spread:
+    """Average one value a seed; a missing value refuses the mean, one seed has no deviation."""
+    numbers = np.asarray(values, dtype=float)
+    if numbers.size == 0 or np.isnan(numbers).any():
+        return Spread(math.nan, math.nan, int(numbers.size))
+    std = float(numbers.std(ddof=1)) if numbers.size > 1 else math.nan
+    return Spread(float(numbers.mean()), std, int(numbers.size))
+
+
+def scores(group: Group) -> pd.DataFrame:
+    """Average every score of a group over seeds.
+
+    Returns:
+        One row per label and attack, best label first, with columns `label, attack, n_seeds` and,
+        for each of `SCORE_COLUMNS`, the Spread over seeds as `<score>_mean` and `<score>_std`.
+    """
+    table = group.rows.set_index(["run_id", "attack"])
+    records = []
+    for label in group.labels:
+        runs = group.runs(label)
+        for attack in group.attacks:
+            keys = pd.MultiIndex.from_product([runs, [attack]])
+            values = table.reindex(keys)
+            record: dict[str, object] = {"label": label, "attack": attack, "n_seeds": len(runs)}
+            for name in SCORE_COLUMNS:
+                spread = over_seeds(list(values[name]))
+                record |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
+            records.append(record)
+    frame = pd.DataFrame(records)
+    order = {label: place for place, label in enumerate(ranked_labels(frame))}
+    return frame.sort_values("label", key=lambda s: s.map(order), kind="stable", ignore_index=True)
+
+
+def records_by_cell(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of a `scores` frame as plain dicts, keyed by label and attack."""
+    rows = frame.to_dict("records")
+    return {(row["label"], row["attack"]): {str(k): v for k, v in row.items()} for row in rows}
+
+
+def ranking_score(frame: pd.DataFrame, label: str) -> tuple[float, float, float]:
+    """Mean balanced accuracy of a label under AutoAttack, pgd20 and clean; missing is -inf."""
+    own = frame[frame["label"] == label].set_index("attack")["balanced_accuracy_mean"]
+    autoattack, pgd, clean = (
+        -math.inf if math.isnan(value) else value
+        for value in (float(own.get(name, math.nan)) for name in ("autoattack", "pgd20", "clean"))
+    )
+    return autoattack, pgd, clean
+
+
+def ranked_labels(frame: pd.DataFrame) -> list[str]:
+    """Labels of a `scores` frame, best balanced AutoAttack accuracy first, then by name."""
+
+    def key(label: str) -> tuple[float, float, float, str]:
+        autoattack, pgd, clean = ranking_score(frame, label)
+        return -autoattack, -pgd, -clean, label
+
+    return sorted(frame["label"].unique(), key=key)
+
+
+def strongest_attack(attacks: Sequence[str]) -> str | None:
+    """Pick the attack that figures call "robust": AutoAttack, else the longest PGD, else any."""
+    adversarial = [name for name in attacks if name != "clean"]
+    pgd = [name for name in adversarial if name.startswith("pgd")]
+    if "autoattack" in adversarial:
+        return "autoattack"
+    return next(reversed(pgd or adversarial), None)
+
+
+def class_scores(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:
+    """Average per-class accuracy of a group over seeds.
+
+    `per_class` names no perturbation budget; where a run and attack have several blocks of rows,
+    the block is taken whose image count and mean over classes are those of the metric row.
+
+    Returns:
+        Columns `label, attack, class_index, class_name, n_train, accuracy_mean, accuracy_std,
+        n_seeds`, most frequent class first; labels in
+        leaderboard order; NaN where a seed lacks the attack.
+    """
+    known = per_class.assign(run_id=per_class["run_id"].astype(str))
+    blocks = dict(list(known.groupby(["run_id", "attack"], sort=False)))
+    found = [
+        _class_block(blocks[row["run_id"], row["attack"]], row).assign(label=row["label"])
+        for _, row in group.rows.iterrows()
+        if (row["run_id"], row["attack"]) in blocks
+    ]
+    columns = ["label", "attack", "class_index", "class_name", "n_train"]
+    if not found or all(block.empty for block in found):
+        return pd.DataFrame(columns=[*columns, "accuracy_mean", "accuracy_std", "n_seeds"])
+    seeds = {label: len(group.runs(label)) for label in group.labels}
+    records = []
+    for key, values in pd.concat(found).groupby(columns, sort=False)["accuracy"].agg(list).items():
+        n_seeds = seeds[key[0]]
+        values += [math.nan] * (n_seeds - len(values))
+        spread = over_seeds(values)
+        records.append((*key, spread.mean, spread.std, n_seeds))
+    frame = pd.DataFrame(records, columns=[*columns, "accuracy_mean", "accuracy_std", "n_seeds"])
+    place = {label: rank for rank, label in enumerate(ranked_labels(scores(group)))}
+    return (
+        frame.assign(place=frame["label"].map(place))
+        .sort_values(
+            ["n_train", "class_index", "place"], ascending=[False, True, True], kind="stable"
+        )
+        .drop(columns="place")
+        .reset_index(drop=True)
+    )
+
+
+def training_curves(group: Group, histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Average training histories of a group over seeds, on the epochs that all seeds have.
+
+    Returns:
+        Columns `label, epoch` and `<column>_mean`, `<column>_std` for `train_loss` and
+        `train_robust_acc`; labels of which a run has no history are left out.
+    """
+    curves = ("train_loss", "train_robust_acc")
+    names = [f"{column}_{part}" for column in curves for part in ("mean", "std")]
+    records = []
+    for label in group.labels:
+        runs = [histories.get(run_id) for run_id in group.runs(label)]
+        tables = [run.set_index("epoch") for run in runs if run is not None and not run.empty]
+        if len(tables) < len(runs):
+            continue
+        shared = sorted(set.intersection(*(set(table.index) for table in tables)))
+        for epoch in shared:
+            spreads = [
+                over_seeds([table[column].get(epoch, math.nan) for table in tables])
+                if all(column in table for table in tables)
+                else Spread(math.nan, math.nan, 0)
+                for column in curves
+            ]
+            values = [value for spread in spreads for value in (spread.mean, spread.std)]
+            records.append((label, epoch, *values))
+    return pd.DataFrame(records, columns=["label", "epoch", *names])
+
+
+def _class_block(rows: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
+    """Find the one evaluation among `rows` that the metric row was computed from."""
+    for column in MATCH_COLUMNS:
+        if column in rows and not (column == "eps" and row["attack"] == "clean"):
+            rows = rows[
+                (rows[column] == row[column]) | (rows[column].isna() & pd.isna(row[column]))
+            ]
+    turn = rows.groupby("class_index").cumcount()
+    for _, block in rows.groupby(turn):
+        same_images = int(block["n_test"].sum()) == int(row["n"])
+        same_mean = np.isclose(block["accuracy"].mean(), row["balanced_accuracy"], atol=1e-6)
+        if same_images and same_mean:
+            return block
+    return rows.iloc[:0]

@@ -1,0 +1,280 @@
+"""Sorts metric rows into groups within which methods may be compared.
+
+Two results are comparable when everything but the defense and the seed agrees: data, split, test
+images, perturbation budget, recipe and the settings of every attack they share. This module knows
+nothing of tables or figures and never averages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.errors import UserError
+
+BASE_KEYS = (
+    "dataset",
+    "imbalance_ratio",
+    "test_protocol",
+    "arch",
+    "recipe",
+    "select",
+    "augment",
+    "epochs",
+    "precision",
+    "split_seed",
+    "split_sha256",
+    "n",
+)
+GROUP_KEYS = (*BASE_KEYS, "eps")
+SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
+REQUIRED = (
+    "run_id",
+    "method",
+    "seed",
+    "attack",
+    "ci_low",
+    "ci_high",
+    "attack_settings",
+    "attack_library",
+    *GROUP_KEYS,
+    *SCORE_COLUMNS,
+)
+_FAMILIES = ("clean", "fgsm", "pgd", "mim", "cw", "lsa", "", "aa-apgd", "autoattack")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Results that may stand in one table.
+
+    Attributes:
+        key: the value of each of `GROUP_KEYS`.
+        rows: the metric rows, one per run and attack, with the extra column `label`: the method's
+            name, followed by the run id where one method was run twice with the same seed.
+        slug: a file name part, different for each group of one report.
+    """
+
+    key: Mapping[str, Any]
+    rows: pd.DataFrame
+    slug: str = ""
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks that any run has, weakest family first, AutoAttack last."""
+        return sorted(self.rows["attack"].unique(), key=attack_order)
+
+    @property
+    def labels(self) -> list[str]:
+        """Row labels, in alphabetical order."""
+        return sorted(self.rows["label"].unique())
+
+    def seeds(self, label: str) -> list[int]:
+        """Seeds of one row, in increasing order."""
+        seeds = self.rows.loc[self.rows["label"] == label, "seed"].unique()
+        return sorted(int(seed) for seed in seeds)
+
+    def runs(self, label: str) -> list[str]:
+        """Run ids of one row, in the order of their seeds."""
+        rows = self.rows[self.rows["label"] == label].sort_values(["seed", "run_id"])
+        return list(rows["run_id"].drop_duplicates())
+
+
+def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
+    """Split metric rows into groups of comparable results, in a fixed order.
+
+    Clean rows join every eps group of their run; a run with clean rows alone joins all eps groups
+    of its setting, so that its missing attacks show. Where one attack was run with several settings
+    or library versions, each combination is a group of its own (seeds in settings do not count).
+
+    Args:
+        metrics: one row per run and attack, at least the columns in `REQUIRED`.
+
+    Raises:
+        UserError: no rows, missing columns, or two different results for one run and attack.
+    """
+    rows = _checked(metrics)
+    found = [
+        _group(dict(zip(BASE_KEYS, _as_tuple(base), strict=True)), part)
+        for base, block in rows.groupby(list(BASE_KEYS), dropna=False, sort=False)
+        for at_eps in _by_eps(block)
+        for part in _by_settings(at_eps)
+    ]
+    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in GROUP_KEYS])
+    return _with_slugs(found)
+
+
+def attack_order(name: str) -> tuple[int, int, str]:
+    """Sort key of an attack's name: clean, the single attacks, others, AutoAttack last."""
+    match = re.fullmatch(r"(\D*?)(\d*)", name)
+    family, steps = match.groups() if match else (name, "")
+    family = family if family in _FAMILIES else ""
+    return _FAMILIES.index(family), int(steps or 0), name
+
+
+def format_eps(eps: float) -> str:
+    """Write a perturbation budget as k/255 where it is one ("8/255"), else as a short decimal."""
+    steps = eps * 255
+    if eps > 0 and abs(steps - round(steps)) < 1e-4:
+        return f"{round(steps)}/255"
+    return f"{eps:.6g}"
+
+
+def settings_of(settings: object) -> Any:
+    """Parse an attack's settings (JSON text or NaN) and leave out its seeds."""
+    if not isinstance(settings, str) or not settings.strip():
+        return {}
+    try:
+        return _without_seeds(json.loads(settings))
+    except json.JSONDecodeError:
+        return settings
+
+
+def compact_json(value: Any) -> str:
+    """Write `value` as JSON without blanks, keys sorted."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in REQUIRED if name not in metrics.columns]
+    if missing:
+        raise UserError(
+            f"metrics lack the columns {', '.join(missing)}; run 'ltrobust report' on a suite "
+            "directory whose metrics.csv has them"
+        )
+    if metrics.empty:
+        raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
+    rows = metrics.reset_index(drop=True)
+    signatures = [
+        compact_json([settings_of(settings), "" if pd.isna(library) else str(library)])
+        for settings, library in zip(rows["attack_settings"], rows["attack_library"], strict=True)
+    ]
+    return rows.assign(run_id=rows["run_id"].astype(str), signature=signatures)
+
+
+def _by_eps(block: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each perturbation budget, clean rows of their runs included."""
+    clean = block[block["attack"] == "clean"]
+    attacked = block[block["attack"] != "clean"]
+    if attacked.empty:
+        yield clean
+        return
+    clean_alone = set(clean["run_id"]) - set(attacked["run_id"])
+    rounded = attacked["eps"].astype(float).round(9)
+    for _, rows in attacked.groupby(rounded, dropna=False):
+        joined = clean["run_id"].isin({*rows["run_id"], *clean_alone})
+        yield pd.concat([clean[joined].assign(eps=rows["eps"].iloc[0]), rows])
+
+
+def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each combination of settings of the attacks that have several."""
+    attacked = rows[rows["attack"] != "clean"]
+    kinds = attacked.groupby("attack")["signature"].nunique()
+    contested = sorted(kinds.index[kinds > 1])
+    parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    for _, run in rows.groupby("run_id", sort=False):
+        choices = [sorted(set(run.loc[run["attack"] == a, "signature"])) or [""] for a in contested]
+        for chosen in itertools.product(*choices):
+            wanted = dict(zip(contested, chosen, strict=True))
+            keep = run["signature"] == run["attack"].map(wanted)
+            parts.setdefault(chosen, []).append(run[keep | ~run["attack"].isin(contested)])
+    for chosen in sorted(parts):
+        yield pd.concat(parts[chosen])
+
+
+def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
+    rows = rows.drop_duplicates(["run_id", "attack", *SCORE_COLUMNS])
+    twice = rows[rows.duplicated(["run_id", "attack"])]
+    if not twice.empty:
+        run_id, attack = twice[["run_id", "attack"]].iloc[0]
+        raise UserError(
+            f"run {run_id} has two different results of attack '{attack}' under the same settings; "
+            "keep one of them in metrics.csv"
+        )
+    runs = rows.drop_duplicates("run_id")
+    repeated = runs.loc[runs.duplicated(["method", "seed"], keep=False), "method"].unique()
+    labels = [
+        f"{method} ({run_id[:8]})" if method in repeated else str(method)
+        for method, run_id in zip(rows["method"], rows["run_id"], strict=True)
+    ]
+    key = {**base, "eps": float(rows["eps"].iloc[0])}
+    return Group(key, rows.assign(label=labels).reset_index(drop=True))
+
+
+def _with_slugs(groups: list[Group]) -> list[Group]:
+    """Give each group the shortest name that tells it from the others."""
+    bases = [_slug([*_tokens(group.key).values()][:4]) for group in groups]
+    named: dict[str, Group] = {}
+    for base, group in zip(bases, groups, strict=True):
+        rivals = [other for other, name in zip(groups, bases, strict=True) if name == base]
+        name = _slug([base, *_differences(group, rivals)])
+        if name in named:
+            name = f"{name}-{_digest(compact_json([str(group.key), *_signatures(group)]))}"
+        named[name] = Group(group.key, group.rows, name)
+    return list(named.values())
+
+
+def _differences(group: Group, rivals: list[Group]) -> list[str]:
+    """Tokens of the keys in which `group` differs from any of its rivals."""
+    own = _tokens(group.key)
+    different = [
+        token
+        for name, token in own.items()
+        if any(_tokens(rival.key)[name] != token for rival in rivals)
+    ]
+    if any(rival is not group and _tokens(rival.key) == own for rival in rivals):
+        different.append(f"attacks-{_digest(compact_json(_signatures(group)))}")
+    return different
+
+
+def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "dataset": str(key["dataset"]),
+        "imbalance_ratio": f"ir{key['imbalance_ratio']:g}",
+        "arch": str(key["arch"]),
+        "recipe": str(key["recipe"]),
+        "test_protocol": str(key["test_protocol"]),
+        "select": f"select-{key['select']}",
+        "augment": f"augment-{key['augment']}",
+        "epochs": f"epochs{key['epochs']}",
+        "precision": str(key["precision"]),
+        "split_seed": f"split{key['split_seed']}",
+        "split_sha256": f"sha{str(key['split_sha256'])[:8]}",
+        "n": f"n{key['n']}",
+        "eps": f"eps{format_eps(key['eps']).replace('/', 'of')}",
+    }
+
+
+def _signatures(group: Group) -> list[str]:
+    pairs = zip(group.rows["attack"], group.rows["signature"], strict=True)
+    return sorted({f"{attack} {signature}" for attack, signature in pairs})
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _slug(parts: list[str]) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+
+
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
+    return [_without_seeds(item) for item in value] if isinstance(value, list) else value
+
+
+def _as_tuple(base: Any) -> tuple[Any, ...]:
+    return base if isinstance(base, tuple) else (base,)
+
+
+def _sort_key(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, str) or pd.isna(value):
+        return 1, 0.0, str(value)
+    return 0, float(value), ""

@@ -1,0 +1,187 @@
+"""Keeps text on figures apart: direct labels beside points, thinned ticks, legends that fit.
+
+Only geometry lives here; what the text says is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from ltrobust.report.style import short
+
+_GAP = 2.0
+_NEAR = 9.0
+_CHARACTER = 0.068
+_HANDLE = 0.42
+
+
+@dataclass(frozen=True)
+class Point:
+    """A named point in data coordinates with the half lengths of its error bars."""
+
+    name: str
+    x: float
+    y: float
+    xerr: float = 0.0
+    yerr: float = 0.0
+
+
+def label_points(axes: Axes, points: Sequence[Point], size: float = 8) -> None:
+    """Write each name beside its point so that no two names, markers or error bars overlap.
+
+    Names far from their point get a thin line to it.
+
+    Args:
+        axes: the axes, limits set and layout final: labels are placed in pixels.
+        points: what to label.
+        size: font size in points.
+    """
+    room = axes.get_window_extent()
+    taken = [box for point in points for box in _footprint(axes, point)]
+    lines: list[Bbox] = []
+    for point in points:
+        x, y = axes.transData.transform((point.x, point.y))
+        extent = _text_size(axes, short(point.name), size)
+        place = _free_place((x, y), extent, taken, lines, room)
+        taken.append(place)
+        lines += _line_boxes(x, y, place)
+        _write(axes, point, (x, y), size, place)
+
+
+def thin(count: int, most: int) -> list[int]:
+    """Positions to label out of `count`, evenly spaced, at most `most` of them."""
+    step = 1 if count <= most else math.ceil(count / most)
+    return list(range(0, count, step))
+
+
+def count_ticks(low: float, high: float) -> list[int]:
+    """Two to four round numbers (1, 2, 5 times a power of ten) for a logarithmic count axis."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [round(m * 10.0**e) for e in exponents for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    coarse = [tick for tick in fine if math.log10(tick).is_integer()]
+    if len(coarse) > 4:
+        return coarse[:: math.ceil(len(coarse) / 4)]
+    if len(coarse) > 2 or not fine:
+        return coarse
+    return fine if len(fine) <= 4 else fine[:: math.ceil(len(fine) / 4)]
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Put one legend under the whole figure, in as many columns as fit its width."""
+    if not handles:
+        return
+    texts = [short(name) for name in names]
+    figure.legend(
+        handles,
+        texts,
+        loc="outside lower center",
+        ncols=legend_columns(texts, figure.get_figwidth()),
+        handlelength=2.2,
+        columnspacing=1.2,
+    )
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """Number of legend columns that fit into `width` inches."""
+    widths = [len(name) * _CHARACTER + _HANDLE for name in names]
+    room = width - 0.2
+    return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
+
+
+def legend_height(names: Sequence[str], width: float) -> float:
+    """Height in inches that `legend_below` will take."""
+    texts = [short(name) for name in names]
+    return 0.17 * math.ceil(len(texts) / legend_columns(texts, width)) + 0.1 if texts else 0.0
+
+
+def _footprint(axes: Axes, point: Point) -> list[Bbox]:
+    """Boxes in pixels of a point's marker and error bars."""
+    x, y = axes.transData.transform((point.x, point.y))
+    right, top = axes.transData.transform((point.x + point.xerr, point.y + point.yerr))
+    across, up = max(right - x, 5), max(top - y, 5)
+    return [
+        Bbox.from_extents(x - across, y - 5, x + across, y + 5),
+        Bbox.from_extents(x - 5, y - up, x + 5, y + up),
+    ]
+
+
+def _text_size(axes: Axes, name: str, size: float) -> tuple[float, float]:
+    note = axes.annotate(name, (0, 0), xycoords="axes fraction", fontsize=size)
+    box = note.get_window_extent()
+    note.remove()
+    return box.width, box.height
+
+
+def _write(axes: Axes, point: Point, pixel: tuple[float, float], size: float, place: Bbox) -> None:
+    scale = 72 / axes.figure.dpi
+    arrow = {"arrowstyle": "-", "lw": 0.5, "color": "#808080", "shrinkA": 0, "shrinkB": 2}
+    axes.annotate(
+        short(point.name),
+        (point.x, point.y),
+        xytext=((place.x0 - pixel[0]) * scale, (place.y0 - pixel[1]) * scale),
+        textcoords="offset points",
+        fontsize=size,
+        va="bottom",
+        arrowprops=arrow if _line_boxes(*pixel, place) else None,
+    )
+
+
+def _line_boxes(x: float, y: float, place: Bbox) -> list[Bbox]:
+    """Small boxes along the line that joins a point to a far label; none for a near one."""
+    end_x, end_y = np.clip(x, place.x0, place.x1), np.clip(y, place.y0, place.y1)
+    length = math.hypot(end_x - x, end_y - y)
+    if length <= _NEAR + 6:
+        return []
+    steps = np.arange(_NEAR, length - 1, 3.0) / length
+    return [Bbox.from_bounds(x + t * (end_x - x) - 1, y + t * (end_y - y) - 1, 2, 2) for t in steps]
+
+
+def _free_place(
+    pixel: tuple[float, float],
+    size: tuple[float, float],
+    taken: Sequence[Bbox],
+    lines: Sequence[Bbox],
+    room: Bbox,
+) -> Bbox:
+    """First box near `pixel` that lies in `room` and touches nothing taken.
+
+    Places whose joining line crosses nothing either are preferred.
+    """
+    near = [Bbox.from_bounds(*corner, *size) for corner in _candidates(*pixel, *size)]
+    free = [
+        box for box in near if _inside(box, room) and not box.padded(_GAP).count_overlaps(taken)
+    ]
+    for box in free:
+        crossed = any(part.count_overlaps(taken) for part in _line_boxes(*pixel, box))
+        if not crossed and not box.padded(_GAP).count_overlaps(lines):
+            return box
+    return free[0] if free else Bbox.from_bounds(room.x0, room.y0, *size)
+
+
+def _inside(box: Bbox, room: Bbox) -> bool:
+    corners = (box.x0 - _GAP, box.y0 - _GAP), (box.x1 + _GAP, box.y1 + _GAP)
+    return all(room.contains(x, y) for x, y in corners)
+
+
+def _candidates(x: float, y: float, width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Lower left corners: right, left, above, below, then rings of growing radius."""
+    near = _NEAR
+    yield x + near, y - height / 2
+    yield x - near - width, y - height / 2
+    yield x - width / 2, y + near
+    yield x - width / 2, y - near - height
+    for ring in range(1, 40):
+        for turn in range(24):
+            angle = 2 * math.pi * turn / 24
+            radius = near + 8.0 * ring
+            across = radius * math.cos(angle)
+            left = x + across - (0 if across >= 0 else width)
+            yield left, y + radius * math.sin(angle) - height / 2

@@ -1,0 +1,105 @@
+"""Builds the leaderboard: one row per method and setting, scores averaged over seeds.
+
+It is the frame behind leaderboard.csv; tables and figures format the same averages for readers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.report.aggregate import ranked_labels, ranking_score, scores
+from ltrobust.report.groups import (
+    GROUP_KEYS,
+    Group,
+    attack_order,
+    compact_json,
+    comparable_groups,
+    settings_of,
+)
+
+ATTACK_SCORES = (
+    "accuracy_mean",
+    "accuracy_std",
+    "balanced_accuracy_mean",
+    "balanced_accuracy_std",
+    "tail_mean",
+)
+
+
+def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Average every method over seeds and rank it among the results it is comparable with.
+
+    Args:
+        metrics: one row per run and attack, as in metrics.csv.
+
+    Returns:
+        One row per method and setting. Columns: `rank` (1 is best; within rows of one `group`, ties
+        share it), `method`, the setting, `n_seeds`, `seeds` ("0,1,2"), for each attack
+        `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the same for `balanced_accuracy`, and
+        `<attack>_tail_mean`; `attack_settings` and `attack_library` (JSON, attack to value),
+        `run_ids`, `group`. Scores are fractions in [0, 1]; std is the sample standard deviation,
+        NaN for one seed; a mean is NaN unless all seeds of the row have the attack. Sorted by
+        balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
+
+    Raises:
+        UserError: see `comparable_groups`.
+    """
+    groups = comparable_groups(metrics)
+    ranked = [item for group in groups for item in _group_rows(group)]
+    ranked.sort(key=lambda item: item[0], reverse=True)
+    attacks = sorted({name for group in groups for name in group.attacks}, key=attack_order)
+    columns = [
+        "rank",
+        "method",
+        *GROUP_KEYS,
+        "n_seeds",
+        "seeds",
+        *(f"{attack}_{score}" for attack in attacks for score in ATTACK_SCORES),
+        "attack_settings",
+        "attack_library",
+        "run_ids",
+        "group",
+    ]
+    return pd.DataFrame([record for _, record in ranked], columns=columns)
+
+
+def _group_rows(group: Group) -> list[tuple[tuple[float, float, float], dict[str, Any]]]:
+    """Rows of one group with the score they are sorted by, best first."""
+    frame = scores(group)
+    labels = ranked_labels(frame)
+    order = [ranking_score(frame, label) for label in labels]
+    return [
+        (score, _row(group, frame, label, rank=order.index(score) + 1))
+        for label, score in zip(labels, order, strict=True)
+    ]
+
+
+def _row(group: Group, frame: pd.DataFrame, label: str, rank: int) -> dict[str, Any]:
+    own = group.rows[group.rows["label"] == label]
+    once = own.drop_duplicates("attack").sort_values("attack").set_index("attack")
+    libraries = once["attack_library"].dropna().to_dict()
+    by_attack = frame[frame["label"] == label].set_index("attack")
+    seeds = group.seeds(label)
+    return {
+        "rank": rank,
+        "method": own["method"].iloc[0],
+        **group.key,
+        "n_seeds": len(seeds),
+        "seeds": ",".join(str(seed) for seed in seeds),
+        **{
+            f"{attack}_{score}": by_attack.at[attack, score]
+            if attack in by_attack.index
+            else math.nan
+            for attack in group.attacks
+            for score in ATTACK_SCORES
+        },
+        "attack_settings": compact_json(
+            {name: settings_of(text) for name, text in once["attack_settings"].items()}
+        ),
+        "attack_library": compact_json({name: str(value) for name, value in libraries.items()}),
+        "run_ids": ",".join(group.runs(label)),
+        "group": group.slug,
+    }

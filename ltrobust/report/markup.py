@@ -1,0 +1,196 @@
+"""A table of scores and its three renderings: Markdown, LaTeX and the terminal.
+
+Numbers are written in percent with two decimals; in each contest the best value is bold and the
+second underlined. What stands in a table is decided in `tables.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich import box
+from rich.console import JustifyMethod
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ltrobust.report.aggregate import Spread
+
+Cell = tuple[int, str]
+_PAGE_ROWS = 48
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "±": r"$\pm$",
+    "\n": " ",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of text and scores.
+
+    Attributes:
+        name: file name part, such as "balanced".
+        title: one line.
+        caption: what a reader needs to know to use the numbers.
+        frame: cells are text, integers, or fractions in [0, 1] (float or Spread; NaN is missing).
+        contests: sets of cells (row position, column) of which the largest is marked best.
+        sections: row positions before which a rule is drawn.
+    """
+
+    name: str
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    contests: tuple[tuple[Cell, ...], ...] = ()
+    sections: tuple[int, ...] = ()
+
+    def to_markdown(self) -> str:
+        """Render as a GitHub table under its title, the caption below it."""
+        marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
+        lines = [_line(_markdown(name) for name in self.frame.columns)]
+        lines.append(_line("---:" if name in self._numeric() else "---" for name in self.frame))
+        for row in self._cells():
+            lines.append(_line(marks[mark].format(_markdown(text)) for text, mark in row))
+        body = "\n".join(lines)
+        return f"## {_markdown(self.title)}\n\n{body}\n\n{_markdown(self.caption)}\n"
+
+    def to_latex(self) -> str:
+        """Render as table floats of at most a page; the document must load the package booktabs."""
+        cells = self._cells()
+        starts = range(0, max(1, len(cells)), _PAGE_ROWS)
+        return "\n".join(self._latex_float(cells, start) for start in starts)
+
+    def _latex_float(self, cells: list[list[tuple[str, str]]], start: int) -> str:
+        marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+        align = "".join("r" if name in self._numeric() else "l" for name in self.frame)
+        lines = [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{_latex(f'{self.title}. {self.caption}')}}}"
+            if start == 0
+            else rf"\caption{{{_latex(self.title)} (continued).}}",
+            *(
+                [rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', self.name)}}}"]
+                if start == 0
+                else []
+            ),
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            _latex_row(_latex(str(name)) for name in self.frame),
+            r"\midrule",
+        ]
+        for position, row in enumerate(cells[start : start + _PAGE_ROWS], start):
+            if position in self.sections and position > start:
+                lines.append(r"\midrule")
+            lines.append(_latex_row(marks[mark].format(_latex(text)) for text, mark in row))
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        return "\n".join(lines) + "\n"
+
+    def to_rich(self) -> RichTable:
+        """Render for the terminal."""
+        styles = {"best": "bold", "second": "underline", "": ""}
+        table = RichTable(
+            title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1)
+        )
+        table.title_justify = table.caption_justify = "left"
+        for name in self.frame.columns:
+            side: JustifyMethod = "right" if name in self._numeric() else "left"
+            table.add_column(Text(str(name)), justify=side, overflow="fold")
+        for position, row in enumerate(self._cells()):
+            if position in self.sections:
+                table.add_section()
+            table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
+        return table
+
+    def _numeric(self) -> set[str]:
+        """Columns that hold no text, which are aligned to the right."""
+        return {
+            str(name)
+            for name, column in self.frame.items()
+            if not any(isinstance(cell, str) for cell in column)
+        }
+
+    def _cells(self) -> list[list[tuple[str, str]]]:
+        """Text and mark ("best", "second" or "") of every cell, row by row."""
+        marks = self._marks()
+        rows = self.frame.to_dict("records")
+        return [
+            [(cell_text(cell), marks.get((place, str(name)), "")) for name, cell in row.items()]
+            for place, row in enumerate(rows)
+        ]
+
+    def _marks(self) -> dict[Cell, str]:
+        marks: dict[Cell, str] = {}
+        for contest in self.contests:
+            shown = {(row, name): _shown(self.frame[name].iloc[row]) for row, name in contest}
+            values = sorted({value for value in shown.values() if value is not None}, reverse=True)
+            places = dict(zip(values, ("best", "second"), strict=False))
+            marks |= {
+                cell: places[value]
+                for cell, value in shown.items()
+                if value is not None and value in places
+            }
+        return marks
+
+
+def by_column(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
+    """One contest a column among the given rows."""
+    return tuple(tuple((row, column) for row in rows) for column in columns)
+
+
+def by_row(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
+    """One contest a row among the given columns."""
+    return tuple(tuple((row, column) for column in columns) for row in rows)
+
+
+def percent(value: float) -> str:
+    """Write a fraction in percent with two decimals, "-" when missing."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def cell_text(cell: object) -> str:
+    """Write one cell: text as it is, a fraction in percent, a deviation only for n > 1."""
+    if isinstance(cell, Spread):
+        if cell.n > 1 and not math.isnan(cell.mean):
+            return f"{percent(cell.mean)} ± {percent(cell.std)} (n={cell.n})"
+        return percent(cell.mean)
+    if isinstance(cell, float):
+        return percent(cell)
+    return str(cell)
+
+
+def _shown(cell: object) -> float | None:
+    """Value as the reader sees it, so that cells which look equal share their mark."""
+    value = cell.mean if isinstance(cell, Spread) else cell
+    if not isinstance(value, float) or math.isnan(value):
+        return None
+    return float(percent(value))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _markdown(text: object) -> str:
+    escaped = re.sub(r"([\\`*|<\[\]~])", r"\\\1", str(text)).replace("\n", " ")
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+
+
+def _latex(text: object) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in str(text))

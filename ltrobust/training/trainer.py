@@ -1,0 +1,247 @@
+"""The one trainer. It reads top to bottom: build, resume, then epochs of attack, loss, step.
+
+It owns data order, augmentation, precision, the schedule and resuming; the `Method` supplies the
+head, the inner attack and the outer loss. It writes no files: `save` does, once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltrobust.config import Run
+from ltrobust.data import LongTailedData, dataset_spec
+from ltrobust.data.augment import random_crop_flip, to_float
+from ltrobust.errors import RunError
+from ltrobust.method import METHODS, Context, Method
+from ltrobust.models import build_model
+from ltrobust.progress import Reporter
+from ltrobust.seeds import derive_seed, generator
+from ltrobust.training.engine import TrainingModel
+from ltrobust.training.schedule import learning_rates
+
+State = dict[str, Any]
+HistoryRow = dict[str, float]
+
+ACCURACY_IMAGES = 1000
+"""How many training images `train_acc` is measured on at the end of an epoch."""
+
+
+@dataclass
+class Trained:
+    """A trained network with the defense it belongs to and its learning curve."""
+
+    net: nn.Module
+    method: Method
+    history: list[HistoryRow] = field(default_factory=list)
+
+
+def build(run: Run, class_counts: tuple[int, ...], image_shape: tuple[int, int, int]) -> Trained:
+    """Build the untrained network and the method of a run, from the run's own init seed."""
+    method = METHODS.get(run.method)(torch.tensor(class_counts), **run.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.seed, "init"))
+        net = build_model(
+            run.arch,
+            num_classes=len(class_counts),
+            in_channels=image_shape[0],
+            image_size=image_shape[1],
+            head=method.head,
+        )
+    return Trained(net, method)
+
+
+def train(
+    run: Run,
+    data: LongTailedData,
+    *,
+    device: torch.device,
+    state: State | None = None,
+    save: Callable[[State], None] = lambda state: None,
+    reporter: Reporter | None = None,
+) -> Trained:
+    """Train one run, from its beginning or from a saved state, to its last epoch.
+
+    A run that is stopped and resumed from its last saved state ends with the same weights as an
+    unbroken one, bit for bit on a CPU: every random stream is seeded by run, name and epoch.
+
+    Args:
+        run: what to train.
+        data: its training images.
+        device: where to train.
+        state: what `save` was given last, to go on from there.
+        save: called after every epoch with all that is needed to resume (tensors and numbers).
+        reporter: told of epochs and steps.
+
+    Raises:
+        RunError: the loss is not finite, or the device is out of memory.
+    """
+    reporter = reporter or Reporter()
+    trained = build(run, data.train_counts, data.image_shape)
+    trained.net.to(device)
+    model = TrainingModel(trained.net, run.precision)
+    optimizer = _optimizer(model, run)
+    if state is not None:
+        _restore(state, trained, optimizer)
+    rates = learning_rates(run.recipe.schedule, run.recipe.lr, run.recipe.epochs)
+    images, labels = data.train_images.to(device), data.train_labels.to(device)
+    reporter.begin("run", f"{run.method} seed {run.seed}: epochs", run.recipe.epochs)
+    reporter.advance("run", len(trained.history))
+
+    for epoch in range(len(trained.history), run.recipe.epochs):
+        began = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = rates[epoch]
+        ctx = Context(
+            class_counts=torch.tensor(data.train_counts, device=device),
+            epoch=epoch,
+            epochs=run.recipe.epochs,
+            attack=run.recipe.attack,
+            generator=generator(device, run.seed, "attack", epoch),
+        )
+        trained.method.on_epoch_start(ctx)
+        loss = _train_epoch(run, images, labels, model, trained.method, optimizer, ctx, reporter)
+        trained.method.on_epoch_end(ctx)
+        row = {
+            "epoch": epoch + 1,
+            "lr": rates[epoch],
+            "train_loss": loss,
+            "train_acc": _clean_accuracy(model, trained.method, images, labels, run.seed),
+            "train_robust_acc": model.take_accuracy(),
+            "seconds": time.perf_counter() - began,
+        }
+        trained.history.append(row)
+        reporter.line(describe_epoch(row, run.recipe.epochs))
+        reporter.advance("run")
+        save(_snapshot(trained, optimizer))
+    reporter.end("run")
+    return trained
+
+
+def describe_epoch(row: HistoryRow, epochs: int) -> str:
+    """One line about an epoch: loss, accuracies in percent, seconds."""
+    robust = row["train_robust_acc"]
+    shown = "" if math.isnan(robust) else f", robust {100 * robust:.2f}"
+    return (
+        f"  epoch {row['epoch']:.0f}/{epochs}: loss {row['train_loss']:.4f}, "
+        f"train clean {100 * row['train_acc']:.2f}{shown} ({row['seconds']:.1f} s)"
+    )
+
+
+def _train_epoch(
+    run: Run,
+    images: Tensor,
+    labels: Tensor,
+    model: TrainingModel,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    ctx: Context,
+    reporter: Reporter,
+) -> float:
+    """Run one epoch and return its mean loss. Nothing waits for the device before the end."""
+    total = torch.zeros((), device=images.device)
+    seen = 0
+    batches = list(_batches(run, len(labels), ctx.epoch))
+    reporter.begin("part", f"epoch {ctx.epoch + 1}", len(batches))
+    spec = dataset_spec(run.data.name)
+    draw = generator(images.device, run.seed, "augment", ctx.epoch)
+    for index in batches:
+        chosen = index.to(images.device)
+        y = labels[chosen]
+        batch = random_crop_flip(
+            images[chosen], padding=spec.crop_padding, flip=spec.flip, generator=draw
+        )
+        loss = train_step(model, method, to_float(batch), y, ctx)
+        optimizer.step()
+        total += loss.detach() * len(y)
+        seen += len(y)
+        reporter.advance("part")
+    reporter.end("part")
+    mean = float(total) / seen
+    if not math.isfinite(mean):
+        raise RunError(
+            f"the loss is not finite in epoch {ctx.epoch + 1}; "
+            "a smaller learning rate or fp32 precision may help"
+        )
+    return mean
+
+
+def train_step(model: nn.Module, method: Method, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+    """Attack a batch, then leave the gradients of the outer loss in the parameters.
+
+    Args:
+        model: maps images to logits; put in train mode here.
+        method: the defense.
+        x: images (B, ...), float in [0, 1].
+        y: labels (B,), int64.
+        ctx: what the defense may know of the step.
+
+    Returns:
+        The outer loss, a scalar.
+    """
+    model.train()
+    x_adv = method.attack(model, x, y, ctx)
+    if isinstance(model, TrainingModel):
+        model.watch(x_adv if x_adv is not x else None, y)
+    model.zero_grad(set_to_none=True)
+    loss = method.loss(model, x, y, x_adv, ctx)
+    loss.backward()
+    return loss
+
+
+def _batches(run: Run, n: int, epoch: int) -> Iterator[Tensor]:
+    """Yield the shuffled indices of each batch; an only batch is never dropped."""
+    order = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
+    size = run.recipe.batch_size
+    for first in range(0, n, size):
+        if run.recipe.drop_last and 0 < first and first + size > n:
+            return
+        yield order[first : first + size]
+
+
+def _optimizer(model: nn.Module, run: Run) -> torch.optim.SGD:
+    recipe = run.recipe
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+@torch.no_grad()
+def _clean_accuracy(
+    model: TrainingModel, method: Method, images: Tensor, labels: Tensor, seed: int
+) -> float:
+    """Share of right answers, eval mode, on a fixed sample of training images as they are."""
+    order = torch.randperm(len(labels), generator=generator("cpu", seed, "accuracy-sample"))
+    chosen = order[:ACCURACY_IMAGES].to(images.device)
+    model.eval()
+    right = torch.zeros((), device=images.device)
+    for part in chosen.split(250):
+        logits = method.adjust(model(to_float(images[part])))
+        right += (logits.argmax(1) == labels[part]).sum()
+    return float(right) / len(chosen)
+
+
+def _snapshot(trained: Trained, optimizer: torch.optim.Optimizer) -> State:
+    return {
+        "net": trained.net.state_dict(),
+        "method": trained.method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": trained.history,
+    }
+
+
+def _restore(state: State, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+    trained.net.load_state_dict(state["net"])
+    trained.method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    trained.history = list(state["history"])

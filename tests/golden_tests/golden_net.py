@@ -1,0 +1,28 @@
+"""The tiny BatchNorm network of the training-step and attack cases, with its stored weights."""
+
+from __future__ import annotations
+
+from golden_store import arrays, tensor
+from torch import nn
+
+
+def golden_net(name: str) -> nn.Sequential:
+    """Build the float64 network of a file, in the shapes that its arrays have."""
+    stored = {
+        key.removeprefix("net."): tensor(name, key) for key in arrays(name) if key[:4] == "net."
+    }
+    first, second = stored["0.weight"], stored["3.weight"]
+    classes, features = stored["8.weight"].shape
+    net = nn.Sequential(
+        nn.Conv2d(first.shape[1], first.shape[0], 3, stride=1, padding=1, bias=False),
+        nn.BatchNorm2d(first.shape[0]),
+        nn.ReLU(),
+        nn.Conv2d(second.shape[1], second.shape[0], 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(second.shape[0]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(features, classes),
+    ).double()
+    net.load_state_dict(stored)
+    return net

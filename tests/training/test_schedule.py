@@ -1,0 +1,48 @@
+"""Which epoch gets which learning rate."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ltrobust.errors import UserError
+from ltrobust.training.schedule import UNIFIED, Schedule, learning_rates
+
+
+def changes(rates: tuple[float, ...]) -> list[int]:
+    """Positions at which the rate differs from the epoch before."""
+    return [i for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(100, [75, 90]), (40, [30, 36]), (10, [8, 9])])
+def test_unified_schedule_decays_at_three_quarters_and_nine_tenths(
+    epochs: int, expected: list[int]
+) -> None:
+    rates = learning_rates(UNIFIED, 0.1, epochs)
+    assert len(rates) == epochs
+    assert changes(rates) == expected
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_counting_from_one_acts_an_epoch_earlier_than_from_zero() -> None:
+    from_one = UNIFIED.model_copy(update={"counted_from": 1})
+    assert changes(learning_rates(from_one, 0.1, 100)) == [74, 89]
+
+
+def test_interrupted_multistep_goes_on_and_interrupted_compounding_begins_anew() -> None:
+    compounding = UNIFIED.model_copy(update={"kind": "robal-compounding"})
+    assert learning_rates(UNIFIED, 0.1, 100, start=80) == learning_rates(UNIFIED, 0.1, 100)[80:]
+    assert learning_rates(compounding, 0.1, 100, start=80)[0] == pytest.approx(0.01)
+    assert learning_rates(compounding, 0.1, 100)[80] == pytest.approx(1e-7)
+
+
+def test_warm_up_is_refused_where_nothing_reads_it() -> None:
+    with pytest.raises(ValidationError, match="robal-compounding"):
+        Schedule(
+            kind="multistep", milestones=(1,), counted_from=0, warmup_epochs=5, published_epochs=10
+        )
+
+
+def test_start_beyond_the_last_epoch_is_an_error() -> None:
+    with pytest.raises(UserError, match="below 10"):
+        learning_rates(UNIFIED, 0.1, 10, start=10)
