@@ -141,7 +141,7 @@ def bench(
     _bench(flags, suite, dry_run=dry_run, json_output=json_output)
 
 
-_OWN = {"suite", "dry_run", "json_output", "debug", "method"}
+_OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
 
 
 @app.command(
@@ -193,12 +193,10 @@ def _bench(
 
 
 def _execute(plan: Plan, store: SuiteStore, settings: Settings) -> None:
-    from ltrobust.bench.collect import build_report
     from ltrobust.bench.estimate import estimate, in_words
     from ltrobust.bench.loader import Loader
     from ltrobust.bench.runner import run_plan
     from ltrobust.progress import Reporter
-    from ltrobust.report import terminal_tables
 
     load = Loader(plan)
     expected = estimate(plan, store, load)
@@ -210,10 +208,7 @@ def _execute(plan: Plan, store: SuiteStore, settings: Settings) -> None:
         if expected.warning:
             reporter.line(f"warning: {expected.warning}")
         failures = run_plan(plan, store, load, reporter)
-    metrics, classes = build_report(store)
-    for table in terminal_tables(metrics, classes) if len(metrics) else []:
-        out.print(table)
-    out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+    _show_report(store)
     for failure in failures:
         err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
     if failures:
@@ -249,26 +244,97 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
     out.print(table)
 
 
+@app.command(
+    epilog="Examples:\n\n  ltrobust evaluate results/digits-lt/runs/at-bsl-0123456789ab "
+    "--attacks pgd100,cw20\n\n  ltrobust evaluate --checkpoint model.pt --arch resnet18 "
+    "--dataset cifar10-lt"
+)
+def evaluate(
+    run_directory: Annotated[
+        Path | None, typer.Argument(help="A run's directory: results/<suite>/runs/<run_id>.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, _flag("A state dict of anybody's, with --arch.", panel=EVALUATION)
+    ] = None,
+    method: Annotated[
+        str | None,
+        _flag("The defense whose head the checkpoint has; default linear.", panel=EVALUATION),
+    ] = None,
+    arch: Arch = None,
+    dataset: Dataset = None,
+    imbalance_ratio: Ratio = None,
+    imbalance_type: ImbalanceType = None,
+    split_seed: SplitSeed = None,
+    limit_test: LimitTest = None,
+    test_protocol: Protocol = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    plugin: Plugin = None,
+    attacks: Attacks = None,
+    eps: Eps = None,
+    device: Device = None,
+    output: Output = None,
+    debug: Debug = False,
+) -> None:
+    """Attack a trained run again, or a checkpoint file."""
+    flags = {k: v for k, v in locals().items() if k not in _OWN}
+    _evaluate(run_directory, checkpoint, {**flags, "methods": method})
+
+
+def _evaluate(directory: Path | None, file: Path | None, flags: dict[str, Any]) -> None:
+    from ltrobust.bench.external import evaluate_checkpoint, evaluate_run_again
+    from ltrobust.bench.settings import make_settings
+    from ltrobust.bench.store import SuiteStore, suite_of
+    from ltrobust.progress import Reporter
+
+    if (directory is None) == (file is None):
+        raise UserError("give either a run directory or --checkpoint FILE with --arch")
+    settings = make_settings(flags)
+    if directory is not None:
+        fixed = ("methods", "arch", "dataset", "imbalance_ratio", "imbalance_type", "split_seed")
+        for key in (*fixed, "output"):
+            if flags[key] is not None:
+                name = "method" if key == "methods" else key.replace("_", "-")
+                raise UserError(f"--{name}: a run directory already says it; leave it out")
+        suite, run = suite_of(directory)
+        with suite.lock(), Reporter(out) as reporter:
+            evaluate_run_again(run, settings, reporter)
+    else:
+        assert file is not None
+        suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
+        with suite.lock(), Reporter(out) as reporter:
+            evaluate_checkpoint(file, suite, settings, reporter)
+    _show_report(suite)
+
+
 @app.command(epilog="Example:\n\n  ltrobust report results/digits-lt")
 def report(
     directory: Annotated[Path, typer.Argument(help="A suite's directory.")],
     debug: Debug = False,
 ) -> None:
     """Rebuild tables and figures from the stored outcomes."""
-    from ltrobust.bench.collect import build_report
     from ltrobust.bench.store import SuiteStore
-    from ltrobust.report import terminal_tables
 
     store = SuiteStore(directory)
     if not store.runs():
         raise UserError(f"{directory} holds no runs; give a suite's directory (results/<suite>)")
     with store.lock():
-        metrics, classes = build_report(store)
+        if not _show_report(store):
+            raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
+
+
+def _show_report(store: SuiteStore) -> bool:
+    """Rebuild and print a suite's tables; False when no run has been evaluated."""
+    from ltrobust.bench.collect import build_report
+    from ltrobust.report import terminal_tables
+
+    metrics, classes = build_report(store)
     if metrics.empty:
-        raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
+        return False
     for table in terminal_tables(metrics, classes):
         out.print(table)
     out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+    return True
 
 
 @app.command(epilog="Examples:\n\n  ltrobust methods\n\n  ltrobust methods --json")

@@ -79,7 +79,7 @@ class Run(Frozen):
     @property
     def run_id(self) -> str:
         """Method name and a hash of every field; independent of the order of keys."""
-        return f"{self.method}-{stable_hash(self.model_dump(mode='json'))}"
+        return f"{self.method}-{stable_hash(_chosen(self))}"
 
 
 class TestSpec(Frozen):
@@ -113,12 +113,22 @@ class AttackSpec(Frozen):
 
     def attack_id(self, test: TestSpec) -> str:
         """Attack name and a hash of its settings and of the choice of test images."""
-        content = {"attack": self.model_dump(mode="json"), "test": test.model_dump(mode="json")}
-        return f"{self.name}-{stable_hash(content)}"
+        chosen = _chosen(self)
+        if self.kind != "autoattack":
+            del chosen["library"]  # ours: SCHEMA says when its meaning changes
+        return f"{self.name}-{stable_hash({'attack': chosen, 'test': _chosen(test)})}"
 
     def settings(self) -> dict[str, Any]:
         """The settings that stand in a result row: those that are set, without name and library."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"name", "library"})
+
+
+def _chosen(settings: Frozen) -> dict[str, Any]:
+    """The fields that differ from their default, so that a new field leaves old keys alone.
+
+    A default must therefore never change its value; if it has to, SCHEMA goes up.
+    """
+    return settings.model_dump(mode="json", exclude_defaults=True)
 
 
 def stable_hash(content: dict[str, Any]) -> str:

@@ -15,15 +15,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.provenance import peak_memory, provenance
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.bench.loader import Loader, test_sha256
-from ltrobust.config import AttackSpec, Run
+from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
+from ltrobust.evaluation.metrics import summary
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.trainer import build, train
@@ -69,8 +71,8 @@ def _do_run(
     device = torch.device(plan.device)
     try:
         data = load(planned)
-        missing = _missing_attacks(planned, store, data)
-        if store.trained and not missing:
+        missing = missing_attacks(planned.attack_ids(), store, data)
+        if store.trained and not missing and record.get("status") == "done":
             reporter.line(f"{planned.run.run_id}: done before")
             return ""
         _open_record(planned, store, data, plan.device)
@@ -190,19 +192,32 @@ def evaluate_run(
     reporter: Reporter,
 ) -> None:
     """Run the missing attacks on a trained run and store each one's outcomes when it ends."""
-    if not missing:
-        return
+    if missing:
+        model = load_defended(planned.run, data_facts(data), store, device)
+        attack_model(model, planned.test, data, store, device, missing, reporter)
+
+
+def attack_model(
+    model: nn.Module,
+    test_spec: TestSpec,
+    data: LongTailedData,
+    store: RunStore,
+    device: torch.device,
+    attacks: dict[str, AttackSpec],
+    reporter: Reporter,
+) -> None:
+    """Attack a model and store the outcomes of each attack, by its id, when it ends."""
     test = TestSet(data.test_images, data.test_labels, data.test_index)
-    model = load_defended(planned.run, data_facts(data), store, device)
     evaluator = Evaluator(
         model, test, num_classes=data.num_classes, device=device, reporter=reporter
     )
-    reporter.begin("run", f"{planned.run.method} seed {planned.run.seed}: attacks", len(missing))
-    for attack_id, spec in missing.items():
+    reporter.begin("run", "attacks", len(attacks))
+    for attack_id, spec in attacks.items():
         part = f"{attack_id}-{test_sha256(data)[:12]}"
         resume = store.load_attack_state(part)
-        began = float(resume.pop("seconds")) if resume else 0.0
-        result = evaluator.run(spec, resume=resume, save=_saver(store, part, began))
+        before = float(resume.pop("seconds")) if resume else 0.0
+        result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
+        seconds = before + result.seconds
         frame = outcomes(test, spec, attack_id, result.pred)
         _add_outcomes(store, attack_id, frame)
         record = {
@@ -210,19 +225,18 @@ def evaluate_run(
             "eps": spec.eps,
             "settings": {**spec.settings(), **result.details},
             "library": spec.library,
-            "test_protocol": planned.test.protocol,
-            "limit_test": planned.test.limit,
+            "test_protocol": test_spec.protocol,
+            "limit_test": test_spec.limit,
             "test_sha256": test_sha256(data),
-            "seconds": began + result.seconds,
+            "seconds": seconds,
             "provenance": provenance(str(device)),
         }
         store.update(evaluations={**store.read().get("evaluations", {}), attack_id: record})
         store.drop_attack_state(part)
-        right = float(frame["correct"].mean())
-        balanced = float(frame.groupby("label")["correct"].mean().mean())
+        numbers = summary(frame, data.train_counts)
         reporter.line(
-            f"  {spec.name}: accuracy {100 * right:.2f}, balanced {100 * balanced:.2f} "
-            f"(n = {len(frame)}, {began + result.seconds:.1f} s)"
+            f"  {spec.name}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
+            f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {seconds:.1f} s)"
         )
         reporter.advance("run")
     reporter.end("run")
@@ -248,17 +262,14 @@ def _add_outcomes(store: RunStore, attack_id: str, frame: pd.DataFrame) -> None:
     store.write_outcomes(frame)
 
 
-def _missing_attacks(
-    planned: PlannedRun, store: RunStore, data: LongTailedData
+def missing_attacks(
+    wanted: dict[str, AttackSpec], store: RunStore, data: LongTailedData
 ) -> dict[str, AttackSpec]:
     """The attacks whose outcomes are not there for exactly these test images."""
-    record = store.read()
-    if record.get("status") != "done" and not store.trained:
-        return planned.attack_ids()
-    there = record.get("evaluations", {})
+    there = store.read().get("evaluations", {})
     sha = test_sha256(data)
     return {
         attack_id: spec
-        for attack_id, spec in planned.attack_ids().items()
+        for attack_id, spec in wanted.items()
         if there.get(attack_id, {}).get("test_sha256") != sha
     }

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
 
-_SMALL_IMAGE = 16
-
 
 class SmallCNN(Network):
     """Four bias-free 3x3 convolutions with batch norm and ReLU; 0.24 million weights, D = 128.
@@ -20,18 +18,16 @@ class SmallCNN(Network):
     Paper: none; a plain convolutional network with the batch normalisation of Ioffe, Szegedy
     (ICML 2015) and the global average pooling of Lin, Chen, Yan, "Network In Network" (ICLR 2014).
 
-    Widths 32, 64, 128, 128. Strides 1, 2, 2, 1; images of 16 pixels or less get 1, 1, 2, 1, so
-    that 8x8 digits still end in 4x4 maps. Its checkpoint stays below 1 MB.
+    Widths 32, 64, 128, 128; strides 1, 2, 2, 1. Its checkpoint stays below 1 MB.
 
     Parameter names: `conv{1-4}`, `bn{1-4}` and `linear`. Initialisation: PyTorch's defaults.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec, feature_dim=128)
-        stride = 1 if spec.image_size <= _SMALL_IMAGE else 2
         self.conv1 = _conv(spec.in_channels, 32, stride=1)
         self.bn1 = nn.BatchNorm2d(32)
-        self.conv2 = _conv(32, 64, stride=stride)
+        self.conv2 = _conv(32, 64, stride=2)
         self.bn2 = nn.BatchNorm2d(64)
         self.conv3 = _conv(64, 128, stride=2)
         self.bn3 = nn.BatchNorm2d(128)

@@ -44,16 +44,15 @@ def scores(group: Group) -> pd.DataFrame:
         One row per label and attack, best label first, with columns `label, attack, n_seeds` and,
         for each of `SCORE_COLUMNS`, the Spread over seeds as `<score>_mean` and `<score>_std`.
     """
-    table = group.rows.set_index(["run_id", "attack"])
+    rows = {(row["run_id"], row["attack"]): row for row in group.rows.to_dict("records")}
     records = []
     for label in group.labels:
         runs = group.runs(label)
         for attack in group.attacks:
-            keys = pd.MultiIndex.from_product([runs, [attack]])
-            values = table.reindex(keys)
+            cells = [rows.get((run, attack), {}) for run in runs]
             record: dict[str, object] = {"label": label, "attack": attack, "n_seeds": len(runs)}
             for name in SCORE_COLUMNS:
-                spread = over_seeds(list(values[name]))
+                spread = over_seeds([cell.get(name, math.nan) for cell in cells])
                 record |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
             records.append(record)
     frame = pd.DataFrame(records)
@@ -119,9 +118,12 @@ def class_scores(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=[*columns, "accuracy_mean", "accuracy_std", "n_seeds"])
     seeds = {label: len(group.runs(label)) for label in group.labels}
     records = []
-    for key, values in pd.concat(found).groupby(columns, sort=False)["accuracy"].agg(list).items():
+    by_cell: dict[tuple[Any, ...], list[float]] = {}
+    for *cell, accuracy in pd.concat(found)[[*columns, "accuracy"]].itertuples(index=False):
+        by_cell.setdefault(tuple(cell), []).append(accuracy)
+    for key, known_values in by_cell.items():
         n_seeds = seeds[key[0]]
-        values += [math.nan] * (n_seeds - len(values))
+        values = known_values + [math.nan] * (n_seeds - len(known_values))
         spread = over_seeds(values)
         records.append((*key, spread.mean, spread.std, n_seeds))
     frame = pd.DataFrame(records, columns=[*columns, "accuracy_mean", "accuracy_std", "n_seeds"])

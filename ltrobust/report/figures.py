@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from ltrobust.report.aggregate import ranked_labels, records_by_cell, strongest_attack
 from ltrobust.report.groups import attack_order
 from ltrobust.report.labels import (
+    CHARACTER,
     Point,
     count_ticks,
     label_points,
@@ -66,7 +67,7 @@ def per_class_figure(classes: pd.DataFrame) -> Figure:
         own = classes[classes["label"] == label]
         _count_bars(axes, order, show_counts=place % columns == columns - 1)
         _class_lines(axes, own, order, robust)
-        axes.set_title(short(label, 54 // columns), pad=3, fontsize=9 if columns < 3 else 8)
+        axes.set_title(short(label, 46 // columns), pad=3, fontsize=9 if columns < 3 else 8)
         axes.set_ylabel("accuracy (%)" if place % columns == 0 else "")
         _class_ticks(axes, names, show_names=place + columns >= len(labels))
         # names above an unused panel hang into it and need no room of their own
@@ -88,7 +89,7 @@ def balance_figure(scores: pd.DataFrame) -> Figure:
     if robust is None or "clean" not in set(scores["attack"]):
         return _empty("needs clean results and an attack")
     labels = ranked_labels(scores)
-    side_by_side = len(labels) <= 6
+    side_by_side = len(labels) <= 6 and max(map(len, labels)) <= 12
     figure = new_figure(2.6) if side_by_side else new_figure(6.6)
     panels = figure.subplots(*((1, 2) if side_by_side else (2, 1)))
     for axes, (title, score) in zip(
@@ -130,7 +131,8 @@ def training_figure(curves: pd.DataFrame, labels: Sequence[str] = ()) -> Figure:
     ):
         axes.set_title(title)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(nbins=5)
+        axes.locator_params(axis="x", integer=True)
         for label, mark in marks.items():
             own = curves[curves["label"] == label]
             mean, std = scale * own[f"{column}_mean"], scale * own[f"{column}_std"]
@@ -176,10 +178,12 @@ def attack_figure(scores: pd.DataFrame) -> Figure:
             linewidth=0,
             error_kw={"elinewidth": 0.8, "capsize": min(2.0, 20 * width)},
         )
-    crowded = sum(map(len, attacks)) > 55
+    slot = (WIDTH - 0.7) / len(attacks)
+    crowded = CHARACTER * max(len(short(name, 16)) for name in attacks) > slot
     axes.set_xticks(range(len(attacks)), [short(name, 16) for name in attacks])
     axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)
     axes.set_ylabel("balanced accuracy (%)")
+    axes.locator_params(axis="y", nbins=6)
     handles = [
         Patch(facecolor=marks[name].colour, hatch=marks[name].hatch, edgecolor="white", linewidth=0)
         for name in labels
@@ -288,4 +292,6 @@ def _scatter(
             elinewidth=0.7,
         )
     axes.margins(0.18)
+    # an automatic number of ticks would follow the layout, and the layout the ticks
+    axes.locator_params(nbins=5)
     return points

@@ -18,8 +18,8 @@ from matplotlib.transforms import Bbox
 from ltrobust.report.style import short
 
 _GAP = 2.0
-_NEAR = 9.0
-_CHARACTER = 0.068
+_NEAR = 10.0
+CHARACTER = 0.068
 _HANDLE = 0.42
 
 
@@ -64,7 +64,7 @@ def thin(count: int, most: int) -> list[int]:
 
 def count_ticks(low: float, high: float) -> list[int]:
     """Two to four round numbers (1, 2, 5 times a power of ten) for a logarithmic count axis."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    exponents = range(max(0, math.floor(math.log10(low))), math.ceil(math.log10(high)) + 1)
     fine = [round(m * 10.0**e) for e in exponents for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     coarse = [tick for tick in fine if math.log10(tick).is_integer()]
     if len(coarse) > 4:
@@ -91,7 +91,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]
 
 def legend_columns(names: Sequence[str], width: float) -> int:
     """Number of legend columns that fit into `width` inches."""
-    widths = [len(name) * _CHARACTER + _HANDLE for name in names]
+    widths = [len(name) * CHARACTER + _HANDLE for name in names]
     room = width - 0.2
     return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
 
@@ -155,15 +155,17 @@ def _free_place(
 
     Places whose joining line crosses nothing either are preferred.
     """
-    near = [Bbox.from_bounds(*corner, *size) for corner in _candidates(*pixel, *size)]
-    free = [
-        box for box in near if _inside(box, room) and not box.padded(_GAP).count_overlaps(taken)
-    ]
-    for box in free:
+    spare = None
+    leftmost, rightmost = room.x0 + _GAP, room.x1 - _GAP - size[0]
+    for left, bottom in _candidates(*pixel, *size):
+        box = Bbox.from_bounds(max(leftmost, min(left, rightmost)), bottom, *size)
+        if not _inside(box, room) or box.padded(_GAP).count_overlaps(taken):
+            continue
         crossed = any(part.count_overlaps(taken) for part in _line_boxes(*pixel, box))
         if not crossed and not box.padded(_GAP).count_overlaps(lines):
             return box
-    return free[0] if free else Bbox.from_bounds(room.x0, room.y0, *size)
+        spare = spare if spare is not None else box
+    return spare if spare is not None else Bbox.from_bounds(room.x0, room.y0, *size)
 
 
 def _inside(box: Bbox, room: Bbox) -> bool:

@@ -193,4 +193,6 @@ def _markdown(text: object) -> str:
 
 
 def _latex(text: object) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in str(text))
+    escaped = "".join(_LATEX.get(sign, sign) for sign in str(text))
+    # a row that begins with one of these would be read as an argument of the row end before it
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped

@@ -1,0 +1,149 @@
+"""Evaluation without training: a finished run of ours again, or a checkpoint file of anybody's.
+
+Either way the result is a run directory like any other, so that reports need not know the
+difference; what is unknown of a foreign checkpoint stands in its record as "external".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
+from ltrobust.bench.provenance import provenance
+from ltrobust.bench.runner import attack_model, data_facts, load_defended, missing_attacks
+from ltrobust.bench.settings import Settings
+from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.config import AttackSpec, Run, TestSpec
+from ltrobust.data import LongTailedData, dataset_spec, load_data
+from ltrobust.errors import UserError
+from ltrobust.evaluation.evaluate import DefendedModel
+from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+from ltrobust.models import ARCHS, build_model
+from ltrobust.progress import Reporter
+from ltrobust.training.checkpoint import load_weights, read_state_dict
+
+EXTERNAL = "external"
+
+
+def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) -> None:
+    """Run further attacks on a trained run of ours; those that are there are kept.
+
+    Raises:
+        UserError: the run is not trained yet, or its method is not there (give its plugin).
+    """
+    _methods(settings)
+    record = store.read()
+    if not store.trained:
+        raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
+    run = Run.model_validate(record["config"])
+    METHODS.get(run.method)
+    device = resolve_device(settings.device)
+    test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
+    eps = run.recipe.attack.eps if settings.eps is None else settings.eps
+    if settings.eps is None and run.recipe_name == "paper":
+        eps = dataset_spec(run.data.name).eps
+    planned = PlannedRun(run, test, tuple(attack_spec(name, eps) for name in settings.attacks))
+    data = Loader(Plan(settings, device, (planned,)))(planned)
+    missing = missing_attacks(planned.attack_ids(), store, data)
+    model = load_defended(run, data_facts(data), store, torch.device(device))
+    with reporter.copy_to(store.log):
+        attack_model(model, test, data, store, torch.device(device), missing, reporter)
+
+
+def evaluate_checkpoint(
+    file: Path, suite: SuiteStore, settings: Settings, reporter: Reporter
+) -> RunStore:
+    """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
+
+    `settings.methods` names the defense whose head and inference adjustment the weights need
+    (`pgd-at`, a plain linear head, when it is left at "all").
+
+    Raises:
+        UserError: the file is no checkpoint or does not fit the architecture.
+    """
+    _methods(settings)
+    if settings.arch is None:
+        raise UserError("--checkpoint needs --arch, the architecture of the weights")
+    weights = read_state_dict(file)
+    data, ratio = _data(settings)
+    name = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
+    method = METHODS.get(name)(torch.tensor(data.train_counts))
+    net = build_model(
+        ARCHS.canonical(settings.arch),
+        num_classes=data.num_classes,
+        in_channels=data.image_shape[0],
+        image_size=data.image_shape[1],
+        head=method.head,
+    )
+    load_weights(net, weights, f"checkpoint {file}")
+    device = resolve_device(settings.device)
+    run = suite.run(f"{EXTERNAL}-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}")
+    test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
+    eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
+    wanted: dict[str, AttackSpec] = {
+        spec.attack_id(test): spec for spec in (attack_spec(a, eps) for a in settings.attacks)
+    }
+    missing = missing_attacks(wanted, run, data)
+    record = run.read()
+    run.update(
+        run_id=run.run_id,
+        status="running",
+        config=_foreign_config(file, settings, ratio),
+        data=data_facts(data),
+        provenance=record.get("provenance") or provenance(device),
+        evaluations=record.get("evaluations") or {},
+        checkpoint=file.name,
+        parameters=sum(p.numel() for p in net.parameters()),
+    )
+    model = DefendedModel(net, method.adjust).to(device).eval()
+    with reporter.copy_to(run.log):
+        attack_model(model, test, data, run, torch.device(device), missing, reporter)
+    run.update(status="done")
+    return run
+
+
+def _methods(settings: Settings) -> None:
+    load_builtin_methods()
+    for path in settings.plugin:
+        load_plugin(path)
+
+
+def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
+    ratios = settings.imbalance_ratio or (None,)
+    if len(ratios) > 1:
+        raise UserError("--imbalance-ratio: a checkpoint was trained at one ratio, give one")
+    data = load_data(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        download=settings.download,
+        imbalance_ratio=ratios[0],
+        imbalance_type=settings.imbalance_type,
+        split_seed=settings.split_seed,
+        test_protocol=settings.test_protocol,
+        limit_test=settings.limit_test,
+    )
+    return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+
+
+def _foreign_config(file: Path, settings: Settings, ratio: float | None) -> dict[str, Any]:
+    """What is known of a run that somebody else made."""
+    return {
+        "method": file.stem,
+        "arch": settings.arch,
+        "recipe_name": EXTERNAL,
+        "recipe": {"augment": EXTERNAL, "epochs": 0},
+        "seed": 0,
+        "select": EXTERNAL,
+        "precision": EXTERNAL,
+        "data": {
+            "name": settings.dataset,
+            "imbalance_ratio": ratio,
+            "split_seed": settings.split_seed,
+        },
+    }

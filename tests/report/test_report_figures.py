@@ -1,0 +1,195 @@
+"""Figures at the extremes of size: all text on the canvas, no two labels on each other."""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+from report_fixtures import METHODS, suite
+
+from ltrobust.report import figure_bytes, render
+from ltrobust.report.aggregate import class_scores, scores, training_curves
+from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.labels import count_ticks
+
+MANY = tuple(f"defense-number-{place}" for place in range(20))
+EVERY_ATTACK = (
+    "clean",
+    "fgsm",
+    "pgd20",
+    "pgd100",
+    "mim20",
+    "cw20",
+    "lsa20",
+    "aa-apgd",
+    "autoattack",
+)
+CASES = {
+    "usual": {},
+    "seeds": {"seeds": (0, 1, 2), "attacks": ("clean", "pgd20", "autoattack")},
+    "two classes, one method, clean only": {
+        "methods": ("pgd-at",),
+        "classes": 2,
+        "attacks": ("clean",),
+    },
+    "one class": {"methods": ("pgd-at",), "classes": 1},
+    "100 classes, 20 methods": {"methods": MANY, "classes": 100, "attacks": ("clean", "pgd20")},
+    "10 classes, 20 methods, 9 attacks": {"methods": MANY, "attacks": EVERY_ATTACK},
+    "long names with signs": {"methods": ("my $method_" + "x" * 40, "b" * 40, r"c\frac$")},
+    "one epoch": {"methods": ("trades",), "epochs": 1},
+}
+
+
+def draw(**case) -> dict[str, Figure]:
+    metrics, per_class, histories = suite(**case)
+    group = comparable_groups(metrics)[0]
+    averages = scores(group)
+    return {
+        "per-class": per_class_figure(class_scores(group, per_class)),
+        "balance": balance_figure(averages),
+        "training": training_figure(training_curves(group, histories)),
+        "attacks": attack_figure(averages),
+    }
+
+
+def shown(texts: list[Text]) -> list[Text]:
+    return [text for text in texts if text.get_visible() and text.get_text().strip()]
+
+
+def boxes(texts: list[Text]) -> list[Bbox]:
+    return [Text.get_window_extent(text) for text in shown(texts)]
+
+
+def assert_apart(texts: list[Text], what: str) -> None:
+    for first, second in itertools.combinations(boxes(texts), 2):
+        assert not first.overlaps(second), what
+
+
+def drawn_tick_labels(axis) -> list[Text]:
+    low, high = sorted(axis.get_view_interval())
+    margin = 1e-9 * (high - low)
+    ticks = [t for t in axis.get_major_ticks() if low - margin <= t.get_loc() <= high + margin]
+    return [label for tick in ticks for label in (tick.label1, tick.label2)]
+
+
+def assert_readable(figure: Figure, name: str) -> None:
+    figure.draw_without_rendering()
+    canvas = figure.bbox.padded(0.5)
+    axes = [panel for panel in figure.axes if panel.get_visible()]
+    ticks = [drawn_tick_labels(axis) for panel in axes for axis in (panel.xaxis, panel.yaxis)]
+    free = [
+        text
+        for panel in axes
+        for text in (panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts)
+    ]
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    for group in ticks:
+        assert_apart(group, f"{name}: tick labels overlap")
+    everything = [*free, *legends, *figure.texts, *itertools.chain(*ticks)]
+    assert_apart(everything, f"{name}: texts overlap")
+    assert boxes(everything)
+    for text, box in zip(shown(everything), boxes(everything), strict=True):
+        inside = canvas.x0 <= box.x0 and box.x1 <= canvas.x1
+        inside = inside and canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+        assert inside, f"{name}: '{text.get_text()}' leaves the canvas"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_text_is_on_the_canvas_and_apart(case):
+    for name, figure in draw(**CASES[case]).items():
+        assert_readable(figure, f"{case}, {name}")
+
+
+def test_one_panel_a_method_and_one_label_a_point():
+    figures = draw()
+    titles = [axes.get_title() for axes in figures["per-class"].axes if axes.get_title()]
+    assert sorted(titles) == sorted(METHODS)
+    for axes in figures["balance"].axes:
+        names = [text.get_text() for text in axes.texts if isinstance(text, Annotation)]
+        assert sorted(names) == sorted(METHODS)
+
+
+def test_a_method_keeps_its_colour_when_another_has_no_history():
+    metrics, _, histories = suite()
+    group = comparable_groups(metrics)[0]
+    full = training_figure(training_curves(group, histories), group.labels)
+    del histories[group.runs("at-bsl")[0]]
+    part = training_figure(training_curves(group, histories), group.labels)
+
+    def colours(figure: Figure) -> dict[str, str]:
+        legend = figure.legends[0]
+        pairs = zip(legend.get_texts(), legend.get_lines(), strict=True)
+        return {text.get_text(): line.get_color() for text, line in pairs}
+
+    assert colours(part) == {k: v for k, v in colours(full).items() if k != "at-bsl"}
+
+
+def test_curves_stop_where_a_seed_has_no_epoch():
+    metrics, _, histories = suite(methods=("trades",), seeds=(0, 1))
+    group = comparable_groups(metrics)[0]
+    histories[group.runs("trades")[1]] = histories[group.runs("trades")[1]].head(5)
+    assert list(training_curves(group, histories)["epoch"]) == [0, 1, 2, 3, 4]
+
+
+def test_drawing_leaves_global_matplotlib_state_alone():
+    before = dict(plt.rcParams)
+    draw(methods=("trades",))
+    assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_user_settings_do_not_change_a_figure():
+    plain = figure_bytes(draw(methods=("trades",))["attacks"], "png")
+    with plt.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+        assert figure_bytes(draw(methods=("trades",))["attacks"], "png") == plain
+
+
+@pytest.mark.parametrize(("low", "high"), [(50, 7500), (6, 180), (1, 2), (0.5, 1.5), (3, 90_000)])
+def test_count_axis_has_few_round_ticks(low, high):
+    ticks = count_ticks(low, high)
+    assert 1 <= len(ticks) <= 4
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_report_files_and_bytes_are_the_same_twice():
+    data = suite(methods=("trades",), attacks=("clean", "pgd20"))
+    first, second = render(*data), render(*data)
+    assert first == second
+    tables = [
+        f"tables/{n}.{k}" for n in ("leaderboard", "balanced", "groups") for k in ("md", "tex")
+    ]
+    tables += [f"tables/{n}.{k}" for n in ("intervals", "per-class") for k in ("md", "tex")]
+    names = ("per-class", "balance", "training", "attacks")
+    figures = [f"figures/{n}.{k}" for n in names for k in ("png", "pdf")]
+    assert sorted(first) == sorted(["leaderboard.csv", *tables, *figures])
+    pdf, png = first["figures/balance.pdf"], first["figures/balance.png"]
+    assert isinstance(pdf, bytes)
+    assert isinstance(png, bytes)
+    assert pdf.startswith(b"%PDF")
+    assert b"CreationDate" not in pdf
+    assert png.startswith(b"\x89PNG")
+
+
+def test_file_names_carry_the_group_when_there_are_several():
+    metrics, per_class, histories = suite(methods=("trades",), attacks=("clean", "pgd20"))
+    other = metrics.assign(recipe="paper", run_id="other")
+    import pandas as pd
+
+    files = render(pd.concat([metrics, other]), per_class, histories)
+    assert "leaderboard.csv" in files
+    assert "tables/balanced-cifar10-lt-ir50-resnet18-unified.md" in files
+    assert "figures/training-cifar10-lt-ir50-resnet18-paper.pdf" in files
+    assert "tables/balanced.md" not in files
+
+
+def test_csv_keeps_full_precision():
+    metrics, per_class, histories = suite(methods=("trades",), attacks=("clean",))
+    metrics["accuracy"] = 1 / 3
+    text = render(metrics, per_class.iloc[:0], histories)["leaderboard.csv"]
+    assert isinstance(text, str)
+    assert repr(1 / 3) in text

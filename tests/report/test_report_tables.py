@@ -1,0 +1,171 @@
+"""Tables: marks, escapes, deviations, captions, and LaTeX that compiles."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_fixtures import METHODS, suite
+from rich.console import Console
+
+from ltrobust.report import terminal_tables
+from ltrobust.report.aggregate import Spread
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.markup import Table, by_column, cell_text
+from ltrobust.report.tables import (
+    balanced_table,
+    group_table,
+    group_tables,
+    interval_table,
+    per_class_table,
+)
+
+NASTY = r"a_b&c%d#e$f{g}h~i^j\k<l>|m"
+
+
+def table(values: list[float], names: list[str] | None = None) -> Table:
+    frame = pd.DataFrame({"method": names or [f"m{i}" for i in range(len(values))], "acc": values})
+    return Table("t", "Title", "Caption.", frame, by_column(["acc"], range(len(values))))
+
+
+def test_best_is_bold_second_underlined_and_ties_share():
+    drawn = table([0.5, 0.70001, 0.70004, 0.6, math.nan])
+    text = drawn.to_markdown()
+    assert re.findall(r"\| (\S+) \|$", text, re.M)[2:] == [
+        "50.00",
+        "**70.00**",
+        "**70.00**",
+        "<u>60.00</u>",
+        "-",
+    ]
+    latex = drawn.to_latex()
+    assert latex.count(r"\textbf{70.00}") == 2
+    assert latex.count(r"\underline{60.00}") == 1
+
+
+def test_deviation_is_written_only_for_several_seeds():
+    assert cell_text(Spread(0.5123, 0.0042, 3)) == "51.23 ± 0.42 (n=3)"
+    assert cell_text(Spread(0.5123, math.nan, 1)) == "51.23"
+    assert cell_text(Spread(math.nan, math.nan, 3)) == "-"
+
+
+def test_latex_escapes_every_special_sign():
+    latex = table([0.5], [NASTY]).to_latex()
+    row = next(line for line in latex.splitlines() if line.startswith("a"))
+    assert row == (
+        r"a\_b\&c\%d\#e\$f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k"
+        r"\textless{}l\textgreater{}\textbar{}m & \textbf{50.00} \\"
+    )
+
+
+def test_latex_row_never_feeds_an_argument_to_the_row_end_before_it():
+    lines = table([0.5, 0.4], ["x", "[1pt]"]).to_latex().splitlines()
+    assert any(line.startswith("{}[1pt] &") for line in lines)
+
+
+def test_markdown_keeps_its_columns_when_names_hold_bars():
+    lines = table([0.5], ["a|b*c"]).to_markdown().splitlines()
+    assert lines[4] == r"| a\|b\*c | **50.00** |"
+
+
+def test_latex_is_whole_and_long_tables_are_cut_into_pages():
+    metrics, per_class, _ = suite(methods=METHODS[:2], classes=100)
+    latex = per_class_table(comparable_groups(metrics)[0], per_class).to_latex()
+    floats = latex.split(r"\begin{table}")[1:]
+    assert len(floats) > 1
+    for part in floats:
+        assert part.count(r"\begin{tabular}{llrrr}") == part.count(r"\end{tabular}") == 1
+        for rule in (r"\toprule", r"\bottomrule", r"\end{table}", r"\caption{"):
+            assert part.count(rule) == 1
+        body = part.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert all(line.count(" & ") == 4 for line in rows)
+    assert latex.count(r"\label{") == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_compiles(tmp_path: Path):
+    metrics, per_class, _ = suite(methods=("[a]", NASTY), seeds=(0, 1))
+    body = "\n".join(t.to_latex() for t in group_tables(comparable_groups(metrics)[0], per_class))
+    source = r"\documentclass{article}\usepackage{booktabs}"
+    source += rf"\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "t.tex").write_text(source, encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "t.tex"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_caption_says_what_the_numbers_mean():
+    metrics, _, _ = suite(seeds=(0, 1))
+    caption = balanced_table(comparable_groups(metrics)[0]).caption
+    for fact in (
+        "cifar10-lt, imbalance ratio 50",
+        "balanced test set of 1,000 images",
+        "eps 8/255",
+        "resnet18",
+        "unified recipe",
+        "100 epochs",
+        "training seeds 0, 1",
+        "pyautoattack 0.2.1",
+    ):
+        assert fact in caption
+
+
+def test_different_seeds_of_methods_are_told():
+    metrics, _, _ = suite(methods=("trades", "taet"), seeds=(0, 1))
+    metrics = metrics[(metrics["method"] == "taet") | (metrics["seed"] == 0)]
+    caption = balanced_table(comparable_groups(metrics)[0]).caption
+    assert "training seeds taet: 0, 1; trades: 0" in caption
+
+
+def test_groups_are_ranked_within_their_attack():
+    metrics, _, _ = suite(attacks=("clean", "autoattack"))
+    drawn = group_table(comparable_groups(metrics)[0])
+    assert list(drawn.frame["attack"]) == ["clean"] * 5 + ["autoattack"] * 5
+    marked = [line for line in drawn.to_markdown().splitlines() if "**" in line]
+    assert {line.split(" | ")[0] for line in marked} == {"| clean", "| autoattack"}
+
+
+def test_classes_run_from_most_to_least_frequent_for_each_attack():
+    metrics, per_class, _ = suite()
+    frame = per_class_table(comparable_groups(metrics)[0], per_class).frame
+    assert list(frame["attack"].unique()) == ["clean", "pgd20", "autoattack"]
+    counts = frame.loc[frame["attack"] == "pgd20", "n_train"]
+    assert counts.is_monotonic_decreasing
+    assert len(counts) == 10
+
+
+def test_intervals_are_shown_for_single_seeds_only():
+    metrics, _, _ = suite(methods=("trades",))
+    drawn = interval_table(comparable_groups(metrics)[0])
+    assert drawn is not None
+    row = metrics[metrics["attack"] == "clean"].iloc[0]
+    expected = "{:.2f} [{:.2f}, {:.2f}]".format(
+        *(100 * row[name] for name in ("balanced_accuracy", "ci_low", "ci_high"))
+    )
+    assert drawn.frame.loc[0, "clean"] == expected
+    several, _, _ = suite(methods=("trades",), seeds=(0, 1))
+    assert interval_table(comparable_groups(several)[0]) is None
+
+
+def test_terminal_tables_fit_eighty_columns_without_cutting_names():
+    metrics, per_class, _ = suite(attacks=("clean", "pgd20", "autoattack"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    for drawn in terminal_tables(metrics, per_class):
+        console.print(drawn)
+    text = console.export_text()
+    assert "…" not in text
+    for method in METHODS:
+        assert len(re.findall(rf"^\s*{method} ", text, re.M)) >= 1
+
+
+def test_markup_in_names_is_not_read_as_style():
+    metrics, per_class, _ = suite(methods=("[bold]x[/bold]",), attacks=("clean",))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal_tables(metrics, per_class)[0])
+    assert "[bold]x[/bold]" in console.export_text()
