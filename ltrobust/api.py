@@ -79,9 +79,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
     store = SuiteStore(asked.output)
     bare = PlannedRun(planned.run, planned.test, ())
     with store.lock():
-        failures = run_plan(
-            type(plan)(asked, plan.device, (bare,)), store, load, Reporter()
-        )
+        failures = run_plan(type(plan)(asked, plan.device, (bare,)), store, load, Reporter())
     if failures:
         raise RunError(failures[0].reason)
     run = store.run(planned.run.run_id)

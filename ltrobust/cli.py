@@ -19,7 +19,6 @@ from ltrobust.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from ltrobust.bench.plan import Plan
-    from ltrobust.bench.settings import Settings
     from ltrobust.bench.store import SuiteStore
 
 app = typer.Typer(
@@ -189,10 +188,10 @@ def _bench(
         _show_plan(plan, store, json_output)
         return
     with store.lock():
-        _execute(plan, store, settings)
+        _execute(plan, store)
 
 
-def _execute(plan: Plan, store: SuiteStore, settings: Settings) -> None:
+def _execute(plan: Plan, store: SuiteStore) -> None:
     from ltrobust.bench.estimate import estimate, in_words
     from ltrobust.bench.loader import Loader
     from ltrobust.bench.runner import run_plan

@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from ltrobust.methods.pgd_at import ROBAL_QUIRKS, ROBAL_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.losses import robal_kl, robal_margin_loss
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
-from ltrobust.methods.pgd_at import ROBAL_QUIRKS, ROBAL_RECIPE
 from ltrobust.models.heads import CosineHead
 
 PAPER = Citation(
@@ -32,8 +32,8 @@ PAPER = Citation(
 RECIPE = PaperRecipe(arch="wrn-34-10", recipe=ROBAL_RECIPE, options={"extra_passes": True})
 QUIRKS = (
     *ROBAL_QUIRKS,
-    "extra_passes: four train-mode passes (attacked, clean, clean, attacked), so that the BatchNorm "
-    "statistics move four times a step",
+    "extra_passes: four train-mode passes (attacked, clean, clean, attacked), so that the "
+    "BatchNorm statistics move four times a step",
     "the natural loss has weight 0 in the released configuration",
     "the attack sees cosines in [-1, 1], so its cross-entropy is nearly flat",
 )

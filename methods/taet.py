@@ -51,10 +51,10 @@ from ltrobust.training.schedule import Schedule
         test_set="long-tailed by the same ratio as training",
     ),
     quirks=(
-        "count_absent: classes absent from a batch have loss 0 and still count in every class mean, "
-        "which shrinks the loss and pulls the mean down",
-        "wasted_clean: an unused train-mode pass of the clean batch before every attacked step, and "
-        "a second clean pass in the CE stage; each moves the BatchNorm statistics once more",
+        "count_absent: classes absent from a batch have loss 0 and still count in every class "
+        "mean, which shrinks the loss and pulls the mean down",
+        "wasted_clean: an unused train-mode pass of the clean batch before every attacked step, "
+        "and a second clean pass in the CE stage; each moves the BatchNorm statistics once more",
         "ten steps of 0.003 reach 0.030, short of eps 0.031",
         "the attack starts from 0.001 * N(0, 1), whatever eps is",
         "images are enlarged to 224 px and attacked there, with torchvision's ImageNet resnet50",

@@ -50,8 +50,8 @@ from ltrobust.training.schedule import Schedule
     ),
     quirks=(
         "the attack starts from 0.001 * N(0, 1), whatever eps is",
-        "repeat_clean: three train-mode passes (clean, attacked, clean again), so that clean images "
-        "move the BatchNorm statistics twice",
+        "repeat_clean: three train-mode passes (clean, attacked, clean again), so that clean "
+        "images move the BatchNorm statistics twice",
         "of the decays at epochs 75, 90 and 100 only the first falls within its 76 epochs",
     ),
 )

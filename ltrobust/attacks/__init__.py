@@ -1,0 +1,1 @@
+"""Attacks: the one PGD core, the named evaluation attacks, AutoAttack."""

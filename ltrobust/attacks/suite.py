@@ -51,15 +51,26 @@ def attack_spec(name: str, eps: float, *, seed: int = 0) -> AttackSpec:
             batch_size=AUTOATTACK_BATCH,
             seed=seed,
         )
-    common = {"name": name, "kind": "first-order", "eps": eps, "library": ours}
     if name == "fgsm":
-        return AttackSpec(**common, loss="ce", steps=1, step_size=eps, start="none")
+        return AttackSpec(
+            name=name,
+            kind="first-order",
+            eps=eps,
+            loss="ce",
+            steps=1,
+            step_size=eps,
+            start="none",
+            library=ours,
+        )
     counted = re.fullmatch(r"(pgd|cw|mim)([1-9]\d{0,4})", name)
     if counted is None:
         raise _unknown_attack(name)
     kind, steps = counted[1], int(counted[2])
     return AttackSpec(
-        **common,
+        name=name,
+        kind="first-order",
+        eps=eps,
+        library=ours,
         loss="cw" if kind == "cw" else "ce",
         steps=steps,
         step_size=eps / 4,

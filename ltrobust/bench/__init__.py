@@ -1,0 +1,1 @@
+"""Plans, runs and stores: everything between a command and its files."""

@@ -14,16 +14,20 @@ from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.evaluation.metrics import per_class, summary
 from ltrobust.report import render
 
-METRICS_COLUMNS = (
-    "run_id method dataset imbalance_ratio test_protocol arch recipe seed checkpoint attack eps n "
-    "accuracy balanced_accuracy head medium tail worst_class ci_low ci_high seconds split_seed "
-    "split_sha256 augment epochs select precision attack_settings attack_library torch ltrobust "
-    "git_commit device"
-).split()
-PER_CLASS_COLUMNS = (
-    "run_id method dataset imbalance_ratio arch seed attack class_index class_name n_train n_test "
-    "accuracy attack_id"
-).split()
+METRICS_COLUMNS = [
+    *("run_id", "method", "dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "seed"),
+    *("checkpoint", "attack", "eps", "n", "accuracy", "balanced_accuracy"),
+    *("head", "medium", "tail", "worst_class", "ci_low", "ci_high", "seconds"),
+    *("split_seed", "split_sha256", "augment", "epochs", "select", "precision"),
+    *("attack_settings", "attack_library", "torch", "ltrobust", "git_commit", "device"),
+    "attack_id",
+]
+PER_CLASS_COLUMNS = [
+    *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
+    *("class_index", "class_name", "n_train", "n_test", "accuracy"),
+    *("eps", "test_protocol", "attack_settings", "attack_library", "attack_id"),
+]
+"""Columns may be added at the end, never renamed."""
 
 
 def metrics_table(store: SuiteStore) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -37,13 +41,12 @@ def metrics_table(store: SuiteStore) -> tuple[pd.DataFrame, pd.DataFrame]:
             rows = frame[frame["attack_id"] == attack_id]
             metrics.append({**_metrics_row(record, evaluation, rows), "attack_id": attack_id})
             classes.append(_class_rows(record, evaluation, attack_id, rows))
-    columns = [*METRICS_COLUMNS, "attack_id"]
-    both = pd.DataFrame(metrics, columns=columns)
+    both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
     return both, each.reset_index(drop=True)
 
 
-def _common(record: dict[str, Any]) -> dict[str, Any]:
+def _common(record: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
     config = record["config"]
     ratio = config["data"]["imbalance_ratio"]
     return {
@@ -53,6 +56,13 @@ def _common(record: dict[str, Any]) -> dict[str, Any]:
         "imbalance_ratio": float(record["data"]["imbalance_ratio"] if ratio is None else ratio),
         "arch": config["arch"],
         "seed": config["seed"],
+        "attack": evaluation["attack"],
+        "eps": float(evaluation["eps"]),
+        "test_protocol": evaluation["test_protocol"],
+        "attack_settings": json.dumps(
+            evaluation["settings"], sort_keys=True, separators=(",", ":")
+        ),
+        "attack_library": evaluation["library"],
     }
 
 
@@ -62,14 +72,11 @@ def _metrics_row(
     config, versions = record["config"], record["provenance"]["versions"]
     numbers = summary(rows, record["data"]["train_counts"])
     return {
-        **_common(record),
+        **_common(record, evaluation),
         **numbers,
         "n": len(rows),
-        "test_protocol": evaluation["test_protocol"],
         "recipe": config["recipe_name"],
         "checkpoint": record["checkpoint"],
-        "attack": evaluation["attack"],
-        "eps": float(evaluation["eps"]),
         "seconds": evaluation["seconds"],
         "split_seed": config["data"]["split_seed"],
         "split_sha256": record["data"]["split_sha256"],
@@ -77,10 +84,6 @@ def _metrics_row(
         "epochs": config["recipe"]["epochs"],
         "select": config["select"],
         "precision": config["precision"],
-        "attack_settings": json.dumps(
-            evaluation["settings"], sort_keys=True, separators=(",", ":")
-        ),
-        "attack_library": evaluation["library"],
         "torch": versions["torch"],
         "ltrobust": versions["ltrobust"],
         "git_commit": record["provenance"]["git_commit"],
@@ -93,8 +96,7 @@ def _class_rows(
 ) -> pd.DataFrame:
     names, counts = record["data"]["class_names"], record["data"]["train_counts"]
     frame = per_class(rows, len(counts)).assign(
-        **_common(record),
-        attack=evaluation["attack"],
+        **_common(record, evaluation),
         class_name=names,
         n_train=counts,
         attack_id=attack_id,

@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.provenance import peak_memory, provenance
 from ltrobust.bench.store import RunStore, SuiteStore
-from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
@@ -116,9 +116,7 @@ def _failed(store: RunStore, reason: str) -> str:
     return reason
 
 
-def _open_record(
-    planned: PlannedRun, store: RunStore, data: LongTailedData, device: str
-) -> None:
+def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, device: str) -> None:
     """Write down what is about to happen, keeping what an earlier visit recorded."""
     record = store.read()
     store.update(
@@ -242,9 +240,7 @@ def attack_model(
     reporter.end("run")
 
 
-def _saver(
-    store: RunStore, part: str, before: float
-) -> Callable[[dict[str, torch.Tensor]], None]:
+def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:
     """A function that keeps a long attack's state together with the seconds it has taken."""
     began = time.perf_counter()
 

@@ -7,6 +7,7 @@ one `UserError` line. What the settings mean for each run is `plan`'s business.
 from __future__ import annotations
 
 import math
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,9 +140,7 @@ def shipped_suites() -> list[str]:
 
 
 def _shipped_folder() -> Path:
-    import ltrobust.benchmarks
-
-    return Path(ltrobust.benchmarks.__path__[0])
+    return Path(str(files("ltrobust.benchmarks")))
 
 
 def _shipped(path: Path) -> Path | None:

@@ -225,7 +225,6 @@ def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:
     run = RunStore(run_directory)
     if not (run_directory / "run.json").is_file():
         raise UserError(
-            f"{run_directory} is no run directory (no run.json); "
-            "give results/<suite>/runs/<run_id>"
+            f"{run_directory} is no run directory (no run.json); give results/<suite>/runs/<run_id>"
         )
     return SuiteStore(run_directory.resolve().parent.parent), run

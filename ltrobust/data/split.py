@@ -133,6 +133,31 @@ def long_tail_indices(labels: IndexArray, counts: Sequence[int], split_seed: int
     return keep_first(shuffled_classes(labels, len(counts), split_seed), counts)
 
 
+def robustlt_indices(
+    labels: IndexArray, counts: Sequence[int], seed: int
+) -> tuple[IndexArray, IndexArray]:
+    """Choose images as RobustLT's released code does, which differ for every training seed.
+
+    Args:
+        labels: (N,) int64 class of every image in canonical order.
+        counts: images to keep, one count a class.
+        seed: seed of numpy's default generator; the authors use 102, 103 and 104.
+
+    Returns:
+        Training and validation positions, int64, each in class order: the last fifth of a class
+        (rounded down) is for validation. The authors' configuration joins the two again.
+    """
+    rng = np.random.default_rng(seed)
+    train, validation = [], []
+    for c, count in enumerate(counts):
+        order = np.flatnonzero(labels == c).astype(np.int64)
+        rng.shuffle(order)
+        cut = count - int(0.2 * count)
+        train.append(order[:cut])
+        validation.append(order[cut:count])
+    return np.concatenate(train), np.concatenate(validation)
+
+
 def largest_n_max(sizes: Sequence[int], imbalance_ratio: float, kind: ImbalanceType) -> int:
     """Find the largest n_max whose long-tailed counts every class can serve.
 

@@ -1,0 +1,1 @@
+"""Outcomes per image, and the metrics made from them."""

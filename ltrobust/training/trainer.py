@@ -200,7 +200,7 @@ def _batches(run: Run, n: int, epoch: int) -> Iterator[Tensor]:
     order = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
     size = run.recipe.batch_size
     for first in range(0, n, size):
-        if run.recipe.drop_last and 0 < first and first + size > n:
+        if run.recipe.drop_last and first > 0 and first + size > n:
             return
         yield order[first : first + size]
 

@@ -15,7 +15,6 @@ from ltrobust.data import load_data, long_tail_counts, long_tail_indices
 from ltrobust.data.cifar import cifar_source
 from ltrobust.data.layouts import CIFAR10
 
-pytestmark = pytest.mark.golden
 Golden = Callable[[str], dict[str, Any]]
 
 
