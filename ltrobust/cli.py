@@ -65,9 +65,14 @@ Download = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    _flag("small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10.", panel=TRAINING),
+    _flag(
+        "small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10, resnet50-224.", panel=TRAINING
+    ),
 ]
 RecipeName = Annotated[str | None, _flag("unified (default) or paper.", panel=TRAINING)]
+Augment = Annotated[
+    str | None, _flag("none (default; crop and flip), randaugment or autoaugment.", panel=TRAINING)
+]
 Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", panel=TRAINING)]
 Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
 BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
@@ -118,6 +123,7 @@ def bench(
     download: Download = None,
     arch: Arch = None,
     recipe: RecipeName = None,
+    augment: Augment = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -158,6 +164,7 @@ def train(
     download: Download = None,
     arch: Arch = None,
     recipe: RecipeName = None,
+    augment: Augment = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ltrobust.data.augment import AugmentPolicy
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
@@ -47,7 +48,7 @@ class Recipe(Frozen):
     weight_decay: float = Field(ge=0)
     schedule: Schedule
     attack: TrainingAttack
-    augment: str = "none"
+    augment: AugmentPolicy = "none"
     drop_last: bool = True
 
 

@@ -97,7 +97,9 @@ def _probe(planned: PlannedRun, data: LongTailedData, device: str) -> float:
         planned.run.precision,
     )
     model.eval().requires_grad_(False)
-    x = torch.rand(PROBE, *data.image_shape, device=device)
+    channels, height, _ = data.image_shape
+    size = model.net.input_size or height
+    x = torch.rand(PROBE, channels, size, size, device=device)
     y = torch.zeros(PROBE, dtype=torch.long, device=device)
     times = []
     for _ in range(3):

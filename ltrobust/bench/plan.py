@@ -167,6 +167,7 @@ def unified(settings: Settings, spec: DatasetSpec) -> Recipe:
         weight_decay=5e-4,
         schedule=UNIFIED,
         attack=TrainingAttack(eps=eps, step_size=eps / 4, steps=10, start="uniform"),
+        augment=settings.augment or "none",
     )
 
 
@@ -185,10 +186,9 @@ def _paper(
         )
     recipe = paper.recipe
     changes: dict[str, Any] = {}
-    if settings.epochs is not None:
-        changes["epochs"] = settings.epochs
-    if settings.batch_size is not None:
-        changes["batch_size"] = settings.batch_size
+    for key in ("epochs", "batch_size", "augment"):
+        if getattr(settings, key) is not None:
+            changes[key] = getattr(settings, key)
     eps = settings.eps if settings.eps is not None else None if own else spec.eps
     if eps is not None:
         step = recipe.attack.step_size / recipe.attack.eps * eps

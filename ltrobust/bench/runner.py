@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
@@ -196,7 +195,7 @@ def evaluate_run(
 
 
 def attack_model(
-    model: nn.Module,
+    model: DefendedModel,
     test_spec: TestSpec,
     data: LongTailedData,
     store: RunStore,
@@ -207,7 +206,12 @@ def attack_model(
     """Attack a model and store the outcomes of each attack, by its id, when it ends."""
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
-        model, test, num_classes=data.num_classes, device=device, reporter=reporter
+        model,
+        test,
+        num_classes=data.num_classes,
+        device=device,
+        input_size=model.net.input_size,
+        reporter=reporter,
     )
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():

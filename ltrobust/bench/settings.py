@@ -7,6 +7,7 @@ one `UserError` line. What the settings mean for each run is `plan`'s business.
 from __future__ import annotations
 
 import math
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from ltrobust.config import Frozen
 from ltrobust.data import DEFAULT_DATASET
+from ltrobust.data.augment import AugmentPolicy
 from ltrobust.errors import UserError, unknown
 
 DEFAULT_ATTACKS = ("clean", "pgd20", "autoattack")
@@ -52,6 +54,7 @@ class Settings(Frozen):
     test_protocol: Literal["balanced", "long-tailed"] = "balanced"
     arch: str | None = None
     recipe: Literal["unified", "paper"] = "unified"
+    augment: AugmentPolicy | None = None
     epochs: Positive | None = None
     batch_size: Positive | None = None
     eps: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -155,8 +158,8 @@ def _as_user_error(error: ValidationError) -> UserError:
     if problem["type"] == "extra_forbidden":
         return unknown("setting", key, Settings.model_fields)
     if problem["type"] == "literal_error":
-        choices = Settings.model_fields[key].annotation
-        return unknown(key.replace("_", " "), problem["input"], choices.__args__)  # type: ignore[union-attr]
+        choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        return unknown(key.replace("_", " "), problem["input"], choices)
     text = problem["msg"].removeprefix("Value error, ")
     given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     text = text[0].lower() + text[1:]

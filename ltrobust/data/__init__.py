@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltrobust.data.augment import random_crop_flip, to_float
+from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
 from ltrobust.data.base import LongTailedData
 from ltrobust.data.load import data_fingerprint, load_data
 from ltrobust.data.spec import DATASETS, DEFAULT_DATASET, DatasetSpec, dataset_spec
@@ -15,9 +15,11 @@ __all__ = [
     "LongTailedData",
     "data_fingerprint",
     "dataset_spec",
+    "enlarge",
     "load_data",
     "long_tail_counts",
     "long_tail_indices",
+    "policy_augment",
     "random_crop_flip",
     "to_float",
 ]

@@ -19,7 +19,8 @@ from ltrobust.attacks.autoattack import autoattack, parts, targets
 from ltrobust.attacks.pgd import attack_mode, pgd
 from ltrobust.attacks.suite import LOSSES
 from ltrobust.config import AttackSpec
-from ltrobust.data.augment import to_float
+from ltrobust.data.augment import enlarge, to_float
+from ltrobust.models import Network
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
 
@@ -34,9 +35,9 @@ class DefendedModel(nn.Module):
         adjust: the method's `adjust`.
     """
 
-    def __init__(self, net: nn.Module, adjust: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, net: Network, adjust: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.net = net
+        self.net: Network = net
         self.adjust = adjust
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,6 +73,7 @@ class Evaluator:
         test: the test set.
         num_classes: C, the number of logits.
         device: where to run.
+        input_size: side length that the model wants uint8 images enlarged to, if any.
         batch_size: images at a time for all but AutoAttack; it changes no setting.
         reporter: told of attacks and batches.
     """
@@ -83,6 +85,7 @@ class Evaluator:
         *,
         num_classes: int,
         device: torch.device,
+        input_size: int | None = None,
         batch_size: int = 250,
         reporter: Reporter | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class Evaluator:
         self.test = test
         self.num_classes = num_classes
         self.device = device
+        self.input_size = input_size
         self.batch_size = batch_size
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
@@ -180,7 +184,9 @@ class Evaluator:
 
     def _x(self, chosen: Tensor) -> Tensor:
         images = self.test.images[chosen].to(self.device)
-        return to_float(images) if images.dtype == torch.uint8 else images
+        if images.dtype != torch.uint8:
+            return images
+        return to_float(enlarge(images, self.input_size))
 
     def _start(self, spec: AttackSpec, chosen: Tensor, x: Tensor) -> Tensor | None:
         """Draw each image's start from its own seed, whatever batch or subset it is in."""

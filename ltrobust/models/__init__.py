@@ -13,6 +13,7 @@ from torch import nn
 from ltrobust.models.network import HeadFactory, Network, NetworkSpec
 from ltrobust.models.preact_resnet import PreActResNet18
 from ltrobust.models.resnet import ResNet18
+from ltrobust.models.resnet50 import ResNet50At224
 from ltrobust.models.small_cnn import SmallCNN
 from ltrobust.models.wideresnet import WideResNet
 from ltrobust.registry import Registry
@@ -24,6 +25,7 @@ ARCHS.add("resnet18", ResNet18)
 ARCHS.add("preactresnet18", PreActResNet18)
 ARCHS.add("wrn-28-10", partial(WideResNet, depth=28, widen=10))
 ARCHS.add("wrn-34-10", partial(WideResNet, depth=34, widen=10))
+ARCHS.add("resnet50-224", ResNet50At224)
 ARCHS.add("small-cnn", SmallCNN)
 
 

@@ -50,6 +50,8 @@ class Network(nn.Module):
 
     head_name: ClassVar[str] = "linear"
     min_image_size: ClassVar[int] = 8
+    input_size: ClassVar[int | None] = None
+    """Side length that images are enlarged to before augmentation and attack; None: as they are."""
 
     def __init__(self, spec: NetworkSpec, feature_dim: int) -> None:
         super().__init__()

@@ -6,8 +6,12 @@ channels_last.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from ltrobust.models import Network
 
 
 class TrainingModel(nn.Module):
@@ -21,9 +25,9 @@ class TrainingModel(nn.Module):
         precision: "fp32", or "bf16" for autocast with float32 weights.
     """
 
-    def __init__(self, net: nn.Module, precision: str) -> None:
+    def __init__(self, net: Network, precision: str) -> None:
         super().__init__()
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net: Network = net.to(memory_format=torch.channels_last)
         self.bf16 = precision == "bf16"
         self._watched: Tensor | None = None
         self._labels: Tensor | None = None
@@ -42,12 +46,12 @@ class TrainingModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Input of the last layer, (B, D), in the dtype of `x`."""
-        return self._run(self.net.features, x)  # type: ignore[arg-type]
+        return self._run(self.net.features, x)
 
     @property
     def head(self) -> nn.Module:
         """The last layer."""
-        return self.net.head  # type: ignore[return-value]
+        return self.net.head
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C) in the dtype of `x`."""
@@ -57,6 +61,6 @@ class TrainingModel(nn.Module):
             self._seen += len(x)
         return logits
 
-    def _run(self, part: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return part(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)

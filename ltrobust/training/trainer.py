@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from ltrobust.config import Run
 from ltrobust.data import LongTailedData, dataset_spec
-from ltrobust.data.augment import random_crop_flip, to_float
+from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
 from ltrobust.errors import RunError
 from ltrobust.method import METHODS, Context, Method
-from ltrobust.models import build_model
+from ltrobust.models import Network, build_model
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
@@ -37,7 +37,7 @@ ACCURACY_IMAGES = 1000
 class Trained:
     """A trained network with the defense it belongs to and its learning curve."""
 
-    net: nn.Module
+    net: Network
     method: Method
     history: list[HistoryRow] = field(default_factory=list)
 
@@ -151,11 +151,16 @@ def _train_epoch(
     reporter.begin("part", f"epoch {ctx.epoch + 1}", len(batches))
     spec = dataset_spec(run.data.name)
     draw = generator(images.device, run.seed, "augment", ctx.epoch)
+    draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
     for index in batches:
         chosen = index.to(images.device)
         y = labels[chosen]
+        batch = policy_augment(images[chosen], run.recipe.augment, generator=draw_policy)
         batch = random_crop_flip(
-            images[chosen], padding=spec.crop_padding, flip=spec.flip, generator=draw
+            enlarge(batch, model.net.input_size),
+            padding=spec.crop_padding,
+            flip=spec.flip,
+            generator=draw,
         )
         loss = train_step(model, method, to_float(batch), y, ctx)
         optimizer.step()
@@ -226,7 +231,8 @@ def _clean_accuracy(
     model.eval()
     right = torch.zeros((), device=images.device)
     for part in chosen.split(250):
-        logits = method.adjust(model(to_float(images[part])))
+        x = to_float(enlarge(images[part], model.net.input_size))
+        logits = method.adjust(model(x))
         right += (logits.argmax(1) == labels[part]).sum()
     return float(right) / len(chosen)
 

@@ -1,0 +1,334 @@
+"""A conformance test for defenses: `check_method("mine")` in a test of your own.
+
+It runs a defense on a few of scikit-learn's digits on the CPU, a few seconds in all, and raises
+AssertionError that says what the defense breaks. It needs no test framework, and it does not judge
+whether the defense is any good.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltrobust.bench.plan import make_plan
+from ltrobust.bench.settings import make_settings
+from ltrobust.config import Run
+from ltrobust.data import LongTailedData, load_data
+from ltrobust.data.augment import to_float
+from ltrobust.errors import RunError, UserError
+from ltrobust.method import METHODS, Citation, Context, Method, load_builtin_methods, load_plugin
+from ltrobust.seeds import generator
+from ltrobust.training.checkpoint import (
+    from_bytes,
+    load_weights,
+    state_from_bytes,
+    state_to_bytes,
+    to_bytes,
+)
+from ltrobust.training.engine import TrainingModel
+from ltrobust.training.trainer import State, Trained, build, train, train_step
+
+EPOCHS = 5
+"""Enough for a defense that works in stages: TAET's first one takes two of them."""
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A defense and the small problem that it is tried on.
+
+    Attributes:
+        run: the run: the unified recipe on digits-lt with small batches and a short attack.
+        data: its images.
+        eps: the largest change that the attack may make.
+    """
+
+    run: Run
+    data: LongTailedData
+    eps: float
+
+    def build(self, seed: int = 0) -> Trained:
+        """The untrained network and the defense."""
+        run = self.run.model_copy(update={"seed": seed})
+        return build(run, self.data.train_counts, self.data.image_shape)
+
+    def train(self, seed: int = 0, state: State | None = None, **changes: Any) -> list[State]:
+        """Train to the end with the real trainer and return the state after every epoch."""
+        run = self.run.model_copy(update={"seed": seed, **changes})
+        states: list[bytes] = []
+        train(
+            run,
+            self.data,
+            device=torch.device("cpu"),
+            state=state,
+            save=lambda state: states.append(state_to_bytes(state)),
+        )
+        return [state_from_bytes(content) for content in states]
+
+    @cached_property
+    def unbroken(self) -> list[State]:
+        """The states of one whole training, which several checks compare with."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            return self.train()
+
+    def contexts(self) -> Iterator[Context]:
+        """What the defense is told in each epoch of the run."""
+        for epoch in range(EPOCHS):
+            yield Context(
+                class_counts=torch.tensor(self.data.train_counts),
+                epoch=epoch,
+                epochs=EPOCHS,
+                attack=self.run.recipe.attack,
+                generator=generator("cpu", self.run.seed, "attack", epoch),
+            )
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Two batches: one of many classes, one of the largest class alone."""
+        x, y = to_float(self.data.train_images), self.data.train_labels
+        some, one = torch.arange(0, len(y), 3), (y == y[0]).nonzero().flatten()
+        return [(x[some], y[some]), (x[one], y[one])]
+
+    def require(self, condition: object, message: str) -> None:
+        """Raise AssertionError with the defense's name unless `condition` holds."""
+        if not condition:
+            raise AssertionError(f"method {self.run.method}: {message}")
+
+
+def check_method(
+    name: str,
+    *,
+    options: dict[str, Any] | None = None,
+    plugin: str | Path | None = None,
+    max_change: float | None = None,
+) -> None:
+    """Check that a registered defense keeps the contract of `ltrobust.method.Method`.
+
+    It must build for any number of classes, give finite losses whose gradients reach every
+    trainable weight, attack within eps and [0, 1] and leave the model as it found it, survive
+    saving and resuming bit for bit, and depend on its seed and on no other source of randomness.
+
+    Args:
+        name: the name it is registered under.
+        options: options of the method other than its defaults.
+        plugin: the Python file to load first, if it is not installed.
+        max_change: how far the attack may change a pixel; default the recipe's eps.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+        UserError: there is no such method, or the plugin cannot be loaded.
+    """
+    load_builtin_methods()
+    if plugin is not None:
+        load_plugin(Path(plugin))
+    trial = make_trial(name, options or {}, max_change)
+    for check in CHECKS:
+        check(trial)
+
+
+def make_trial(name: str, options: dict[str, Any], max_change: float | None = None) -> Trial:
+    """Set up the small problem on which a defense is tried."""
+    cls = METHODS.get(name)
+    small = {"limit_train": 40, "batch_size": 16, "epochs": EPOCHS, "device": "cpu"}
+    run = make_plan(make_settings({"methods": name, **small})).runs[0].run
+    attack = run.recipe.attack.model_copy(update={"steps": 2})
+    recipe = run.recipe.model_copy(update={"attack": attack, "lr": 0.02})
+    changes = {"options": cls.check_options(options), "recipe": recipe}
+    data = load_data(run.data.name, limit_train=run.data.limit_train, limit_test=10)
+    return Trial(run.model_copy(update=changes), data, max_change or attack.eps)
+
+
+def check_declaration(trial: Trial) -> None:
+    """It is a documented dataclass with a citation, and options that a run's record can hold."""
+    cls, run = METHODS.get(trial.run.method), trial.run
+    own_doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
+    trial.require(is_dataclass(cls), "is no dataclass; add @dataclass below @register_method")
+    trial.require(own_doc and not own_doc.startswith(f"{cls.__name__}("), "has no docstring")
+    trial.require(isinstance(cls.paper, Citation), "has no Citation as its paper")
+    for option, default in cls.option_defaults().items():
+        trial.require(default is not MISSING, f"option {option} has no plain default")
+    defaults = cls.option_defaults()
+    trial.require(cls.check_options(defaults) == defaults, "a default is not of its option's type")
+    copy = Run.model_validate_json(run.model_dump_json())
+    trial.require(copy == run, "options do not survive JSON; use numbers, strings and booleans")
+    if cls.recipe is not None:
+        cls.check_options(cls.recipe.options)
+
+
+def check_steps(trial: Trial) -> None:
+    """Losses and gradients are finite, and over the epochs every trainable weight gets one."""
+    trained = trial.build()
+    model = TrainingModel(trained.net, "fp32")
+    reached: set[str] = set()
+    for ctx in trial.contexts():
+        trained.method.on_epoch_start(ctx)
+        for x, y in trial.batches():
+            loss = train_step(model, trained.method, x, y, ctx).detach()
+            where = f"in epoch {ctx.epoch} of {ctx.epochs}"
+            trial.require(loss.dim() == 0, f"its loss is no scalar {where}")
+            trial.require(loss.isfinite(), f"its loss is {float(loss)} {where}")
+            reached |= _step(trial, trained.net, where)
+        trained.method.on_epoch_end(ctx)
+    missed = {n for n, p in trained.net.named_parameters() if p.requires_grad} - reached
+    trial.require(not missed, f"no gradient ever reaches {', '.join(sorted(missed))}")
+
+
+def _step(trial: Trial, net: nn.Module, where: str) -> set[str]:
+    """Take a small step of gradient descent; return the names of the weights that it moves."""
+    moved = set()
+    for name, parameter in net.named_parameters():
+        if parameter.grad is None:
+            continue
+        trial.require(parameter.grad.isfinite().all(), f"gradient of {name} not finite {where}")
+        if parameter.grad.any():
+            moved.add(name)
+        with torch.no_grad():
+            parameter -= 0.01 * parameter.grad
+    return moved
+
+
+def check_attack(trial: Trial) -> None:
+    """Attacked images are near the clean ones, and the model is left as it was."""
+    trained = trial.build()
+    model = TrainingModel(trained.net, "fp32").train()
+    x, y = trial.batches()[0]
+    for ctx in trial.contexts():
+        trained.method.on_epoch_start(ctx)
+        clean, before = x.clone(), _facts(model)
+        x_adv = trained.method.attack(model, x, y, ctx)
+        trial.require(torch.equal(x, clean), "its attack changes the clean images in place")
+        trial.require(x_adv.shape == x.shape, "its attack changes the shape of the images")
+        trial.require(x_adv.dtype == x.dtype, "its attack changes the dtype of the images")
+        trial.require(not x_adv.requires_grad, "its attack returns images with a graph; detach")
+        change = float((x_adv - x).abs().max())
+        near = change <= trial.eps + ROUNDING  # false for nan as well
+        trial.require(near, f"its attack changes pixels by {change:.4f}, eps {trial.eps:.4f}")
+        inside = x_adv.min() >= 0 and x_adv.max() <= 1
+        trial.require(inside, "its attack leaves [0, 1]")
+        trial.require(
+            _facts(model) == before,
+            "its attack leaves the model changed (train mode, requires_grad, gradients or "
+            "weights); do it under ltrobust.attacks.pgd.attack_mode",
+        )
+
+
+def _facts(model: nn.Module) -> list[Any]:
+    """Modes, flags, gradients and weights of a model, comparable with ==."""
+    parameters = list(model.parameters())
+    modes = [module.training for module in model.modules()]
+    flags = [(p.requires_grad, p.grad is None) for p in parameters]
+    return [modes, flags, to_bytes({str(i): p for i, p in enumerate(parameters)})]
+
+
+def check_class_numbers(trial: Trial) -> None:
+    """It trains on two classes and on a hundred, whatever is in a batch."""
+    for num_classes in (2, 3, 100):
+        counts = tuple(max(1, 50 // (c + 1)) for c in range(num_classes))
+        trained = build(trial.run, counts, (1, 8, 8))
+        draw = torch.Generator().manual_seed(0)
+        x = torch.rand(8, 1, 8, 8, generator=draw)
+        y = torch.randint(num_classes, (8,), generator=draw)
+        for ctx in trial.contexts():
+            ctx.class_counts = torch.tensor(counts)
+            model = TrainingModel(trained.net, "fp32")
+            loss = train_step(model, trained.method, x, y, ctx).detach()
+            trial.require(loss.isfinite(), f"its loss is {float(loss)} with {num_classes} classes")
+
+
+def check_inference(trial: Trial) -> None:
+    """The inference adjustment treats each image alone and lets attacks see through it."""
+    trained = trial.build()
+    x, _ = trial.batches()[0]
+    x = x.clone().requires_grad_()
+    raw = trained.net.eval()(x)
+    logits = trained.method.adjust(raw)
+    trial.require(logits.shape == (len(x), trial.data.num_classes), "adjust changes the shape")
+    trial.require(logits.dtype == raw.dtype, "adjust changes the dtype")
+    trial.require(logits.isfinite().all(), "adjusted logits are not finite")
+    trial.require(logits.requires_grad, "adjust cuts the graph: attacks cannot see through it")
+    (gradient,) = torch.autograd.grad(logits.pow(2).sum(), x)
+    trial.require(gradient.any(), "adjust hides the gradient from attacks")
+    alone = torch.cat([trained.method.adjust(row[None]) for row in raw])
+    trial.require(torch.allclose(alone, logits), "adjust mixes the images of a batch")
+
+
+def check_weights_file(trial: Trial) -> None:
+    """Weights written to a file and read into a fresh network give the same logits."""
+    one, other = trial.build(seed=0), trial.build(seed=1)
+    load_weights(other.net, from_bytes(to_bytes(one.net.state_dict()), "weights"), "weights")
+    x, _ = trial.batches()[0]
+    with torch.no_grad():
+        expected = one.method.adjust(one.net.eval()(x))
+        found = other.method.adjust(other.net.eval()(x))
+    trial.require(torch.equal(found, expected), "reloaded weights give other logits")
+
+
+def check_seeds(trial: Trial) -> None:
+    """The run's seed decides the weights, and torch's global generators have no part in it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)  # `unbroken` was trained under another one
+        again = trial.train()[-1]
+    other = trial.train(seed=1)[-1]
+    same, different = _same(trial.unbroken[-1], again), not _same(again, other)
+    trial.require(same, "the same seed gives other weights; draw from ctx.generator only")
+    trial.require(different, "another seed gives the same weights")
+
+
+def check_resume(trial: Trial) -> None:
+    """A run resumed early or late ends with the weights of an unbroken one, bit for bit."""
+    states = trial.unbroken
+    for epoch in (1, 3):
+        resumed = trial.train(state=states[epoch - 1])[-1]
+        trial.require(
+            _same(resumed, states[-1]),
+            f"resumed after epoch {epoch} it ends elsewhere; return what it keeps over epochs "
+            "from state_dict",
+        )
+
+
+def check_bf16(trial: Trial) -> None:
+    """It trains in bfloat16 as well."""
+    try:
+        trial.train(precision="bf16")
+    except RunError as error:
+        raise AssertionError(f"method {trial.run.method}: in bf16 {error}") from error
+
+
+def _same(one: State, other: State) -> bool:
+    """Whether two states hold the same weights and the same state of the defense."""
+    return all(
+        one[part].keys() == other[part].keys()
+        and all(torch.equal(value, other[part][key]) for key, value in one[part].items())
+        for part in ("net", "method")
+    )
+
+
+def check_options_refused(trial: Trial) -> None:
+    """An option that the defense does not have is the user's error."""
+    cls: type[Method] = METHODS.get(trial.run.method)
+    try:
+        cls.check_options({"no_such_option": 1})
+    except UserError:
+        return
+    trial.require(False, "accepts an option that it does not have")
+
+
+CHECKS = (
+    check_declaration,
+    check_options_refused,
+    check_steps,
+    check_attack,
+    check_class_numbers,
+    check_inference,
+    check_weights_file,
+    check_seeds,
+    check_resume,
+    check_bf16,
+)
