@@ -343,33 +343,64 @@ def _show_report(store: SuiteStore) -> bool:
     return True
 
 
-@app.command(epilog="Examples:\n\n  ltrobust methods\n\n  ltrobust methods --json")
+methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(methods_app, name="methods")
+
+
+@methods_app.callback(
+    epilog="Examples:\n\n  ltrobust methods\n\n  ltrobust methods --json\n\n"
+    "  ltrobust methods show taet"
+)
 def methods(
+    context: typer.Context,
     plugin: Plugin = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the defenses."""
+    """List the defenses; `show NAME` explains one."""
+    from ltrobust.describe import describe_method
     from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+
+    if context.invoked_subcommand:
+        return
+    load_builtin_methods()
+    for path in plugin or []:
+        load_plugin(path)
+    rows = [describe_method(name) for name in METHODS]
+    _print_list(rows, ("name", "title", "paper"), "methods", json_output)
+
+
+@methods_app.command(
+    epilog="Examples:\n\n  ltrobust methods show taet\n\n  ltrobust methods show at-bsl --json"
+)
+def show(
+    name: Annotated[str, typer.Argument(help="The method, such as taet.")],
+    plugin: Plugin = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Explain a defense: paper, equations, recipe with sources, and quirks of the released code."""
+    from ltrobust.describe import describe_method, recipe_rows
+    from ltrobust.method import load_builtin_methods, load_plugin
 
     load_builtin_methods()
     for path in plugin or []:
         load_plugin(path)
-    rows = []
-    for name in METHODS:
-        cls = METHODS.get(name)
-        rows.append(
-            {
-                "name": name,
-                "aliases": METHODS.aliases(name),
-                "title": (cls.__doc__ or "").strip().splitlines()[0],
-                "paper": str(cls.paper),
-                "url": cls.paper.url,
-                "options": cls.option_defaults(),
-                "paper_recipe": cls.recipe is not None,
-            }
-        )
-    _print_list(rows, ("name", "title", "paper"), "methods", json_output)
+    facts = describe_method(name)
+    if json_output:
+        print(json.dumps(facts, indent=2))
+        return
+    out.print(f"{facts['name']}: {facts['paper']} {facts['url']}", markup=False, soft_wrap=True)
+    out.print(f"\n{facts['explanation']}\n", markup=False, highlight=False, soft_wrap=True)
+    table = Table(title="--recipe paper, and where each value comes from")
+    for column in ("value", "published", "source"):
+        table.add_column(column, overflow="fold")
+    for row in recipe_rows(facts["name"]):
+        table.add_row(*row)
+    if table.row_count:
+        out.print(table)
+    for quirk in facts["quirks"]:
+        out.print(f"quirk: {quirk}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json")

@@ -56,6 +56,8 @@ class PaperRecipe:
         options: method options that switch on quirks of the released code.
         checkpoint: which epoch the authors report; told, never followed.
         test_set: which test set the authors report on; told, never followed.
+        source: where the values were read: repository, commit, file.
+        sources: the same for single values that stand elsewhere, by field.
     """
 
     arch: str
@@ -64,6 +66,8 @@ class PaperRecipe:
     options: dict[str, Any] = field(default_factory=dict)
     checkpoint: str = "last epoch"
     test_set: str = "balanced"
+    source: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -42,6 +42,8 @@ from ltrobust.training.schedule import Schedule
             ),
             attack=TrainingAttack(eps=8 / 255, step_size=2 / 255, steps=10, start="gaussian"),
         ),
+        source="NISPLab/AT-BSL @ 23f433e, train_at_bsl_cifar10.py",
+        sources={"augment": "run with --aug none; the script's own default is AutoAugment"},
         checkpoint="best epoch from 75 on by PGD-20 on the test set: it leaks",
         test_set="balanced; the last 16 images are dropped in training and count as correct",
     ),

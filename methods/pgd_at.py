@@ -40,6 +40,13 @@ ROBAL_RECIPE = Recipe(
 )
 """RoBal's repository trains its baselines and RoBal alike with this."""
 
+ROBAL_SOURCE = "wutong16/Adversarial_Long-Tail @ ab2f3a7, configuration"
+ROBAL_SOURCES = {
+    "schedule": "the same, train.py adjust_learning_rate, simulated",
+    "start": "the same, the training attack's rand_start_mode",
+    "arch": "RoBal paper, main tables (WRN-34-10 only)",
+}
+
 ROBAL_QUIRKS = (
     "the rate is multiplied again in every epoch from 60 on, so learning ends at about epoch 62: "
     "a hidden early stop, which limits robust overfitting",
@@ -51,7 +58,12 @@ ROBAL_QUIRKS = (
 @register_method(
     "pgd-at",
     paper=MADRY,
-    recipe=PaperRecipe(arch="wrn-34-10", recipe=ROBAL_RECIPE),
+    recipe=PaperRecipe(
+        arch="wrn-34-10",
+        recipe=ROBAL_RECIPE,
+        source=ROBAL_SOURCE,
+        sources=ROBAL_SOURCES,
+    ),
     quirks=ROBAL_QUIRKS,
 )
 @dataclass

@@ -15,7 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from ltrobust.methods.pgd_at import ROBAL_QUIRKS, ROBAL_RECIPE
+from ltrobust.methods.pgd_at import (
+    ROBAL_QUIRKS,
+    ROBAL_RECIPE,
+    ROBAL_SOURCE,
+    ROBAL_SOURCES,
+)
 from torch import Tensor, nn
 
 from ltrobust.losses import robal_kl, robal_margin_loss
@@ -29,7 +34,13 @@ PAPER = Citation(
     year=2021,
     url="https://arxiv.org/abs/2104.02703",
 )
-RECIPE = PaperRecipe(arch="wrn-34-10", recipe=ROBAL_RECIPE, options={"extra_passes": True})
+RECIPE = PaperRecipe(
+    arch="wrn-34-10",
+    recipe=ROBAL_RECIPE,
+    options={"extra_passes": True},
+    source=ROBAL_SOURCE,
+    sources=ROBAL_SOURCES,
+)
 QUIRKS = (
     *ROBAL_QUIRKS,
     "extra_passes: four train-mode passes (attacked, clean, clean, attacked), so that the "

@@ -48,6 +48,7 @@ from ltrobust.training.schedule import Schedule
             drop_last=False,
         ),
         options={"count_absent": True, "wasted_clean": True},
+        source="BuhuiOK/TAET @ a374adf, code/TAET/TAET.ipynb",
         test_set="long-tailed by the same ratio as training",
     ),
     quirks=(

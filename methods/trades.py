@@ -46,6 +46,7 @@ from ltrobust.training.schedule import Schedule
             drop_last=False,
         ),
         options={"repeat_clean": True},
+        source="yaodongyu/TRADES @ 6e8e11b, train_trades_cifar10.py",
         test_set="balanced (the paper has no long-tailed runs; RoBal's authors ran it on one)",
     ),
     quirks=(

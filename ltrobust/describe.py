@@ -1,0 +1,81 @@
+"""What there is to know about a method, as plain data: for `ltrobust methods` and for reports."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from ltrobust.method import METHODS, Method
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """Return a method's names, paper, equations, options, recipe and quirks, JSON-ready.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    name = METHODS.canonical(name)
+    cls = METHODS.get(name)
+    recipe = cls.recipe
+    return {
+        "name": name,
+        "aliases": METHODS.aliases(name),
+        "title": (cls.__doc__ or "").strip().splitlines()[0],
+        "explanation": _explanation(cls),
+        "paper": str(cls.paper),
+        "url": cls.paper.url,
+        "options": cls.option_defaults(),
+        "paper_recipe": None
+        if recipe is None
+        else {
+            "arch": recipe.arch,
+            "datasets": list(recipe.datasets),
+            "options": recipe.options,
+            "checkpoint": recipe.checkpoint,
+            "test_set": recipe.test_set,
+            **recipe.recipe.model_dump(mode="json"),
+        },
+        "quirks": list(cls.quirks),
+    }
+
+
+def recipe_rows(name: str) -> list[tuple[str, str, str]]:
+    """Rows (value, published setting, source) of a method's paper recipe; none without one."""
+    paper = METHODS.get(name).recipe
+    if paper is None:
+        return []
+    recipe, attack, schedule = paper.recipe, paper.recipe.attack, paper.recipe.schedule
+    milestones = ", ".join(str(m) for m in schedule.milestones)
+    kind = "compounding every epoch from" if schedule.kind == "robal-compounding" else "at"
+    shown = {
+        "arch": paper.arch,
+        "epochs": str(recipe.epochs),
+        "batch_size": f"{recipe.batch_size}, last one {'dropped' if recipe.drop_last else 'kept'}",
+        "optimizer": f"SGD lr {recipe.lr:g}, momentum {recipe.momentum:g}"
+        + (", Nesterov" if recipe.nesterov else ""),
+        "weight_decay": f"{recipe.weight_decay:g}",
+        "schedule": f"x {schedule.gamma:g} {kind} {milestones}; first epoch is number "
+        f"{schedule.counted_from}",
+        "augment": f"{recipe.augment} (with crop and flip)",
+        "attack": f"PGD-{attack.steps}, step {attack.step_size:.4g}, eps {attack.eps:.4g}",
+        "start": START_WORDS[attack.start],
+        "options": ", ".join(f"{k}={v}" for k, v in paper.options.items()) or "-",
+        "checkpoint": f"{paper.checkpoint} (theirs; ours follows --select)",
+        "test set": f"{paper.test_set} (theirs; ours follows --test-protocol)",
+    }
+    return [(key, text, paper.sources.get(key, paper.source)) for key, text in shown.items()]
+
+
+START_WORDS = {
+    "uniform": "uniform(-eps, eps)",
+    "one-sided": "uniform(0, eps)",
+    "gaussian": "0.001 * N(0, 1)",
+    "none": "no random start",
+}
+
+
+def _explanation(cls: type[Method]) -> str:
+    """The docstring of the method's file: its equations, in short."""
+    module = sys.modules[cls.__module__]
+    return inspect.cleandoc(module.__doc__ or cls.__doc__ or "")
