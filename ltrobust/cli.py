@@ -73,6 +73,10 @@ RecipeName = Annotated[str | None, _flag("unified (default) or paper.", panel=TR
 Augment = Annotated[
     str | None, _flag("none (default; crop and flip), randaugment or autoaugment.", panel=TRAINING)
 ]
+Select = Annotated[
+    str | None,
+    _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
+]
 Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", panel=TRAINING)]
 Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
 BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
@@ -124,6 +128,7 @@ def bench(
     arch: Arch = None,
     recipe: RecipeName = None,
     augment: Augment = None,
+    select: Select = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -165,6 +170,7 @@ def train(
     arch: Arch = None,
     recipe: RecipeName = None,
     augment: Augment = None,
+    select: Select = None,
     seeds: Seeds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,

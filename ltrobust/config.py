@@ -75,7 +75,7 @@ class Run(Frozen):
     recipe: Recipe
     seed: int
     precision: Literal["fp32", "bf16"]
-    select: str = "last"
+    select: Literal["last", "best", "best-on-test"] = "last"
 
     @property
     def run_id(self) -> str:

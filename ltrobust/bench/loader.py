@@ -9,6 +9,7 @@ import torch
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.config import DataSpec, TestSpec
 from ltrobust.data import LongTailedData, load_data
+from ltrobust.data.holdout import hold_out
 
 
 class Loader:
@@ -16,13 +17,14 @@ class Loader:
 
     def __init__(self, plan: Plan) -> None:
         self._settings = plan.settings
-        self._loaded: dict[tuple[DataSpec, TestSpec], LongTailedData] = {}
+        self._loaded: dict[tuple[DataSpec, TestSpec, bool], LongTailedData] = {}
 
     def __call__(self, planned: PlannedRun) -> LongTailedData:
         """Return the data of a run; UserError when it cannot be loaded."""
         spec, test = planned.run.data, planned.test
-        if (spec, test) not in self._loaded:
-            self._loaded[spec, test] = load_data(
+        key = (spec, test, planned.run.select == "best")
+        if key not in self._loaded:
+            loaded = load_data(
                 spec.name,
                 data_dir=self._settings.data_dir,
                 download=self._settings.download,
@@ -33,7 +35,8 @@ class Loader:
                 test_protocol=test.protocol,
                 limit_test=test.limit,
             )
-        return self._loaded[spec, test]
+            self._loaded[key] = hold_out(loaded) if key[2] else loaded
+        return self._loaded[key]
 
 
 def test_sha256(data: LongTailedData) -> str:

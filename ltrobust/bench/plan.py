@@ -151,6 +151,7 @@ def _resolve_run(
         recipe_name=settings.recipe,
         recipe=recipe,
         seed=seed,
+        select=settings.select,
         precision=resolve_precision(settings.precision, device),  # type: ignore[arg-type]
     )
 

@@ -155,7 +155,7 @@ def _train(
         timings={"train_seconds": seconds},
         parameters=parameters,
         peak_memory_bytes=peak_memory(str(device)),
-        checkpoint=f"epoch {len(trained.history)}",
+        checkpoint=f"epoch {trained.epoch}",
     )
 
 

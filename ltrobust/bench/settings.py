@@ -55,6 +55,7 @@ class Settings(Frozen):
     arch: str | None = None
     recipe: Literal["unified", "paper"] = "unified"
     augment: AugmentPolicy | None = None
+    select: Literal["last", "best", "best-on-test"] = "last"
     epochs: Positive | None = None
     batch_size: Positive | None = None
     eps: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,9 @@ class LongTailedData:
         test_images: uint8 (M, C, H, W), in canonical order.
         test_labels: int64 (M,).
         test_index: int64 (M,), position in the source's canonical test order.
+        val_images: uint8 (V, C, H, W), held out of the training images; none unless asked for.
+        val_labels: int64 (V,).
+        val_index: int64 (V,), position in the source's canonical training order.
     """
 
     name: str
@@ -69,6 +72,9 @@ class LongTailedData:
     test_images: Tensor
     test_labels: Tensor
     test_index: Tensor
+    val_images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    val_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    val_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def num_classes(self) -> int:

@@ -139,6 +139,13 @@ def group_tables(group: Group, per_class: pd.DataFrame) -> list[Table]:
     ]
 
 
+SELECT_WORDS = {
+    "last": "last epoch",
+    "best": "best epoch on held-out training images",
+    "best-on-test": "best epoch CHOSEN ON THE TEST SET, which leaks into these figures",
+}
+
+
 def describe(group: Group) -> str:
     """State the setting of a group in a few plain sentences."""
     key = group.key
@@ -149,7 +156,7 @@ def describe(group: Group) -> str:
         str(key["arch"]),
         f"{key['recipe']} recipe",
         f"{key['epochs']} epochs",
-        f"checkpoint {key['select']}",
+        SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
         f"augmentation {key['augment']}",
         str(key["precision"]),
         f"split seed {key['split_seed']}",

@@ -25,6 +25,7 @@ from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.schedule import learning_rates
+from ltrobust.training.selection import Judge, make_judge
 
 State = dict[str, Any]
 HistoryRow = dict[str, float]
@@ -40,6 +41,8 @@ class Trained:
     net: Network
     method: Method
     history: list[HistoryRow] = field(default_factory=list)
+    epoch: int = 0
+    """The epoch, from 1, whose weights these are."""
 
 
 def build(run: Run, class_counts: tuple[int, ...], image_shape: tuple[int, int, int]) -> Trained:
@@ -89,6 +92,9 @@ def train(
     optimizer = _optimizer(model, run)
     if state is not None:
         _restore(state, trained, optimizer)
+    judge = make_judge(run, data)
+    if judge and state is not None:
+        judge.best = state["best"]
     rates = learning_rates(run.recipe.schedule, run.recipe.lr, run.recipe.epochs)
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     reporter.begin("run", f"{run.method} seed {run.seed}: epochs", run.recipe.epochs)
@@ -114,13 +120,19 @@ def train(
             "train_loss": loss,
             "train_acc": _clean_accuracy(model, trained.method, images, labels, run.seed),
             "train_robust_acc": model.take_accuracy(),
-            "seconds": time.perf_counter() - began,
         }
+        if judge:
+            row.update(judge.look(trained.net, trained.method, epoch, device))
+        row["seconds"] = time.perf_counter() - began
         trained.history.append(row)
         reporter.line(describe_epoch(row, run.recipe.epochs))
         reporter.advance("run")
-        save(_snapshot(trained, optimizer))
+        save(_snapshot(trained, optimizer, judge))
     reporter.end("run")
+    trained.epoch = run.recipe.epochs
+    if judge:
+        trained.net.load_state_dict(judge.best["net"])
+        trained.epoch = judge.best["epoch"]
     return trained
 
 
@@ -237,8 +249,9 @@ def _clean_accuracy(
     return float(right) / len(chosen)
 
 
-def _snapshot(trained: Trained, optimizer: torch.optim.Optimizer) -> State:
+def _snapshot(trained: Trained, optimizer: torch.optim.Optimizer, judge: Judge | None) -> State:
     return {
+        "best": judge.best if judge else {},
         "net": trained.net.state_dict(),
         "method": trained.method.state_dict(),
         "optimizer": optimizer.state_dict(),
