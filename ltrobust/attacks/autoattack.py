@@ -67,6 +67,7 @@ def autoattack(
     num_classes: int,
     seed: int,
     batch_size: int,
+    search: nn.Module | None = None,
     resume: dict[str, Tensor] | None = None,
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
@@ -81,6 +82,8 @@ def autoattack(
         num_classes: C; decides the parts and the number of targets.
         seed: seed given to every part and batch, as pyautoattack does.
         batch_size: images attacked at a time.
+        search: computes the same as `model` up to rounding, only faster; the attacks run on it and
+            `model` takes every verdict. Default: `model` itself.
         resume: what `save` was given last.
         save: called after every batch.
         tell: called after every batch with the part's name and the share of it that is done.
@@ -91,7 +94,7 @@ def autoattack(
     Raises:
         RunError: an attack left the eps ball or [0, 1], or returned nan.
     """
-    attacks = _Attacks(model, eps, num_classes, seed, x.device)
+    attacks = _Attacks(search or model, eps, num_classes, seed, x.device)
     names = parts(num_classes)
     with torch.no_grad(), _own_random_state(x.device):
         state = Progress(**resume) if resume else _begin(model, x, y, batch_size)

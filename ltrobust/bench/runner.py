@@ -210,7 +210,7 @@ def attack_model(
         test,
         num_classes=data.num_classes,
         device=device,
-        input_size=model.net.input_size,
+        input_size=getattr(model.net, "input_size", None),
         reporter=reporter,
     )
     reporter.begin("run", "attacks", len(attacks))
