@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltrobust.errors import UserError
+from ltrobust.models import Network
 
 StateDict = dict[str, Tensor]
 
@@ -71,7 +70,7 @@ def read_state_dict(path: Path) -> StateDict:
         return from_bytes(content, str(path))
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as err:
+    except Exception as err:  # a damaged file can fail anywhere in the reader
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise UserError(f"checkpoint {path} cannot be read as weights only: {reason}") from None
     for wrapper in WRAPPERS:
@@ -83,8 +82,34 @@ def read_state_dict(path: Path) -> StateDict:
     return {name.removeprefix("module."): value for name, value in loaded.items()}
 
 
-def load_weights(net: nn.Module, weights: StateDict, what: str) -> None:
+def to_our_layout(weights: StateDict, head: str) -> StateDict:
+    """Rename the keys of RoBal's released networks to those of the architecture alone.
+
+    They keep the network under `backbone.` and the last layer under `classifier.` (`classifier.fc.`
+    for a linear one). Two entries that nothing reads are left out: the cosine head's running mean
+    `moving_ed`, which starts as uninitialised memory, and its bias where it is frozen at zero.
+
+    Args:
+        weights: a state dict; one in another layout comes back as it is.
+        head: the architecture's own name for its last layer.
+    """
+    if not any(name.startswith("backbone.") for name in weights):
+        return weights
+    renamed = {}
+    for name, value in weights.items():
+        if name.startswith("classifier."):
+            part = name.removeprefix("classifier.")
+            frozen = part == "bias" and "classifier.weight" in weights and not value.any()
+            if part == "moving_ed" or frozen:
+                continue
+            name = f"{head}.{part.removeprefix('fc.')}"
+        renamed[name.removeprefix("backbone.")] = value
+    return renamed
+
+
+def load_weights(net: Network, weights: StateDict, what: str) -> None:
     """Load a state dict strictly; raise UserError that says which keys do not fit."""
+    weights = to_our_layout(weights, net.head_name)
     own = net.state_dict()
     problems = []
     missing = sorted(own.keys() - weights.keys())
