@@ -81,6 +81,14 @@ Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", pa
 Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
 BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
 Precision = Annotated[str | None, _flag("auto (default), fp32 or bf16.", panel=TRAINING)]
+Option = Annotated[
+    list[str] | None,
+    _flag(
+        "An option of a method, such as taet.count_absent=true; repeatable.",
+        "--option",
+        panel=TRAINING,
+    ),
+]
 Plugin = Annotated[
     list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
 ]
@@ -133,6 +141,7 @@ def bench(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     precision: Precision = None,
+    option: Option = None,
     plugin: Plugin = None,
     attacks: Attacks = None,
     eps: Eps = None,
@@ -175,6 +184,7 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     precision: Precision = None,
+    option: Option = None,
     plugin: Plugin = None,
     eps: Eps = None,
     device: Device = None,
@@ -200,8 +210,7 @@ def _bench(
     if dry_run:
         _show_plan(plan, store, json_output)
         return
-    with store.lock():
-        _execute(plan, store)
+    _execute(plan, store)
 
 
 def _execute(plan: Plan, store: SuiteStore) -> None:
@@ -211,8 +220,8 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
     from ltrobust.progress import Reporter
 
     load = Loader(plan)
-    expected = estimate(plan, store, load)
-    with Reporter(out) as reporter:
+    expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
+    with store.lock(), Reporter(out) as reporter:
         reporter.line(
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
@@ -220,7 +229,8 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
         if expected.warning:
             reporter.line(f"warning: {expected.warning}")
         failures = run_plan(plan, store, load, reporter)
-    _show_report(store)
+        reporter.pause()
+        _show_report(store)
     for failure in failures:
         err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
     if failures:
@@ -314,9 +324,10 @@ def _evaluate(directory: Path | None, file: Path | None, flags: dict[str, Any]) 
     else:
         assert file is not None
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
-        with suite.lock(), Reporter(out) as reporter:
+        with Reporter(out) as reporter:
             evaluate_checkpoint(file, suite, settings, reporter)
-    _show_report(suite)
+    with suite.lock():
+        _show_report(suite)
 
 
 @app.command(epilog="Example:\n\n  ltrobust report results/digits-lt")

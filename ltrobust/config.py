@@ -63,8 +63,20 @@ class DataSpec(Frozen):
     fingerprint: str = ""
 
 
+class TestSpec(Frozen):
+    """Which test images a run is judged on."""
+
+    __test__ = False  # pytest: not a test class
+
+    protocol: Literal["balanced", "long-tailed"] = "balanced"
+    limit: int | None = None
+
+
 class Run(Frozen):
-    """One training run. Two runs with equal fields end with equal weights (same machine kind)."""
+    """One training run. Two runs with equal fields end with equal weights (same machine kind).
+
+    `select_on` is set only where the test images themselves choose the checkpoint.
+    """
 
     method: str
     options: dict[str, Any] = {}
@@ -76,20 +88,12 @@ class Run(Frozen):
     seed: int
     precision: Literal["fp32", "bf16"]
     select: Literal["last", "best", "best-on-test"] = "last"
+    select_on: TestSpec | None = None
 
     @property
     def run_id(self) -> str:
         """Method name and a hash of every field; independent of the order of keys."""
         return f"{self.method}-{stable_hash(_chosen(self))}"
-
-
-class TestSpec(Frozen):
-    """Which test images a run is judged on."""
-
-    __test__ = False  # pytest: not a test class
-
-    protocol: Literal["balanced", "long-tailed"] = "balanced"
-    limit: int | None = None
 
 
 class AttackSpec(Frozen):

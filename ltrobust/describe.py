@@ -21,7 +21,7 @@ def describe_method(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "aliases": METHODS.aliases(name),
-        "title": (cls.__doc__ or "").strip().splitlines()[0],
+        "title": ((cls.__doc__ or "").strip() or name).splitlines()[0],
         "explanation": _explanation(cls),
         "paper": str(cls.paper),
         "url": cls.paper.url,

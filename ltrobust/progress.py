@@ -64,6 +64,10 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.pause()
+
+    def pause(self) -> None:
+        """Take the bars away, so that other output can follow."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} CE(f(x'), y)     (PGD, eval mode)
     L  = CE(f(x') + log n, y)
 
-Yue et al. 2024, eq. 8: of RoBal's parts the class prior in the outer loss does nearly all, and the
+Yue et al. 2024: of RoBal's parts the class prior in the outer loss does nearly all, and the
 attack needs none of it. n_c is the number of training images of class c.
 """
 

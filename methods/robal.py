@@ -6,7 +6,7 @@
     L    = beta_adv CE(z, y) + beta_nat CE(f(x), y) + beta_reg KL(p(x) || p(x')) / B
     inference: scale * f - tau_p log p
 
-Wu et al. 2021, eq. 6 to 13. N leans to natural accuracy, R to robustness; their constants differ
+Wu et al. 2021. N leans to natural accuracy, R to robustness; their constants differ
 between CIFAR-10 (used up to 20 classes) and CIFAR-100.
 """
 

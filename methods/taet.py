@@ -5,8 +5,8 @@
                                  L  = alpha mean_c l_c + beta mean_c (l_c - mean l)^2
                                       + gamma sum_c (l_c / sum l)^2
 
-l_c is the mean cross-entropy of class c in the batch; all weights are 0.1. Wang et al. 2025, eq. 5
-to 8 (HARL: balanced, hierarchical and rare-class terms).
+l_c is the mean cross-entropy of class c in the batch; all weights are 0.1. The second
+loss is HARL, with a balanced, a hierarchical and a rare-class term (Wang et al. 2025).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ltrobust.training.schedule import Schedule
 @register_method(
     "taet",
     paper=Citation(
-        authors="Y.-H. Wang, J. Guo, A. Liu, and others",
+        authors="Y.-H. Wang, J. Guo, A. Liu, K. Wang, Z. Wu, Z. Liu, W. Yin, J. Liu",
         title="TAET: Two-Stage Adversarial Equalization Training on Long-Tailed Distributions",
         venue="CVPR",
         year=2025,

@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} KL(softmax f(x) || softmax f(x'))     (PGD, eval mode)
     L  = CE(f(x), y) + beta * KL(softmax f(x) || softmax f(x')) / B,    beta = 6
 
-Zhang et al. 2019, eq. 5. The clean side of the divergence is not detached.
+Zhang et al. 2019. The clean side of the divergence is not detached.
 """
 
 from __future__ import annotations

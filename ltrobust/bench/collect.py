@@ -20,7 +20,7 @@ METRICS_COLUMNS = [
     *("head", "medium", "tail", "worst_class", "ci_low", "ci_high", "seconds"),
     *("split_seed", "split_sha256", "augment", "epochs", "select", "precision"),
     *("attack_settings", "attack_library", "torch", "ltrobust", "git_commit", "device"),
-    "attack_id",
+    *("attack_id", "imbalance_type", "n_train"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -79,6 +79,8 @@ def _metrics_row(
         "checkpoint": record["checkpoint"],
         "seconds": evaluation["seconds"],
         "split_seed": config["data"]["split_seed"],
+        "imbalance_type": config["data"]["imbalance_type"],
+        "n_train": sum(record["data"]["train_counts"]),
         "split_sha256": record["data"]["split_sha256"],
         "augment": config["recipe"]["augment"],
         "epochs": config["recipe"]["epochs"],

@@ -89,7 +89,23 @@ def evaluate_checkpoint(
     wanted: dict[str, AttackSpec] = {
         spec.attack_id(test): spec for spec in (attack_spec(a, eps) for a in settings.attacks)
     }
-    missing = missing_attacks(wanted, run, data)
+    model = DefendedModel(net, method.adjust).to(device).eval()
+    with suite.lock(), reporter.copy_to(run.log):
+        _open_record(run, file, settings, ratio, data, device)
+        missing = missing_attacks(wanted, run, data)
+        attack_model(model, test, data, run, torch.device(device), missing, reporter)
+        run.update(status="done", parameters=sum(p.numel() for p in net.parameters()))
+    return run
+
+
+def _open_record(
+    run: RunStore,
+    file: Path,
+    settings: Settings,
+    ratio: float | None,
+    data: LongTailedData,
+    device: str,
+) -> None:
     record = run.read()
     run.update(
         run_id=run.run_id,
@@ -99,13 +115,7 @@ def evaluate_checkpoint(
         provenance=record.get("provenance") or provenance(device),
         evaluations=record.get("evaluations") or {},
         checkpoint=file.name,
-        parameters=sum(p.numel() for p in net.parameters()),
     )
-    model = DefendedModel(net, method.adjust).to(device).eval()
-    with reporter.copy_to(run.log):
-        attack_model(model, test, data, run, torch.device(device), missing, reporter)
-    run.update(status="done")
-    return run
 
 
 def _methods(settings: Settings) -> None:
@@ -144,6 +154,7 @@ def _foreign_config(file: Path, settings: Settings, ratio: float | None) -> dict
         "data": {
             "name": settings.dataset,
             "imbalance_ratio": ratio,
+            "imbalance_type": settings.imbalance_type,
             "split_seed": settings.split_seed,
         },
     }

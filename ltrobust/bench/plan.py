@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import yaml
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.settings import Settings
@@ -60,6 +61,9 @@ def make_plan(settings: Settings) -> Plan:
     for path in settings.plugin:
         load_plugin(path)
     names = _method_names(settings.methods)
+    for name in _chosen_options(settings.option):
+        if name not in names:
+            raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
     device = resolve_device(settings.device)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
@@ -79,7 +83,7 @@ def make_plan(settings: Settings) -> Plan:
         )
         for seed in settings.seeds:
             for name in names:
-                run = _resolve_run(METHODS.get(name), settings, spec, data, seed, device)
+                run = _resolve_run(METHODS.get(name), settings, spec, data, seed, test, device)
                 runs.append(PlannedRun(run, test, attacks))
     return Plan(settings, device, tuple(runs))
 
@@ -136,15 +140,17 @@ def _resolve_run(
     spec: DatasetSpec,
     data: DataSpec,
     seed: int,
+    test: TestSpec,
     device: str,
 ) -> Run:
+    chosen = _chosen_options(settings.option)
     if settings.recipe == "paper":
         arch, recipe, options = _paper(method, settings, spec)
     else:
         arch, recipe, options = settings.arch or spec.arch, unified(settings, spec), {}
     return Run(
         method=method.name,
-        options=method.check_options(options),
+        options=method.check_options({**options, **chosen.get(method.name, {})}),
         method_source=method_source(method),
         data=data,
         arch=ARCHS.canonical(arch),
@@ -152,8 +158,25 @@ def _resolve_run(
         recipe=recipe,
         seed=seed,
         select=settings.select,
+        select_on=test if settings.select == "best-on-test" else None,
         precision=resolve_precision(settings.precision, device),  # type: ignore[arg-type]
     )
+
+
+def _chosen_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Turn texts such as "taet.count_absent=true" into options by method; values are YAML."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        method, dot, option = left.strip().partition(".")
+        if not (equals and dot and option):
+            raise UserError(f"--option '{text}' must look like taet.count_absent=true")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--option '{text}': '{value}' is no plain value") from None
+        chosen.setdefault(METHODS.canonical(method), {})[option] = parsed
+    return chosen
 
 
 def unified(settings: Settings, spec: DatasetSpec) -> Recipe:

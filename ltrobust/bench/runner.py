@@ -74,7 +74,7 @@ def _do_run(
         if store.trained and not missing and record.get("status") == "done":
             reporter.line(f"{planned.run.run_id}: done before")
             return ""
-        _open_record(planned, store, data, plan.device)
+        _open_record(planned, store, data, plan)
         with reporter.copy_to(store.log):
             reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
             if not store.trained:
@@ -115,7 +115,7 @@ def _failed(store: RunStore, reason: str) -> str:
     return reason
 
 
-def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, device: str) -> None:
+def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan) -> None:
     """Write down what is about to happen, keeping what an earlier visit recorded."""
     record = store.read()
     store.update(
@@ -123,8 +123,9 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, dev
         status="running",
         error=None,
         config=planned.run.model_dump(mode="json"),
+        overrides=plan.settings.overrides(),
         data=record.get("data") or data_facts(data),
-        provenance=record.get("provenance") or provenance(device),
+        provenance=record.get("provenance") or provenance(plan.device),
         timings=record.get("timings") or {},
         evaluations=record.get("evaluations") or {},
     )

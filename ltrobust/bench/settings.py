@@ -65,6 +65,7 @@ class Settings(Frozen):
     device: str = "auto"
     data_dir: Path | None = None
     download: bool = False
+    option: Names = ()
     plugin: Paths = ()
     output: Path | None = None
     overwrite: Literal["never", "failed", "all"] = "failed"
@@ -83,6 +84,11 @@ class Settings(Frozen):
         if min(seeds) < 0:
             raise ValueError(f"must be integers >= 0, got {min(seeds)}")
         return seeds
+
+    def overrides(self) -> dict[str, Any]:
+        """The values the user set in place of the recipe's or the data set's own."""
+        names = {"arch", "epochs", "batch_size", "eps", "augment", "option", "imbalance_ratio"}
+        return self.model_dump(mode="json", include=names, exclude_defaults=True)
 
     @property
     def output_dir(self) -> Path:

@@ -136,7 +136,7 @@ def test_a_non_finite_loss_stops_the_run_and_saves_nothing_of_it(
 
     monkeypatch.setattr(trainer, "train_step", step)
     saved: list[Any] = []
-    with pytest.raises(RunError, match="not finite in epoch 2; .*learning rate") as caught:
+    with pytest.raises(RunError, match=r"not finite in epoch 2; .*learning rate") as caught:
         train(make_run("pgd-at"), data, device=CPU, save=lambda s: saved.append(copy.deepcopy(s)))
     assert "\n" not in str(caught.value)
     assert [len(state["history"]) for state in saved] == [1]
