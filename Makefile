@@ -21,7 +21,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 define CHECK_PYTHON
 command -v $(PYTHON) >/dev/null || \
-    { echo "error: no $(PYTHON) here; install Python >= 3.11 or name it with PYTHON=..." >&2; exit 1; }; \
+    { echo "error: no $(PYTHON) here; install Python >= 3.11 or name it with PYTHON=..." >&2; \
+    exit 1; }; \
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
     { echo "error: ltrobust needs Python >= 3.11, and $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
     "name another with PYTHON=..." >&2; exit 1; }
