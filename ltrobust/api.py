@@ -73,7 +73,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
     data = load(planned)
     if asked.output is None:
         trained = fit(planned.run, data, device=device)
-        model = DefendedModel(trained.net, trained.method.adjust).eval()
+        net = trained.net.to(memory_format=torch.contiguous_format)
+        model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)
         return TrainedModel(model, planned.run.run_id, history, data, None)
     store = SuiteStore(asked.output)
@@ -118,7 +119,8 @@ def evaluate(
     Raises:
         UserError: an unknown name or a value out of range.
     """
-    asked = make_settings({"attacks": list(attacks) if not isinstance(attacks, str) else attacks})
+    names = attacks if isinstance(attacks, str) else list(attacks)
+    asked = make_settings({"attacks": names, "eps": eps, "device": device})
     if isinstance(dataset, str):
         data = load_data(dataset, limit_test=limit_test, **data_settings)
     elif limit_test is not None or data_settings:
@@ -128,7 +130,11 @@ def evaluate(
     radius = dataset_spec(data.name).eps if eps is None else eps
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
-        model, test, num_classes=data.num_classes, device=torch.device(resolve_device(device))
+        model,
+        test,
+        num_classes=data.num_classes,
+        device=torch.device(resolve_device(device)),
+        input_size=getattr(getattr(model, "net", None), "input_size", None),
     )
     rows, frames = [], []
     for name in asked.attacks:

@@ -468,6 +468,8 @@ def main() -> None:
         sys.exit(2 if isinstance(error, UserError) else 1)
     except CLICK_ERROR as error:
         text = " ".join(error.format_message().split())
+        if not text:  # the help has been shown instead
+            sys.exit(2)
         err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):

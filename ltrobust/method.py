@@ -185,7 +185,12 @@ class Method(ABC):
     def option_defaults(cls) -> dict[str, Any]:
         """Names and defaults of the method's options."""
         options = [f for f in dataclasses.fields(cls) if f.name != "class_counts"]
-        return {option.name: option.default for option in options}
+        return {
+            option.name: option.default
+            if option.default_factory is dataclasses.MISSING
+            else option.default_factory()
+            for option in options
+        }
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -259,9 +264,13 @@ def load_plugin(path: Path) -> None:
     """
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file; give the path of a Python file")
-    name = "ltrobust_plugin_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    # the name holds the content: an edited file is another module, loaded anew
+    identity = str(path.resolve()).encode() + b"\0" + path.read_bytes()
+    name = "ltrobust_plugin_" + hashlib.sha256(identity).hexdigest()[:12]
     if name in sys.modules:
         return
+    for old in [n for n in METHODS if _defined_in(METHODS.get(n), path)]:
+        METHODS.discard(old)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file; its name must end in .py")
@@ -273,13 +282,18 @@ def load_plugin(path: Path) -> None:
     except UserError as error:
         _forget(name, before)
         raise UserError(f"plugin {path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _forget(name, before)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"plugin {path} cannot be loaded: {reason}") from error
     if METHODS.names() == before:
         _forget(name, before)
         raise UserError(f"plugin {path} registers no method; decorate one with @register_method")
+
+
+def _defined_in(cls: type[Method], path: Path) -> bool:
+    module = sys.modules.get(cls.__module__)
+    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
 
 
 def _forget(module: str, before: list[str]) -> None:

@@ -190,7 +190,7 @@ def _step(trial: Trial, net: nn.Module, where: str) -> set[str]:
         if parameter.grad.any():
             moved.add(name)
         with torch.no_grad():
-            parameter -= 0.01 * parameter.grad
+            parameter.sub_(parameter.grad, alpha=0.01)
     return moved
 
 

@@ -68,6 +68,7 @@ def autoattack(
     seed: int,
     batch_size: int,
     search: nn.Module | None = None,
+    prepare: Callable[[Tensor], Tensor] = lambda images: images,
     resume: dict[str, Tensor] | None = None,
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
@@ -76,14 +77,16 @@ def autoattack(
 
     Args:
         model: maps images in [0, 1] to logits (N, C); deterministic.
-        x: images (N, ...), float32 in [0, 1], on the model's device.
-        y: labels (N,), int64, on the same device.
+        x: images (N, ...): what `prepare` turns into float32 in [0, 1] on the model's device.
+        y: labels (N,), int64.
         eps: radius in [0, 1] image units.
         num_classes: C; decides the parts and the number of targets.
         seed: seed given to every part and batch, as pyautoattack does.
         batch_size: images attacked at a time.
         search: computes the same as `model` up to rounding, only faster; the attacks run on it and
             `model` takes every verdict. Default: `model` itself.
+        prepare: turns a batch of `x` into what the model takes, so that `x` can stay uint8 on the
+            CPU. Default: leave it as it is.
         resume: what `save` was given last.
         save: called after every batch.
         tell: called after every batch with the part's name and the share of it that is done.
@@ -94,17 +97,20 @@ def autoattack(
     Raises:
         RunError: an attack left the eps ball or [0, 1], or returned nan.
     """
-    attacks = _Attacks(search or model, eps, num_classes, seed, x.device)
+    device = prepare(x[:1]).device
+    attacks = _Attacks(search or model, eps, num_classes, seed, device)
     names = parts(num_classes)
-    with torch.no_grad(), _own_random_state(x.device):
-        state = Progress(**resume) if resume else _begin(model, x, y, batch_size)
+    with torch.no_grad(), _own_random_state(device):
+        state = Progress(**resume) if resume else _begin(model, x, y, batch_size, prepare)
         for part, batch, last in _remaining(state, names, batch_size):
-            chosen = state.todo[batch * batch_size : (batch + 1) * batch_size].to(x.device)
-            found = attacks.run(names[part], x[chosen].clone(), y[chosen].clone())
-            _check(found, x[chosen], eps, names[part])
+            chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
+            images = prepare(x[chosen.to(x.device)])
+            labels = y[chosen.to(y.device)].to(device)
+            found = attacks.run(names[part], images.clone(), labels.clone())
+            _check(found, images, eps, names[part])
             pred = model(found).argmax(1)
-            broken = (pred != y[chosen]).cpu()
-            where = chosen.cpu()[broken]
+            broken = (pred != labels).cpu()
+            where = chosen[broken]
             state.pred[where] = pred.cpu()[broken]
             state.fell[where] = part + 1
             state.position = torch.tensor([part, batch + 1])
@@ -128,8 +134,14 @@ def _remaining(
         state.position = torch.tensor([part, 0])
 
 
-def _begin(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Progress:
-    pred = torch.cat([model(part).argmax(1) for part in x.split(batch_size)]).cpu()
+def _begin(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    prepare: Callable[[Tensor], Tensor],
+) -> Progress:
+    pred = torch.cat([model(prepare(part)).argmax(1).cpu() for part in x.split(batch_size)])
     fell = torch.where(pred == y.cpu(), 0, -1)
     return Progress(pred, fell, (fell == 0).nonzero().flatten(), torch.tensor([0, 0]))
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.config import stable_hash
 from ltrobust.evaluation.metrics import per_class, summary
 from ltrobust.report import render
 
@@ -20,7 +21,7 @@ METRICS_COLUMNS = [
     *("head", "medium", "tail", "worst_class", "ci_low", "ci_high", "seconds"),
     *("split_seed", "split_sha256", "augment", "epochs", "select", "precision"),
     *("attack_settings", "attack_library", "torch", "ltrobust", "git_commit", "device"),
-    *("attack_id", "imbalance_type", "n_train"),
+    *("attack_id", "imbalance_type", "n_train", "batch_size", "train_eps", "config_id"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -76,11 +77,14 @@ def _metrics_row(
         **numbers,
         "n": len(rows),
         "recipe": config["recipe_name"],
-        "checkpoint": record["checkpoint"],
+        "checkpoint": record.get("checkpoint", ""),
         "seconds": evaluation["seconds"],
         "split_seed": config["data"]["split_seed"],
         "imbalance_type": config["data"]["imbalance_type"],
         "n_train": sum(record["data"]["train_counts"]),
+        "batch_size": config["recipe"]["batch_size"],
+        "train_eps": float(config["recipe"]["attack"]["eps"]),
+        "config_id": stable_hash({k: v for k, v in config.items() if k != "seed"}),
         "split_sha256": record["data"]["split_sha256"],
         "augment": config["recipe"]["augment"],
         "epochs": config["recipe"]["epochs"],

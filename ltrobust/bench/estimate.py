@@ -17,6 +17,7 @@ from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec
 from ltrobust.data import LongTailedData
+from ltrobust.errors import UserError
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.trainer import build
 
@@ -50,7 +51,7 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
         data = load(planned)
         key = (planned.run.arch, planned.run.precision)
         if key not in probes:
-            probes[key] = _probe(planned, data, plan.device)
+            probes[key] = _probe_or_nothing(planned, data, plan.device)
         seconds += _left(planned, store, data) * probes[key]
     warning = ""
     if plan.device == "cpu" and seconds > HOURS_WARNING:
@@ -88,6 +89,16 @@ def _attack_passes(spec: AttackSpec) -> float:
     if spec.kind == "autoattack":
         return ROBUST_SHARE * AUTOATTACK_PASSES
     return 0.6 * (spec.steps or 0) + 0.3
+
+
+def _probe_or_nothing(planned: PlannedRun, data: LongTailedData, device: str) -> float:
+    """0 when the network cannot be built or run: the run itself will tell why."""
+    try:
+        return _probe(planned, data, device)
+    except UserError:
+        raise
+    except Exception:
+        return 0.0
 
 
 def _probe(planned: PlannedRun, data: LongTailedData, device: str) -> float:

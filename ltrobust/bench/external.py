@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.loader import Loader
@@ -19,11 +20,11 @@ from ltrobust.bench.provenance import provenance
 from ltrobust.bench.runner import attack_model, data_facts, load_defended, missing_attacks
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
-from ltrobust.config import AttackSpec, Run, TestSpec
-from ltrobust.data import LongTailedData, dataset_spec, load_data
+from ltrobust.config import AttackSpec, Run, TestSpec, stable_hash
+from ltrobust.data import LongTailedData, data_fingerprint, dataset_spec, load_data
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
-from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+from ltrobust.method import METHODS, load_builtin_methods, load_plugin, method_source
 from ltrobust.models import ARCHS, build_model
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights, read_state_dict
@@ -41,13 +42,22 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     record = store.read()
     if not store.trained:
         raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
-    run = Run.model_validate(record["config"])
-    METHODS.get(run.method)
+    try:
+        run = Run.model_validate(record["config"])
+    except (KeyError, ValidationError):
+        raise UserError(f"{store.path}/run.json is not that of a trained run") from None
+    if run.method_source != method_source(METHODS.get(run.method)):
+        raise UserError(
+            f"the file of method {run.method} has changed since {store.path} was trained; "
+            "train it again with bench"
+        )
+    if run.data.fingerprint != data_fingerprint(run.data.name, settings.data_dir):
+        raise UserError(f"{run.data.name} has changed since {store.path} was trained; train again")
     device = resolve_device(settings.device)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
-    eps = run.recipe.attack.eps if settings.eps is None else settings.eps
-    if settings.eps is None and run.recipe_name == "paper":
-        eps = dataset_spec(run.data.name).eps
+    # as bench does: the user's eps, else the one given for training, else the data set's own
+    given = record.get("overrides", {}).get("eps", dataset_spec(run.data.name).eps)
+    eps = given if settings.eps is None else settings.eps
     planned = PlannedRun(run, test, tuple(attack_spec(name, eps) for name in settings.attacks))
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
@@ -72,6 +82,8 @@ def evaluate_checkpoint(
         raise UserError("--checkpoint needs --arch, the architecture of the weights")
     weights = read_state_dict(file)
     data, ratio = _data(settings)
+    if len(settings.methods) > 1:
+        raise UserError("--method: a checkpoint has the head of one defense, give one name")
     name = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
     method = METHODS.get(name)(torch.tensor(data.train_counts))
     net = build_model(
@@ -83,7 +95,8 @@ def evaluate_checkpoint(
     )
     load_weights(net, weights, f"checkpoint {file}")
     device = resolve_device(settings.device)
-    run = suite.run(f"{EXTERNAL}-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}")
+    config = _foreign_config(file, settings, ratio, name)
+    run = suite.run(f"{EXTERNAL}-{stable_hash(config)}")
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted: dict[str, AttackSpec] = {
@@ -91,7 +104,7 @@ def evaluate_checkpoint(
     }
     model = DefendedModel(net, method.adjust).to(device).eval()
     with suite.lock(), reporter.copy_to(run.log):
-        _open_record(run, file, settings, ratio, data, device)
+        _open_record(run, file, config, data, device)
         missing = missing_attacks(wanted, run, data)
         attack_model(model, test, data, run, torch.device(device), missing, reporter)
         run.update(status="done", parameters=sum(p.numel() for p in net.parameters()))
@@ -101,8 +114,7 @@ def evaluate_checkpoint(
 def _open_record(
     run: RunStore,
     file: Path,
-    settings: Settings,
-    ratio: float | None,
+    config: dict[str, Any],
     data: LongTailedData,
     device: str,
 ) -> None:
@@ -110,7 +122,7 @@ def _open_record(
     run.update(
         run_id=run.run_id,
         status="running",
-        config=_foreign_config(file, settings, ratio),
+        config=config,
         data=data_facts(data),
         provenance=record.get("provenance") or provenance(device),
         evaluations=record.get("evaluations") or {},
@@ -141,13 +153,18 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
     return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
 
 
-def _foreign_config(file: Path, settings: Settings, ratio: float | None) -> dict[str, Any]:
-    """What is known of a run that somebody else made."""
+def _foreign_config(
+    file: Path, settings: Settings, ratio: float | None, head: str
+) -> dict[str, Any]:
+    """What is known of a run that somebody else made; its hash is the run's id."""
     return {
+        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "head_of": head,
+        "method_source": method_source(METHODS.get(head)),
         "method": file.stem,
         "arch": settings.arch,
         "recipe_name": EXTERNAL,
-        "recipe": {"augment": EXTERNAL, "epochs": 0},
+        "recipe": {"augment": EXTERNAL, "epochs": 0, "batch_size": 0, "attack": {"eps": 0.0}},
         "seed": 0,
         "select": EXTERNAL,
         "precision": EXTERNAL,
@@ -156,5 +173,6 @@ def _foreign_config(file: Path, settings: Settings, ratio: float | None) -> dict
             "imbalance_ratio": ratio,
             "imbalance_type": settings.imbalance_type,
             "split_seed": settings.split_seed,
+            "fingerprint": data_fingerprint(settings.dataset, settings.data_dir),
         },
     }

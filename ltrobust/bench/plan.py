@@ -91,7 +91,7 @@ def make_plan(settings: Settings) -> Plan:
 def resolve_device(name: str) -> str:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return _prepared("cuda") if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return name
     kind, _, number = name.partition(":")
@@ -101,14 +101,32 @@ def resolve_device(name: str) -> str:
     if int(number or 0) >= there:
         found = f"{there} CUDA device{'s' if there != 1 else ''}" if there else "no CUDA device"
         raise UserError(f"device {name} is not there: this machine has {found}; use cpu or auto")
-    return name
+    return _prepared(name)
+
+
+def _prepared(device: str) -> str:
+    """Set what holds for the whole process on a CUDA device, and return its name.
+
+    float32 means float32, not TF32, or verdicts would not be what they claim; AutoAttack seeds the
+    current device only.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    if ":" in device:
+        torch.cuda.set_device(torch.device(device))
+    return device
 
 
 def resolve_precision(name: str, device: str) -> str:
     """`auto` is bf16 on CUDA devices that have it, fp32 elsewhere."""
     if name != "auto":
         return name
-    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+    return (
+        "bf16"
+        if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        else "fp32"
+    )
 
 
 def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:

@@ -25,6 +25,7 @@ from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
 from ltrobust.evaluation.metrics import summary
+from ltrobust.method import Method
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.trainer import build, train
@@ -65,11 +66,12 @@ def _do_run(
     record = store.read()
     if record.get("status") == "failed" and plan.settings.overwrite == "never":
         return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
-    if record.get("status") == "failed":
+    if record.get("status") == "failed" and not store.trained:
         store.clear()
     device = torch.device(plan.device)
     try:
         data = load(planned)
+        _same_images(record, data)
         missing = missing_attacks(planned.attack_ids(), store, data)
         if store.trained and not missing and record.get("status") == "done":
             reporter.line(f"{planned.run.run_id}: done before")
@@ -83,14 +85,25 @@ def _do_run(
             store.update(status="done", error=None)
     except (RunError, torch.OutOfMemoryError, MemoryError) as error:
         return _failed(store, _reason(error))
-    except (UserError, KeyboardInterrupt):
-        raise
+    except UserError as error:
+        return _failed(store, str(error))
     except Exception as error:
+        reason = _failed(store, f"{_reason(error)} (traceback in log.txt)")
         store.log(traceback.format_exc())
-        return _failed(store, f"{_reason(error)} (traceback in log.txt)")
+        return reason
     finally:
         gc.collect()
     return ""
+
+
+def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
+    """Refuse to go on with a run that was begun on other training images."""
+    begun = record.get("data", {})
+    if begun and begun["split_sha256"] != data.split_sha256:
+        raise UserError(
+            "the data has changed since this run was begun; use another --output, or "
+            "--overwrite all to train it again"
+        )
 
 
 def describe(run: Run) -> str:
@@ -145,11 +158,13 @@ def data_facts(data: LongTailedData) -> dict[str, Any]:
 def _train(
     run: Run, data: LongTailedData, store: RunStore, device: torch.device, reporter: Reporter
 ) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     state = store.load_state()
     if state is not None:
         reporter.line(f"  resuming after epoch {len(state['history'])}")
     trained = train(run, data, device=device, state=state, save=store.save_state, reporter=reporter)
-    store.save_model(trained.net.state_dict(), model_facts(run, data))
+    store.write_history(trained.history)
     seconds = sum(row["seconds"] for row in trained.history)
     parameters = sum(p.numel() for p in trained.net.parameters())
     store.update(
@@ -158,6 +173,9 @@ def _train(
         peak_memory_bytes=peak_memory(str(device)),
         checkpoint=f"epoch {trained.epoch}",
     )
+    # last: from here on the run counts as trained
+    weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
+    store.save_model(weights, model_facts(run, data))
 
 
 def model_facts(run: Run, data: LongTailedData) -> dict[str, Any]:
@@ -171,13 +189,26 @@ def model_facts(run: Run, data: LongTailedData) -> dict[str, Any]:
     }
 
 
+STATE = "method."
+"""Prefix of the tensors that a method keeps, beside the network's own."""
+
+
+def method_tensors(method: Method) -> dict[str, torch.Tensor]:
+    """What a method keeps over epochs and its inference adjustment may need."""
+    return {f"{STATE}{name}": value for name, value in method.state_dict().items()}
+
+
 def load_defended(
     run: Run, facts: dict[str, Any], store: RunStore, device: torch.device
 ) -> DefendedModel:
     """Rebuild a run's model from its files, with its inference adjustment."""
     shape = facts["image_shape"]
     built = build(run, tuple(facts["train_counts"]), (shape[0], shape[1], shape[2]))
-    load_weights(built.net, store.load_model(), str(store.path / "model.safetensors"))
+    weights = store.load_model()
+    kept = {k.removeprefix(STATE): v for k, v in weights.items() if k.startswith(STATE)}
+    built.method.load_state_dict(kept)
+    weights = {k: v for k, v in weights.items() if not k.startswith(STATE)}
+    load_weights(built.net, weights, str(store.path / "model.safetensors"))
     return DefendedModel(built.net, built.method.adjust).to(device).eval()
 
 

@@ -34,10 +34,16 @@ def _items(value: Any) -> Any:
     return tuple(dict.fromkeys(value))
 
 
+def _items_or_none(value: Any) -> Any:
+    """The same, and an empty list is none at all."""
+    return () if value in ([], ()) else _items(value)
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_items)]
 Ratios = Annotated[tuple[float, ...], BeforeValidator(_items)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_items)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_items_or_none)]
+Options = Annotated[tuple[str, ...], BeforeValidator(_items_or_none)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -65,7 +71,7 @@ class Settings(Frozen):
     device: str = "auto"
     data_dir: Path | None = None
     download: bool = False
-    option: Names = ()
+    option: Options = ()
     plugin: Paths = ()
     output: Path | None = None
     overwrite: Literal["never", "failed", "all"] = "failed"
@@ -131,6 +137,8 @@ def read_suite(path: Path) -> dict[str, Any]:
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"suite {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"suite {path} is not valid YAML: {reason}") from None

@@ -204,6 +204,8 @@ class SuiteStore:
                     f"another ltrobust is working in {self.path}; wait for it or choose another "
                     "directory with --output"
                 ) from None
+            for leftover in self.path.rglob(".*.tmp"):  # of a writer that was killed
+                leftover.unlink(missing_ok=True)
             yield
 
     def write(self, name: str, content: str | bytes) -> Path:

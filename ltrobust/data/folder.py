@@ -90,14 +90,14 @@ def folder_source(root: Path) -> Source:
 
 
 def folder_fingerprint(root: Path) -> str:
-    """Hash the sorted relative names and sizes of an image folder's files (hex SHA-256).
+    """Hash the sorted relative names and the contents of an image folder's files (hex SHA-256).
 
     Raises:
         UserError: as `scan_folder`.
     """
     files = scan_folder(root)
     listed = sorted(
-        (path.relative_to(root).as_posix(), path.stat().st_size)
+        (path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in chain.from_iterable(files.train + files.test)
     )
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

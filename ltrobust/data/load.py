@@ -91,7 +91,7 @@ def load_data(
 def data_fingerprint(name: str, data_dir: Path | None = None) -> str:
     """Identify data that a name alone does not: a hash for `folder:PATH`, "" for the rest.
 
-    The hash covers relative file names and sizes, not the folder's own place. `data_dir` has no
+    The hash covers relative file names and contents, not the folder's own place. `data_dir` has no
     part in it, because the other data sets are canonical wherever they lie.
 
     Raises:

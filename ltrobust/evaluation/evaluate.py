@@ -167,17 +167,17 @@ class Evaluator:
             self.reporter.advance("part", share - shares[part])
             shares[part] = share
 
-        everything = torch.arange(len(self.test.labels))
         with attack_mode(self.model), attack_mode(self._search):
             result = autoattack(
                 self.model,
-                self._x(everything),
-                self.test.labels.to(self.device),
+                self.test.images,
+                self.test.labels,
                 eps=spec.eps,
                 num_classes=self.num_classes,
                 seed=spec.seed,
                 batch_size=spec.batch_size,
                 search=self._search,
+                prepare=self._prepare,
                 resume=resume,
                 save=save,
                 tell=tell,
@@ -193,7 +193,10 @@ class Evaluator:
         return DefendedModel(net, self.model.adjust).eval()
 
     def _x(self, chosen: Tensor) -> Tensor:
-        images = self.test.images[chosen].to(self.device)
+        return self._prepare(self.test.images[chosen])
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        images = images.to(self.device)
         if images.dtype != torch.uint8:
             return images
         return to_float(enlarge(images, self.input_size))

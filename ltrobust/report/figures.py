@@ -242,7 +242,7 @@ def _class_lines(axes: Axes, own: pd.DataFrame, order: pd.DataFrame, robust: str
             linewidth=1.2 if len(line) <= 20 else 0.9,
             elinewidth=0.7,
         )
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 104)  # room for the marks at 100
     axes.set_yticks([0, 50, 100])
 
 

@@ -29,6 +29,8 @@ BASE_KEYS = (
     "augment",
     "epochs",
     "precision",
+    "batch_size",
+    "train_eps",
     "split_seed",
     "split_sha256",
     "n",
@@ -47,6 +49,8 @@ REQUIRED = (
     *GROUP_KEYS,
     *SCORE_COLUMNS,
 )
+LATER_COLUMNS = {"batch_size": 0, "train_eps": 0.0, "config_id": ""}
+"""Columns that older metrics lack, with what stands in for them."""
 _FAMILIES = ("clean", "fgsm", "pgd", "mim", "cw", "lsa", "", "aa-apgd", "autoattack")
 
 
@@ -142,6 +146,8 @@ def compact_json(value: Any) -> str:
 
 
 def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
+    later = {k: v for k, v in LATER_COLUMNS.items() if k not in metrics.columns}
+    metrics = metrics.assign(**later)
     missing = [name for name in REQUIRED if name not in metrics.columns]
     if missing:
         raise UserError(
@@ -152,7 +158,7 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)
     signatures = [
-        compact_json([settings_of(settings), "" if pd.isna(library) else str(library)])
+        compact_json([settings_of(settings), _foreign_library(library)])
         for settings, library in zip(rows["attack_settings"], rows["attack_library"], strict=True)
     ]
     return rows.assign(run_id=rows["run_id"].astype(str), signature=signatures)
@@ -197,14 +203,39 @@ def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
             f"run {run_id} has two different results of attack '{attack}' under the same settings; "
             "keep one of them in metrics.csv"
         )
-    runs = rows.drop_duplicates("run_id")
-    repeated = runs.loc[runs.duplicated(["method", "seed"], keep=False), "method"].unique()
-    labels = [
-        f"{method} ({run_id[:8]})" if method in repeated else str(method)
-        for method, run_id in zip(rows["method"], rows["run_id"], strict=True)
-    ]
+    labels = _labels(rows)
     key = {**base, "eps": float(rows["eps"].iloc[0])}
     return Group(key, rows.assign(label=labels).reset_index(drop=True))
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    """One label per row: the method, and what tells its runs apart where seeds do not.
+
+    Runs of one method are averaged only where nothing but their seed differs (`config_id`); the
+    rest keep labels of their own.
+    """
+    runs = rows.drop_duplicates("run_id")
+    configs = runs.groupby("method")["config_id"].nunique()
+    several = set(configs.index[configs > 1])
+    twice = runs.duplicated(["method", "config_id", "seed"], keep=False)
+    repeated = set(runs.loc[twice, "method"])
+    labels = []
+    for method, config, run_id in zip(
+        rows["method"], rows["config_id"], rows["run_id"], strict=True
+    ):
+        if method in repeated:
+            labels.append(f"{method} ({run_id.rpartition('-')[2][:8]})")
+        elif method in several:
+            labels.append(f"{method} ({config[:6]})")
+        else:
+            labels.append(str(method))
+    return labels
+
+
+def _foreign_library(library: object) -> str:
+    """The library of an attack that is not ours; our own versions keep their attacks' meaning."""
+    name = "" if not isinstance(library, str) else library
+    return "" if name.startswith("ltrobust ") else name
 
 
 def _with_slugs(groups: list[Group]) -> list[Group]:
@@ -244,6 +275,8 @@ def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
         "augment": f"augment-{key['augment']}",
         "epochs": f"epochs{key['epochs']}",
         "precision": str(key["precision"]),
+        "batch_size": f"batch{key['batch_size']}",
+        "train_eps": f"train-eps{format_eps(float(key['train_eps'])).replace('/', 'of')}",
         "split_seed": f"split{key['split_seed']}",
         "split_sha256": f"sha{str(key['split_sha256'])[:8]}",
         "n": f"n{key['n']}",

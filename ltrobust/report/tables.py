@@ -25,10 +25,14 @@ from ltrobust.report.markup import Table, by_column, by_row, percent
 
 
 def leaderboard_table(group: Group) -> Table:
-    """Ranking at a glance: balanced accuracy by attack, tail accuracy under the strongest one."""
+    """Ranking at a glance: both accuracies by attack, tail accuracy under the strongest one."""
     frame = scores(group)
     strongest = strongest_attack(group.attacks) or "clean"
-    wanted = [(f"{attack} bal.", attack, "balanced_accuracy") for attack in group.attacks]
+    wanted = [
+        (f"{attack} {short}", attack, score)
+        for attack in group.attacks
+        for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
+    ]
     wanted.append((f"{strongest} tail", strongest, "tail"))
     order = [ranking_score(frame, label) for label in ranked_labels(frame)]
     rows = [
@@ -49,20 +53,29 @@ def balanced_table(group: Group, attacks: Sequence[str] | None = None) -> Table:
     return _column_table("balanced", "Accuracy and balanced accuracy", group, rows)
 
 
+GROUP_COLUMNS = {
+    "acc.": "accuracy",
+    "bal.": "balanced_accuracy",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "worst class": "worst_class",
+}
+
+
 def group_table(group: Group) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
     frame = scores(group)
     rows: list[dict[str, Any]] = []
     sections = []
     for attack in group.attacks:
-        parts = [("head", "head"), ("medium", "medium"), ("tail", "tail")]
-        wanted = [(name, attack, score) for name, score in [*parts, ("worst class", "worst_class")]]
+        wanted = [(name, attack, score) for name, score in GROUP_COLUMNS.items()]
         sections.append(len(rows))
         rows += [{"attack": attack, **row} for row in _score_rows(frame, wanted)]
     contests = [
         contest
         for start, end in zip(sections, [*sections[1:], len(rows)], strict=True)
-        for contest in by_column(["head", "medium", "tail", "worst class"], range(start, end))
+        for contest in by_column(list(GROUP_COLUMNS), range(start, end))
     ]
     caption = f"{describe(group)} Head: the most frequent third of the classes, tail: the rarest."
     return Table(

@@ -67,7 +67,7 @@ def read_state_dict(path: Path) -> StateDict:
         raise UserError(f"checkpoint {path}: no such file")
     content = path.read_bytes()
     if path.suffix == ".safetensors":
-        return from_bytes(content, str(path))
+        return _without_prefix(from_bytes(content, str(path)))
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as err:  # a damaged file can fail anywhere in the reader
@@ -79,7 +79,12 @@ def read_state_dict(path: Path) -> StateDict:
             break
     if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
         raise UserError(f"checkpoint {path} holds no state dict (names to tensors)")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
+    return _without_prefix(loaded)
+
+
+def _without_prefix(weights: StateDict) -> StateDict:
+    """Take off DataParallel's prefix."""
+    return {name.removeprefix("module."): value for name, value in weights.items()}
 
 
 def to_our_layout(weights: StateDict, head: str) -> StateDict:
@@ -90,9 +95,11 @@ def to_our_layout(weights: StateDict, head: str) -> StateDict:
     `moving_ed`, which starts as uninitialised memory, and its bias where it is frozen at zero.
 
     Args:
-        weights: a state dict; one in another layout comes back as it is.
+        weights: a state dict; one in another layout keeps its names.
         head: the architecture's own name for its last layer.
     """
+    # TRADES' wide residual network carries a block that it never runs
+    weights = {k: v for k, v in weights.items() if not k.startswith("sub_block1.")}
     if not any(name.startswith("backbone.") for name in weights):
         return weights
     renamed = {}
@@ -121,8 +128,7 @@ def load_weights(net: Network, weights: StateDict, what: str) -> None:
     ]
     for title, names in (("missing", missing), ("unexpected", surplus), ("shape", sorted(shapes))):
         if names:
-            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            problems.append(f"{title}: {', '.join(names[:3])}{rest}")
+            problems.append(f"{title}: {', '.join(names)}")
     if problems:
         raise UserError(f"{what} does not fit the architecture ({'; '.join(problems)})")
     net.load_state_dict(weights)

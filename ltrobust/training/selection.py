@@ -64,7 +64,8 @@ class Judge:
         clean, robust = self._score(evaluator, "clean"), self._score(evaluator, self.attack)
         if not self.best or robust > self.best["score"]:
             weights = {name: value.cpu().clone() for name, value in net.state_dict().items()}
-            self.best = {"score": robust, "epoch": epoch + 1, "net": weights}
+            kept = {name: value.cpu().clone() for name, value in method.state_dict().items()}
+            self.best = {"score": robust, "epoch": epoch + 1, "net": weights, "method": kept}
         return {"val_acc": clean, "val_robust_acc": robust}
 
     def _score(self, evaluator: Evaluator, name: str) -> float:

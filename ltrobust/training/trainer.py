@@ -132,6 +132,7 @@ def train(
     trained.epoch = run.recipe.epochs
     if judge:
         trained.net.load_state_dict(judge.best["net"])
+        trained.method.load_state_dict(judge.best["method"])
         trained.epoch = judge.best["epoch"]
     return trained
 

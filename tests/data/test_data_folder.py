@@ -133,7 +133,7 @@ def test_an_image_of_another_size_is_named_with_both_sizes(image_folder: Path, p
     assert "5x4" in line
 
 
-def test_the_fingerprint_knows_names_and_sizes_but_not_the_place(image_folder: Path):
+def test_the_fingerprint_knows_names_and_contents_but_not_the_place(image_folder: Path):
     name = f"folder:{image_folder}"
     first = data_fingerprint(name, None)
     moved = image_folder.rename(image_folder.with_name("moved"))

@@ -21,7 +21,10 @@ OWN = Path(__file__).parents[1] / "golden"
 
 def path(name: str) -> Path:
     """A file of the set; one that does not depend on the set may be left out of it."""
-    chosen = Path(os.environ.get("LTROBUST_GOLDEN_DIR") or OWN) / name
+    folder = Path(os.environ.get("LTROBUST_GOLDEN_DIR") or OWN)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"LTROBUST_GOLDEN_DIR={folder} is no folder")
+    chosen = folder / name
     return chosen if chosen.exists() else OWN / name
 
 
