@@ -6,6 +6,7 @@ given an output directory.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
-from ltrobust.errors import RunError, UserError
+from ltrobust.errors import RunError, UserError, unknown
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
 from ltrobust.evaluation.metrics import summary
 from ltrobust.progress import Reporter
@@ -102,7 +103,7 @@ def evaluate(
     """Attack a model and summarise how it stood.
 
     Args:
-        model: maps images (B, C, H, W), float in [0, 1], to logits.
+        model: maps images (B, C, H, W), float in [0, 1], to logits; put in eval mode and float32.
         dataset: a data set's name, or data that is loaded already.
         attacks: names such as "clean,pgd20,autoattack", or a list of them.
         eps: L-inf radius in [0, 1] image units; default the data set's own.
@@ -121,6 +122,9 @@ def evaluate(
     """
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings({"attacks": names, "eps": eps, "device": device})
+    for key in data_settings:
+        if key not in inspect.signature(load_data).parameters:
+            raise unknown("setting", key, inspect.signature(load_data).parameters)
     if isinstance(dataset, str):
         data = load_data(dataset, limit_test=limit_test, **data_settings)
     elif limit_test is not None or data_settings:

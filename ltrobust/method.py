@@ -250,10 +250,12 @@ def load_builtin_methods() -> None:
 
     for point in entry_points(group="ltrobust.methods"):
         if point.name not in METHODS:
+            before = METHODS.names()
             try:
                 point.load()
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+            except (Exception, SystemExit) as error:
+                _forget(point.module, before)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(f"entry point {point.name} ({point.value}): {reason}") from error
 
 

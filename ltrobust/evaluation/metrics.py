@@ -34,27 +34,34 @@ def class_groups(train_counts: Sequence[int]) -> dict[str, list[int]]:
     }
 
 
-def wilson(right: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+def wilson(right: FloatArray, n: FloatArray, z: float = Z95) -> tuple[FloatArray, FloatArray]:
     """95% Wilson score interval of the share right / n, elementwise; n must be positive."""
-    share, z2 = right / n, Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    share = right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 
 def mean_interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
     """95% interval of the mean over classes of right / n.
 
-    Wilson intervals of the classes, joined by square-and-add (Newcombe 1998, method 10, for a mean
-    of independent shares): unlike the normal interval it does not vanish when all classes are at 0
-    or 1.
+    The stratified Wilson interval (Yan and Su 2010): Wilson intervals of the classes at a smaller
+    quantile, chosen so that their mean covers at 95%. One class gives the Wilson interval itself,
+    and classes at 0 or 1 do not make it vanish.
     """
-    share = right / n
-    low, high = wilson(right, n)
-    mean, count = float(share.mean()), len(share)
-    below = math.sqrt(float(((share - low) ** 2).sum())) / count
-    above = math.sqrt(float(((high - share) ** 2).sum())) / count
-    return max(0.0, mean - below), min(1.0, mean + above)
+    bounds = []
+    for side in (0, 1):
+        bound = wilson(right, n)[side]
+        for _ in range(ROUNDS if len(n) > 1 else 0):
+            spread = np.clip(bound * (1 - bound), 1e-12, None) / n
+            z = Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
+            bound = wilson(right, n, z)[side]
+        bounds.append(float(bound.mean()))
+    return bounds[0], bounds[1]
+
+
+ROUNDS = 3
+"""Rounds of the quantile's fixed point; it has settled by then."""
 
 
 def per_class(outcomes: pd.DataFrame, num_classes: int) -> pd.DataFrame:

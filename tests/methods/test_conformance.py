@@ -182,9 +182,7 @@ def test_the_unbroken_example_conforms(registered: Any) -> None:
         (Undocumented, "has no docstring"),
     ],
 )
-def test_each_fault_is_found_and_named(
-    registered: Any, cls: type[Method], message: str
-) -> None:
+def test_each_fault_is_found_and_named(registered: Any, cls: type[Method], message: str) -> None:
     with pytest.raises(AssertionError, match=f"method fixture-method: .*{message}"):
         check_method(registered(cls))
 

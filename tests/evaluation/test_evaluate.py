@@ -1,0 +1,168 @@
+"""From a model and test images to verdicts: what counts, and what must not matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ltrobust
+from ltrobust.attacks.suite import attack_spec
+from ltrobust.data import LongTailedData, load_data
+from ltrobust.data.augment import to_float
+from ltrobust.evaluation.evaluate import AttackResult, DefendedModel, Evaluator, TestSet, outcomes
+from ltrobust.models import build_model
+
+CPU = torch.device("cpu")
+EPS = 0.1
+
+
+@pytest.fixture(scope="module")
+def trained() -> ltrobust.TrainedModel:
+    return ltrobust.train("pgd-at", epochs=4, imbalance_ratio=2, limit_train=200, device="cpu")
+
+
+def a_fifth(data: LongTailedData) -> TestSet:
+    """Every fifth test image."""
+    chosen = torch.arange(0, len(data.test_labels), 5)
+    return TestSet(data.test_images[chosen], data.test_labels[chosen], data.test_index[chosen])
+
+
+def run(model: nn.Module, test: TestSet, name: str, **changes: object) -> AttackResult:
+    settings = {"num_classes": 10, "device": CPU, **changes}
+    return Evaluator(model, test, **settings).run(attack_spec(name, EPS))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd3", "cw3", "mim3"])
+def test_clean_mistakes_stay_broken_with_their_clean_prediction(
+    trained: ltrobust.TrainedModel, name: str
+) -> None:
+    test = a_fifth(trained.data)
+    clean = run(trained.model, test, "clean").pred
+    attacked = run(trained.model, test, name).pred
+    wrong = clean != test.labels
+    assert 0 < wrong.sum() < len(wrong)
+    assert torch.equal(attacked[wrong], clean[wrong])
+    assert (attacked == test.labels).sum() < (clean == test.labels).sum()
+
+
+@pytest.mark.parametrize("name", ["clean", "fgsm", "pgd3", "cw3", "mim3"])
+def test_verdicts_depend_on_neither_batch_nor_subset_nor_order(
+    trained: ltrobust.TrainedModel, name: str
+) -> None:
+    whole = a_fifth(trained.data)
+    expected = run(trained.model, whole, name).pred
+    assert torch.equal(run(trained.model, whole, name, batch_size=7).pred, expected)
+    some = torch.randperm(len(expected), generator=torch.Generator().manual_seed(1))[:31]
+    subset = TestSet(whole.images[some], whole.labels[some], whole.index[some])
+    assert torch.equal(run(trained.model, subset, name).pred, expected[some])
+
+
+def test_limit_test_gives_the_verdicts_of_the_whole_test_set(
+    trained: ltrobust.TrainedModel,
+) -> None:
+    frames = [
+        ltrobust.evaluate(trained.model, "digits-lt", "pgd3", limit_test=limit, device="cpu")
+        for limit in (None, 50)
+    ]
+    whole, part = (f.attrs["outcomes"].set_index("index")["pred"] for f in frames)
+    assert len(part) == 50
+    assert whole.loc[part.index].equals(part)
+
+
+def test_start_of_an_image_is_its_own_in_any_batch(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    spec, order = attack_spec("pgd3", EPS), torch.tensor([7, 2, 5])
+    x = to_float(test.images)
+    together = evaluator._start(spec, torch.arange(len(x)), x)
+    alone = evaluator._start(spec, order, x[order])
+    assert torch.equal(alone, together[order])  # type: ignore[arg-type,index]
+    assert not torch.equal(alone[0], alone[1])  # type: ignore[index]
+
+
+def test_the_seed_of_the_attack_draws_other_starts(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    chosen = torch.arange(4)
+    x = to_float(test.images[chosen])
+    starts = [evaluator._start(attack_spec("pgd3", EPS, seed=s), chosen, x) for s in (0, 0, 1)]
+    assert torch.equal(starts[0], starts[1])  # type: ignore[arg-type]
+    assert not torch.equal(starts[0], starts[2])  # type: ignore[arg-type]
+    assert starts[0].abs().max() <= EPS  # type: ignore[union-attr]
+    assert starts[0].min() < -0.9 * EPS  # type: ignore[union-attr]
+    assert starts[0].max() > 0.9 * EPS  # type: ignore[union-attr]
+    assert evaluator._start(attack_spec("fgsm", EPS), chosen, x) is None
+
+
+class Witness(nn.Module):
+    """A network that notes the dtypes and the mode it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build_model("small-cnn", num_classes=10, in_channels=1, image_size=8)
+        self.seen: set[tuple[torch.dtype, torch.dtype, bool]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add((x.dtype, self.net.conv1.weight.dtype, self.net.bn1.training))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("name", ["clean", "pgd2"])
+def test_float32_and_eval_mode_whatever_state_the_model_comes_in(name: str) -> None:
+    data = load_data("digits-lt", limit_test=20)
+    model = Witness().to(torch.bfloat16).train()
+    run(model, TestSet(data.test_images, data.test_labels, data.test_index), name)
+    assert model.seen == {(torch.float32, torch.float32, False)}
+
+
+def test_evaluation_changes_no_weight_and_no_batch_statistic(
+    trained: ltrobust.TrainedModel,
+) -> None:
+    before = {k: v.clone() for k, v in trained.model.state_dict().items()}
+    trained.model.zero_grad(set_to_none=True)
+    run(trained.model, a_fifth(trained.data), "pgd3")
+    after = trained.model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    assert all(p.grad is None and p.requires_grad for p in trained.model.parameters())
+
+
+def test_the_inference_adjustment_is_part_of_what_is_judged_and_attacked() -> None:
+    data = load_data("digits-lt", limit_test=20)
+    test = TestSet(data.test_images, data.test_labels, data.test_index)
+    net = build_model("small-cnn", num_classes=10, in_channels=1, image_size=8)
+    always = DefendedModel(net, lambda logits: logits + 1e4 * torch.eye(10)[3])
+    for name in ("clean", "pgd2", "cw2"):
+        assert run(always, test, name).pred.tolist() == [3] * 20
+
+
+def test_float_images_are_taken_as_they_are(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    as_float = TestSet(to_float(test.images), test.labels, test.index)
+    for name in ("clean", "pgd3"):
+        expected = run(trained.model, test, name).pred
+        assert torch.equal(run(trained.model, as_float, name).pred, expected)
+
+
+def test_one_outcome_per_image_with_the_contracts_columns() -> None:
+    test = TestSet(torch.zeros(3, 1), torch.tensor([2, 0, 1]), torch.tensor([11, 7, 30]))
+    frame = outcomes(test, attack_spec("pgd3", EPS), "pgd3-abc", torch.tensor([2, 1, 1]))
+    assert list(frame) == ["index", "label", "attack", "attack_id", "pred", "correct"]
+    assert frame["index"].tolist() == [11, 7, 30]
+    assert frame["correct"].tolist() == [True, False, True]
+    assert set(frame["attack"]) == {"pgd3"}
+    assert set(frame["attack_id"]) == {"pgd3-abc"}
+
+
+def test_more_steps_and_larger_eps_are_not_weaker(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+
+    def robust(name: str, eps: float) -> int:
+        return int((evaluator.run(attack_spec(name, eps)).pred == test.labels).sum())
+
+    assert robust("pgd10", 0.0) == robust("clean", 0.0)
+    by_eps = [robust("pgd10", eps) for eps in (0.0, 0.05, 0.1, 0.3)]
+    assert by_eps == sorted(by_eps, reverse=True)
+    assert by_eps[-1] < by_eps[0]
+    assert robust("pgd20", EPS) <= robust("pgd2", EPS)
