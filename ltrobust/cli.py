@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 # typer carries its own click since 0.26 and exports only the leaves of its errors
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+STOPPED = 130
 out = Console()
 err = Console(stderr=True)
 
@@ -473,6 +474,7 @@ def main() -> None:
         err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    if code == STOPPED:  # newer versions of typer turn Ctrl-C into this code themselves
         err.print("stopped; the same command goes on from here", soft_wrap=True)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -81,6 +81,7 @@ def _do_run(
             reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
             if not store.trained:
                 _train(planned.run, data, store, device, reporter)
+            store.drop_state()  # a kill may have come just before it went with the weights
             evaluate_run(planned, data, store, device, missing, reporter)
             store.update(status="done", error=None)
     except (RunError, torch.OutOfMemoryError, MemoryError) as error:

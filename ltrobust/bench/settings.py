@@ -29,6 +29,8 @@ def _items(value: Any) -> Any:
         value = [item.strip() for item in value.split(",")]
     elif not isinstance(value, list | tuple):
         value = [value]
+    if any(isinstance(item, list | dict) for item in value):
+        raise ValueError("must be a plain list such as [a, b]")
     if not value or any(item == "" for item in value):
         raise ValueError("holds an empty item; write a,b without spare commas")
     return tuple(dict.fromkeys(value))

@@ -114,6 +114,10 @@ class RunStore:
     def save_model(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write the final weights, then drop the resume state."""
         write_atomic(self.path / "model.safetensors", checkpoint.to_bytes(tensors, metadata))
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Forget the resume state: the final weights are there."""
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def load_model(self) -> dict[str, Tensor]:
@@ -128,7 +132,12 @@ class RunStore:
     def outcomes(self) -> pd.DataFrame:
         """All outcomes of the run; empty when there are none."""
         file = self.path / "outcomes.parquet"
-        return pd.read_parquet(file) if file.is_file() else pd.DataFrame()
+        if not file.is_file():
+            return pd.DataFrame()
+        try:
+            return pd.read_parquet(file)
+        except (OSError, ValueError):  # what pyarrow raises on a damaged file is a ValueError
+            raise UserError(f"{file} is damaged; delete the run's folder to redo it") from None
 
     def write_outcomes(self, frame: pd.DataFrame) -> None:
         """Write outcomes.parquet."""

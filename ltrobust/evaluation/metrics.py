@@ -57,7 +57,8 @@ def mean_interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
             z = Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
             bound = wilson(right, n, z)[side]
         bounds.append(float(bound.mean()))
-    return bounds[0], bounds[1]
+    mean = float((right / n).mean())  # rounding must not put the mean outside
+    return min(bounds[0], mean), max(bounds[1], mean)
 
 
 ROUNDS = 3

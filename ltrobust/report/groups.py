@@ -49,7 +49,7 @@ REQUIRED = (
     *GROUP_KEYS,
     *SCORE_COLUMNS,
 )
-LATER_COLUMNS = {"batch_size": 0, "train_eps": 0.0, "config_id": ""}
+LATER_COLUMNS: dict[str, Any] = {"batch_size": 0, "train_eps": 0.0, "config_id": ""}
 """Columns that older metrics lack, with what stands in for them."""
 _FAMILIES = ("clean", "fgsm", "pgd", "mim", "cw", "lsa", "", "aa-apgd", "autoattack")
 
@@ -146,8 +146,10 @@ def compact_json(value: Any) -> str:
 
 
 def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
-    later = {k: v for k, v in LATER_COLUMNS.items() if k not in metrics.columns}
-    metrics = metrics.assign(**later)
+    metrics = metrics.copy()
+    for name, value in LATER_COLUMNS.items():
+        if name not in metrics.columns:
+            metrics[name] = value
     missing = [name for name in REQUIRED if name not in metrics.columns]
     if missing:
         raise UserError(

@@ -1,97 +1,19 @@
-"""The command line in this process and as a subprocess, and small finished suites to look at."""
+"""The command line in this process, and a small finished suite to look at."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import gc
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-
-TINY = ("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "2")
-QUICK = (*TINY, "--attacks", "clean,pgd2")
-
-PLUGIN = '''
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch.nn.functional as F
-
-from ltrobust.method import Citation, Method, register_method
-
-PAPER = Citation("A. Author", "A Title", "Venue", 2024)
-
-
-@register_method("{name}", paper=PAPER)
-@dataclass
-class Mine(Method):
-    """A method of the user's."""
-
-    def loss(self, model, x, y, x_adv, ctx):
-        return F.cross_entropy(model(x_adv), y){change}
-'''
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command line left behind."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[..., Outcome]
-
-
-def environment() -> dict[str, str]:
-    """One thread (equal bits whatever the machine), no terminal, no data of the user's."""
-    env = {k: v for k, v in os.environ.items() if k not in ("LTROBUST_DATA_DIR", "FORCE_COLOR")}
-    return {**env, "OMP_NUM_THREADS": "1"}
-
-
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "ltrobust", *map(str, words)]
-
-
-def run_command(*words: object, cwd: Path) -> Outcome:
-    """Run the command line as a user does, in a process of its own."""
-    done = subprocess.run(
-        command(*words), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=300
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def tree(folder: Path) -> dict[str, int]:
-    """Every file under a folder with the time of its last change in nanoseconds."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_mtime_ns if path.is_file() else 0
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-def only_run(suite: Path) -> Path:
-    """The directory of a suite's only run."""
-    (run,) = (suite / "runs").iterdir()
-    return run
-
-
-def write_plugin(path: Path, name: str, change: str = "") -> Path:
-    """Write a plugin with one method; `change` is appended to its loss, such as " * nan"."""
-    path.write_text(PLUGIN.format(name=name, change=change))
-    return path
+from bench_helpers import QUICK, Cli, Finished, Outcome, run_command
 
 
 @pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Default outputs and data directories must not be those of the checkout."""
-    place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
     monkeypatch.delenv("LTROBUST_DATA_DIR", raising=False)
 
 
@@ -135,16 +57,21 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A bench that ran to its end in a process of its own."""
+@pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out tables too: of the reports only metrics.csv and per_class.csv are written."""
+    monkeypatch.setattr("ltrobust.bench.collect.render", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
 
-    outcome: Outcome
-    suite: Path
 
-    @property
-    def runs(self) -> list[Path]:
-        return sorted((self.suite / "runs").iterdir())
+@pytest.fixture(scope="session", autouse=True)
+def _light_collections() -> Iterator[None]:
+    """Every run ends with a garbage collection; keep what pytest and imports hold out of it."""
+    import ltrobust.bench.runner  # noqa: F401
+
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
+from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
 
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {"run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"}
@@ -218,7 +218,15 @@ def test_shipped_suite_is_found_by_its_name(cli: Cli) -> None:
 
 
 def test_paper_recipe_differs_from_the_unified_one(cli: Cli) -> None:
-    words = ("bench", "--methods", "pgd-at,trades", "--dataset", "cifar10-lt", "--dry-run", "--json")
+    words = (
+        "bench",
+        "--methods",
+        "pgd-at,trades",
+        "--dataset",
+        "cifar10-lt",
+        "--dry-run",
+        "--json",
+    )
     both = [plan_of(cli(*words, "--recipe", r).stdout) for r in ("paper", "unified")]
     assert {run["config"]["recipe_name"] for run in both[0]} == {"paper"}
     for paper, unified in zip(*both, strict=True):

@@ -105,7 +105,7 @@ def test_small_cnn_keeps_maps_of_small_images(size: int, maps: int) -> None:
     assert seen == [(1, 128, maps, maps)]
 
 
-@pytest.mark.parametrize("arch", WEIGHTS)
+@pytest.mark.parametrize("arch", [arch for arch in WEIGHTS if arch != "resnet50-224"])
 def test_pooling_equals_the_published_fixed_window(arch: str) -> None:
     """At 32x32 the last maps are what the published avg_pool2d(4) or (8) covers exactly."""
     last = {"resnet18": "layer4", "preactresnet18": "bn", "small-cnn": "bn4"}.get(arch, "bn1")

@@ -1,0 +1,285 @@
+"""Killed at any moment, the same command goes on and ends with the bits of an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from bench_helpers import QUICK, Cli, command, environment, only_run, run_command
+from safetensors.torch import load_file, save_file
+
+EPOCHS = 20
+WORDS = (
+    *("bench", "--methods", "at-bsl", "--dataset", "digits-lt", "--limit-train", "60"),
+    *("--limit-test", "10", "--epochs", str(EPOCHS), "--device", "cpu", "--precision", "fp32"),
+    *("--output", "suite"),
+)
+QUICK_ATTACKS = ("--attacks", "clean,pgd2")
+ALL_ATTACKS = ("--attacks", "clean,pgd2,autoattack")
+PATIENCE = 120.0
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until a running command has come to a point; fail when it ends before."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"ended before the signal: {process.communicate()}"
+        assert time.monotonic() < end, "never came to the point"
+        time.sleep(0.002)
+
+
+def members_of(session: int) -> list[int]:
+    """Living processes of a session, read from /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def heed_ctrl_c() -> None:
+    """A shell's background jobs, and all they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def stop_at(
+    condition: Callable[[], bool], kind: signal.Signals, *words: object, cwd: Path
+) -> tuple[int, str]:
+    """Start a command, signal it once the condition holds; return its exit status and stderr."""
+    process = subprocess.Popen(
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    )
+    try:
+        wait_for(condition, process)
+        os.kill(process.pid, kind)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    end = time.monotonic() + 10
+    while members_of(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert members_of(process.pid) == [], "a child outlived its parent"
+    return process.returncode, stderr
+
+
+def found(place: Path, pattern: str) -> Callable[[], bool]:
+    return lambda: any(place.glob(f"suite/runs/*/{pattern}"))
+
+
+def bits(place: Path) -> bytes:
+    return (only_run(place / "suite") / "model.safetensors").read_bytes()
+
+
+def verdicts(place: Path) -> pd.DataFrame:
+    return pd.read_parquet(only_run(place / "suite") / "outcomes.parquet")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("unbroken")
+    outcome = run_command(*WORDS, *ALL_ATTACKS, cwd=place)
+    assert outcome.code == 0, outcome.stderr
+    return place
+
+
+@pytest.fixture(scope="module")
+def killed_in_autoattack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bench killed after the first part of AutoAttack."""
+    place = tmp_path_factory.mktemp("autoattack")
+    parts = found(place, "*.part.safetensors")
+    code, _ = stop_at(parts, signal.SIGKILL, *WORDS, *ALL_ATTACKS, cwd=place)
+    assert code == -signal.SIGKILL
+    return place
+
+
+def check_stopped_in_training(run: Path) -> int:
+    """A run that was stopped in mid-training can be resumed; return its finished epochs."""
+    assert not (run / "model.safetensors").exists()
+    assert (run / "state.pt").exists()
+    epochs = len(pd.read_csv(run / "history.csv"))
+    assert 1 <= epochs < EPOCHS
+    return epochs
+
+
+def check_resumed(place: Path, unbroken: Path) -> None:
+    """The same command ends well, from where the run stood, with the bits of an unbroken run."""
+    outcome = run_command(*WORDS, *QUICK_ATTACKS, cwd=place)
+    assert outcome.code == 0, outcome.stderr
+    assert "  resuming after epoch " in outcome.stdout
+    assert "  epoch 1/" not in outcome.stdout
+    assert bits(place) == bits(unbroken)
+    expected = verdicts(unbroken)
+    expected = expected[expected["attack"] != "autoattack"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(verdicts(place), expected)
+    run = only_run(place / "suite")
+    assert not (run / "state.pt").exists()
+    curves = [pd.read_csv(r / "history.csv") for r in (run, only_run(unbroken / "suite"))]
+    pd.testing.assert_frame_equal(*(c.drop(columns="seconds") for c in curves), check_exact=True)
+
+
+def test_killed_in_training_and_resumed_equals_unbroken_bit_for_bit(
+    tmp_path: Path, unbroken: Path
+) -> None:
+    epoch_done = found(tmp_path, "history.csv")
+    code, _ = stop_at(epoch_done, signal.SIGKILL, *WORDS, *QUICK_ATTACKS, cwd=tmp_path)
+    assert code == -signal.SIGKILL
+    check_stopped_in_training(only_run(tmp_path / "suite"))
+    check_resumed(tmp_path, unbroken)
+
+
+def test_ctrl_c_exits_130_in_one_line_and_resumes_to_the_same_bits(
+    tmp_path: Path, unbroken: Path
+) -> None:
+    epoch_done = found(tmp_path, "history.csv")
+    code, stderr = stop_at(epoch_done, signal.SIGINT, *WORDS, *QUICK_ATTACKS, cwd=tmp_path)
+    assert code == 130
+    assert stderr.strip() == "stopped; the same command goes on from here", repr(stderr)
+    check_stopped_in_training(only_run(tmp_path / "suite"))
+    check_resumed(tmp_path, unbroken)
+
+
+def test_killed_in_autoattack_and_resumed_equals_unbroken_bit_for_bit(
+    killed_in_autoattack: Path, tmp_path: Path, unbroken: Path
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(killed_in_autoattack, place)
+    assert set(verdicts(place)["attack"]) == {"clean", "pgd2"}
+    weights = (only_run(place / "suite") / "model.safetensors").stat().st_mtime_ns
+    outcome = run_command(*WORDS, *ALL_ATTACKS, cwd=place)
+    assert outcome.code == 0, outcome.stderr
+    assert "epoch 1/" not in outcome.stdout
+    assert "  clean: " not in outcome.stdout
+    assert bits(place) == bits(unbroken)
+    assert (only_run(place / "suite") / "model.safetensors").stat().st_mtime_ns == weights
+    pd.testing.assert_frame_equal(verdicts(place), verdicts(unbroken))
+    assert not found(place, "*.part.safetensors")()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_autoattack_goes_on_from_its_stored_state_instead_of_beginning_anew(
+    killed_in_autoattack: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(killed_in_autoattack, place)
+    (file,) = only_run(place / "suite").glob("*.part.safetensors")
+    state = load_file(file)
+    state["fell"] = torch.where(state["fell"] == 0, 1, state["fell"])
+    state["todo"] = torch.zeros(0, dtype=torch.int64)
+    state["pred"] = torch.full_like(state["pred"], 99)
+    state["position"] = torch.tensor([4, 0])
+    save_file(state, file)
+    monkeypatch.chdir(place)
+    assert cli(*WORDS, *ALL_ATTACKS).code == 0
+    frame = verdicts(place)
+    assert (frame[frame["attack"] == "autoattack"]["pred"] == 99).all()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_stopped_run_shows_as_stopped_in_the_plan(
+    killed_in_autoattack: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(killed_in_autoattack, place)
+    monkeypatch.chdir(place)
+    assert '"state": "trained"' in cli(*WORDS, *ALL_ATTACKS, "--dry-run", "--json").stdout
+    (only_run(place / "suite") / "model.safetensors").unlink()
+    assert '"state": "stopped"' in cli(*WORDS, *ALL_ATTACKS, "--dry-run", "--json").stdout
+
+
+def test_report_shows_what_is_there_of_a_killed_bench(
+    killed_in_autoattack: Path, tmp_path: Path, cli: Cli, without_figures: None
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(killed_in_autoattack, place)
+    outcome = cli("report", place / "suite")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    attacks = pd.read_csv(place / "suite" / "metrics.csv")["attack"].tolist()
+    assert attacks == ["clean", "pgd2"]
+
+
+# killed after each single write -----------------------------------------------------------------
+
+SMALL = ("bench", "--methods", "at-bsl", *QUICK, "--device", "cpu", "--output", "suite")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the program may catch it."""
+
+
+def kill_after(write: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let only that many files of a run be written; return the list that their names go to."""
+    written: list[str] = []
+    replace = os.replace
+
+    def counted(source: str, target: Path) -> None:
+        replace(source, target)
+        if "runs" in Path(target).parts:
+            written.append(Path(target).name)
+            if len(written) == write:
+                raise Killed
+
+    monkeypatch.setattr(os, "replace", counted)
+    return written
+
+
+def remains(place: Path) -> tuple[object, ...]:
+    """What must not depend on when a bench was killed."""
+    run = only_run(place / "suite")
+    record = json.loads((run / "run.json").read_text())
+    metrics = pd.read_csv(place / "suite" / "metrics.csv").drop(columns="seconds")
+    history = pd.read_csv(run / "history.csv").drop(columns="seconds")
+    names = sorted(path.name for path in run.iterdir())
+    frames = [frame.to_csv() for frame in (metrics, history, verdicts(place))]
+    return names, record["status"], sorted(record), bits(place), *frames
+
+
+@pytest.mark.usefixtures("without_reports")
+def test_killed_after_any_write_and_resumed_leaves_what_an_unbroken_run_leaves(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bench(place: Path, kill: int = 0) -> list[str]:
+        place.mkdir(exist_ok=True)
+        with monkeypatch.context() as patch:
+            patch.chdir(place)
+            written = kill_after(kill, patch)
+            assert cli(*SMALL).code == 0
+        return written
+
+    writes = bench(tmp_path / "unbroken")
+    expected = remains(tmp_path / "unbroken")
+    assert {"run.json", "state.pt", "model.safetensors", "outcomes.parquet"} <= set(writes)
+    wrong = []
+    for number, name in enumerate(writes, 1):
+        place = tmp_path / str(number)
+        with pytest.raises(Killed):
+            bench(place, kill=number)
+        try:
+            bench(place)
+            differs = [a for a, b in zip(remains(place), expected, strict=True) if a != b]
+        except Exception as error:  # told together with what other kills do
+            differs = [error]
+        if differs:
+            wrong.append((number, name, differs))
+    assert wrong == []
