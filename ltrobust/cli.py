@@ -85,7 +85,8 @@ Precision = Annotated[str | None, _flag("auto (default), fp32 or bf16.", panel=T
 Option = Annotated[
     list[str] | None,
     _flag(
-        "An option of a method, such as taet.count_absent=true; repeatable.",
+        "An option of a method or a value of the recipe, such as taet.count_absent=true or "
+        "recipe.lr=0.05; repeatable.",
         "--option",
         panel=TRAINING,
     ),

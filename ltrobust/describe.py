@@ -35,6 +35,8 @@ def describe_method(name: str) -> dict[str, Any]:
             "checkpoint": recipe.checkpoint,
             "test_set": recipe.test_set,
             **recipe.recipe.model_dump(mode="json"),
+            "source": recipe.source,
+            "sources": recipe.sources,
         },
         "quirks": list(cls.quirks),
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.settings import Settings
@@ -62,7 +63,7 @@ def make_plan(settings: Settings) -> Plan:
         load_plugin(path)
     names = _method_names(settings.methods)
     for name in _chosen_options(settings.option):
-        if name not in names:
+        if name not in (*names, RECIPE):
             raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
     device = resolve_device(settings.device)
@@ -166,6 +167,7 @@ def _resolve_run(
         arch, recipe, options = _paper(method, settings, spec)
     else:
         arch, recipe, options = settings.arch or spec.arch, unified(settings, spec), {}
+    recipe = _override(recipe, chosen.get(RECIPE, {}))
     return Run(
         method=method.name,
         options=method.check_options({**options, **chosen.get(method.name, {})}),
@@ -181,8 +183,35 @@ def _resolve_run(
     )
 
 
+RECIPE = "recipe"
+"""In place of a method's name: the option is a value of every run's recipe."""
+
+
+def _override(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """Set single values of a recipe, such as lr or attack.steps; UserError when one is wrong."""
+    content = recipe.model_dump()
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        place = content
+        for part in parents:
+            place = place.get(part, {}) if isinstance(place, dict) else {}
+        if not isinstance(place, dict) or last not in place:
+            known = [*Recipe.model_fields, *(f"attack.{k}" for k in TrainingAttack.model_fields)]
+            raise unknown("value of the recipe", path, known)
+        place[last] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"--option recipe.{name}: {problem['msg']}") from None
+
+
 def _chosen_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Turn texts such as "taet.count_absent=true" into options by method; values are YAML."""
+    """Turn texts such as "taet.count_absent=true" into options by owner; values are YAML.
+
+    The owner is a method, or "recipe" for a value of the recipe.
+    """
     chosen: dict[str, dict[str, Any]] = {}
     for text in texts:
         left, equals, value = text.partition("=")
@@ -193,7 +222,8 @@ def _chosen_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--option '{text}': '{value}' is no plain value") from None
-        chosen.setdefault(METHODS.canonical(method), {})[option] = parsed
+        owner = method if method == RECIPE else METHODS.canonical(method)
+        chosen.setdefault(owner, {})[option] = parsed
     return chosen
 
 
