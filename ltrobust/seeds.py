@@ -15,7 +15,10 @@ import torch
 def derive_seed(seed: int, *names: str | int) -> int:
     """Hash a run's seed and a stream's name into an integer in [0, 2**62)."""
     text = "/".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
+    return (
+        int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        >> 2
+    )
 
 
 def generator(device: torch.device | str, seed: int, *names: str | int) -> torch.Generator:

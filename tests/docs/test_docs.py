@@ -174,5 +174,5 @@ def test_smoke_mode_changes_scale_only() -> None:
     assert small("ltrobust methods") == "ltrobust methods"
     line = small("ltrobust bench --methods pgd-at,mine --plugin my_method.py --dataset cifar10-lt")
     assert "--methods pgd-at,mine --plugin my_method.py" in line
-    assert "cifar10" not in line
+    assert "--dataset cifar10-lt" not in line
     assert "--epochs 1" in line
