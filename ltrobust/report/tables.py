@@ -131,7 +131,9 @@ def interval_table(group: Group) -> Table | None:
         scored = {row["attack"]: row for row in own.to_dict("records")}
         row = {"method": label}
         for attack in group.attacks:
-            row[attack] = _interval(scored[attack]) if attack in scored else "-"
+            there = attack in scored
+            row[f"{attack} acc."] = percent(float(scored[attack]["accuracy"])) if there else "-"
+            row[f"{attack} bal."] = _interval(scored[attack]) if there else "-"
         rows.append(row)
     if not rows:
         return None

@@ -148,7 +148,8 @@ def test_intervals_are_shown_for_single_seeds_only():
     expected = "{:.2f} [{:.2f}, {:.2f}]".format(
         *(100 * row[name] for name in ("balanced_accuracy", "ci_low", "ci_high"))
     )
-    assert drawn.frame.loc[0, "clean"] == expected
+    assert drawn.frame.loc[0, "clean bal."] == expected
+    assert drawn.frame.loc[0, "clean acc."] == f"{100 * row['accuracy']:.2f}"
     several, _, _ = suite(methods=("trades",), seeds=(0, 1))
     assert interval_table(comparable_groups(several)[0]) is None
 

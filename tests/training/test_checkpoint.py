@@ -121,3 +121,12 @@ def test_equal_weights_give_equal_bytes() -> None:
     weights = small().state_dict()
     facts = {"b": 1, "a": [1, 2]}
     assert to_bytes(weights, facts) == to_bytes(dict(weights), {"a": [1, 2], "b": 1})
+
+
+def test_the_unused_block_of_trades_wide_network_is_no_obstacle() -> None:
+    weights = small().state_dict()
+    weights["sub_block1.layer.0.bn1.weight"] = torch.ones(3)
+    loaded = small()
+    load_weights(loaded, weights, "it")
+    del weights["sub_block1.layer.0.bn1.weight"]
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in weights.items())
