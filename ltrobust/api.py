@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import PlannedRun, make_plan, resolve_device
-from ltrobust.bench.runner import load_defended, model_facts, run_plan
+from ltrobust.bench.plan import make_plan, resolve_device
+from ltrobust.bench.runner import load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import TestSpec
@@ -79,13 +79,13 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         history = pd.DataFrame(trained.history)
         return TrainedModel(model, planned.run.run_id, history, data, None)
     store = SuiteStore(asked.output)
-    bare = PlannedRun(planned.run, planned.test, ())
+    bare = replace(plan, runs=(replace(planned, attacks=()),))
     with store.lock():
-        failures = run_plan(type(plan)(asked, plan.device, (bare,)), store, load, Reporter())
+        failures = run_plan(bare, store, load, Reporter())
     if failures:
         raise RunError(failures[0].reason)
     run = store.run(planned.run.run_id)
-    model = load_defended(planned.run, model_facts(planned.run, data), run, device)
+    model = load_defended(planned.run, data, run, device)
     return TrainedModel(model, run.run_id, run.history(), data, run.path)
 
 
@@ -134,11 +134,7 @@ def evaluate(
     radius = dataset_spec(data.name).eps if eps is None else eps
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
-        model,
-        test,
-        num_classes=data.num_classes,
-        device=torch.device(resolve_device(device)),
-        input_size=getattr(getattr(model, "net", None), "input_size", None),
+        model, test, num_classes=data.num_classes, device=torch.device(resolve_device(device))
     )
     rows, frames = [], []
     for name in asked.attacks:

@@ -378,13 +378,11 @@ def methods(
 ) -> None:
     """List the defenses; `show NAME` explains one."""
     from ltrobust.describe import describe_method
-    from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+    from ltrobust.method import METHODS, load_methods
 
     if context.invoked_subcommand:
         return
-    load_builtin_methods()
-    for path in plugin or []:
-        load_plugin(path)
+    load_methods(plugin or [])
     rows = [describe_method(name) for name in METHODS]
     _print_list(rows, ("name", "title", "paper"), "methods", json_output)
 
@@ -400,11 +398,9 @@ def show(
 ) -> None:
     """Explain a defense: paper, equations, recipe with sources, and quirks of the released code."""
     from ltrobust.describe import describe_method, recipe_rows
-    from ltrobust.method import load_builtin_methods, load_plugin
+    from ltrobust.method import load_methods
 
-    load_builtin_methods()
-    for path in plugin or []:
-        load_plugin(path)
+    load_methods(plugin or [])
     facts = describe_method(name)
     if json_output:
         print(json.dumps(facts, indent=2))

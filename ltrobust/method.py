@@ -14,20 +14,20 @@ import inspect
 import sys
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import LossFn, pgd
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.errors import UserError, unknown
+from ltrobust.losses import cross_entropy_sum as cross_entropy_sum
 from ltrobust.registry import Registry
 
 
@@ -111,11 +111,6 @@ class Context:
             loss=loss,
             start=self.start(x),
         )
-
-
-def cross_entropy_sum(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy summed over the batch: the usual thing for an attack to maximise."""
-    return F.cross_entropy(logits, y, reduction="sum")
 
 
 @dataclass
@@ -242,6 +237,17 @@ def register_method(
 
 ALL_METHODS = ("pgd-at", "trades", "robal", "at-bsl", "taet")
 """What `--methods all` means, in the order of the tables."""
+
+
+def load_methods(plugins: Iterable[Path] = ()) -> None:
+    """Fill the registry: the methods that ship, those of installed plugins, those of files.
+
+    Raises:
+        UserError: a plugin cannot be loaded or registers nothing.
+    """
+    load_builtin_methods()
+    for path in plugins:
+        load_plugin(path)
 
 
 def load_builtin_methods() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from ltrobust.attacks.pgd import LossFn
 from ltrobust.config import AttackSpec
 from ltrobust.errors import UserError, unknown
-from ltrobust.losses import cw_margin_loss
+from ltrobust.losses import cross_entropy_sum, cw_margin_loss
 
 PLAIN = ("clean", "fgsm", "autoattack")
 COUNTED = ("pgd", "cw", "mim")
@@ -88,9 +85,5 @@ def _unknown_attack(name: str) -> UserError:
     return UserError(f"{error} (any number of steps in pgdN, cwN and mimN)")
 
 
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="sum")
-
-
-LOSSES: dict[str, LossFn] = {"ce": _cross_entropy, "cw": cw_margin_loss}
+LOSSES: dict[str, LossFn] = {"ce": cross_entropy_sum, "cw": cw_margin_loss}
 """The losses of first-order evaluation attacks, by the name in their spec."""

@@ -17,14 +17,14 @@ from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
 from ltrobust.bench.provenance import provenance
-from ltrobust.bench.runner import attack_model, data_facts, load_defended, missing_attacks
+from ltrobust.bench.runner import attack_model, data_facts, evaluate_run, missing_attacks
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import AttackSpec, Run, TestSpec, stable_hash
 from ltrobust.data import LongTailedData, data_fingerprint, dataset_spec, load_data
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
-from ltrobust.method import METHODS, load_builtin_methods, load_plugin, method_source
+from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights, read_state_dict
@@ -38,7 +38,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     Raises:
         UserError: the run is not trained yet, or its method is not there (give its plugin).
     """
-    _methods(settings)
+    load_methods(settings.plugin)
     record = store.read()
     if not store.trained:
         raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
@@ -61,9 +61,8 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     planned = PlannedRun(run, test, tuple(attack_spec(name, eps) for name in settings.attacks))
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
-    model = load_defended(run, data_facts(data), store, torch.device(device))
     with reporter.copy_to(store.log):
-        attack_model(model, test, data, store, torch.device(device), missing, reporter)
+        evaluate_run(planned, data, store, torch.device(device), missing, reporter)
 
 
 def evaluate_checkpoint(
@@ -77,7 +76,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: the file is no checkpoint or does not fit the architecture.
     """
-    _methods(settings)
+    load_methods(settings.plugin)
     if settings.arch is None:
         raise UserError("--checkpoint needs --arch, the architecture of the weights")
     weights = read_state_dict(file)
@@ -128,12 +127,6 @@ def _open_record(
         evaluations=record.get("evaluations") or {},
         checkpoint=file.name,
     )
-
-
-def _methods(settings: Settings) -> None:
-    load_builtin_methods()
-    for path in settings.plugin:
-        load_plugin(path)
 
 
 def _data(settings: Settings) -> tuple[LongTailedData, float | None]:

@@ -22,8 +22,7 @@ from ltrobust.method import (
     ALL_METHODS,
     METHODS,
     Method,
-    load_builtin_methods,
-    load_plugin,
+    load_methods,
     method_source,
 )
 from ltrobust.models import ARCHS
@@ -58,11 +57,10 @@ def make_plan(settings: Settings) -> Plan:
     Raises:
         UserError: an unknown name, a device that is not there, a recipe that does not fit.
     """
-    load_builtin_methods()
-    for path in settings.plugin:
-        load_plugin(path)
+    load_methods(settings.plugin)
     names = _method_names(settings.methods)
-    for name in _chosen_options(settings.option):
+    chosen = _chosen_options(settings.option)
+    for name in chosen:
         if name not in (*names, RECIPE):
             raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
@@ -84,7 +82,9 @@ def make_plan(settings: Settings) -> Plan:
         )
         for seed in settings.seeds:
             for name in names:
-                run = _resolve_run(METHODS.get(name), settings, spec, data, seed, test, device)
+                run = _resolve_run(
+                    METHODS.get(name), settings, chosen, spec, data, seed, test, device
+                )
                 runs.append(PlannedRun(run, test, attacks))
     return Plan(settings, device, tuple(runs))
 
@@ -156,13 +156,13 @@ def _method_names(asked: tuple[str, ...]) -> list[str]:
 def _resolve_run(
     method: type[Method],
     settings: Settings,
+    chosen: dict[str, dict[str, Any]],
     spec: DatasetSpec,
     data: DataSpec,
     seed: int,
     test: TestSpec,
     device: str,
 ) -> Run:
-    chosen = _chosen_options(settings.option)
     if settings.recipe == "paper":
         arch, recipe, options = _paper(method, settings, spec)
     else:

@@ -200,11 +200,10 @@ def method_tensors(method: Method) -> dict[str, torch.Tensor]:
 
 
 def load_defended(
-    run: Run, facts: dict[str, Any], store: RunStore, device: torch.device
+    run: Run, data: LongTailedData, store: RunStore, device: torch.device
 ) -> DefendedModel:
     """Rebuild a run's model from its files, with its inference adjustment."""
-    shape = facts["image_shape"]
-    built = build(run, tuple(facts["train_counts"]), (shape[0], shape[1], shape[2]))
+    built = build(run, data.train_counts, data.image_shape)
     weights = store.load_model()
     kept = {k.removeprefix(STATE): v for k, v in weights.items() if k.startswith(STATE)}
     built.method.load_state_dict(kept)
@@ -223,7 +222,7 @@ def evaluate_run(
 ) -> None:
     """Run the missing attacks on a trained run and store each one's outcomes when it ends."""
     if missing:
-        model = load_defended(planned.run, data_facts(data), store, device)
+        model = load_defended(planned.run, data, store, device)
         attack_model(model, planned.test, data, store, device, missing, reporter)
 
 
@@ -239,16 +238,12 @@ def attack_model(
     """Attack a model and store the outcomes of each attack, by its id, when it ends."""
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
-        model,
-        test,
-        num_classes=data.num_classes,
-        device=device,
-        input_size=getattr(model.net, "input_size", None),
-        reporter=reporter,
+        model, test, num_classes=data.num_classes, device=device, reporter=reporter
     )
+    sha, origin = test_sha256(data), provenance(str(device))
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():
-        part = f"{attack_id}-{test_sha256(data)[:12]}"
+        part = f"{attack_id}-{sha[:12]}"
         resume = store.load_attack_state(part)
         before = float(resume.pop("seconds")) if resume else 0.0
         result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
@@ -262,9 +257,9 @@ def attack_model(
             "library": spec.library,
             "test_protocol": test_spec.protocol,
             "limit_test": test_spec.limit,
-            "test_sha256": test_sha256(data),
+            "test_sha256": sha,
             "seconds": seconds,
-            "provenance": provenance(str(device)),
+            "provenance": origin,
         }
         store.update(evaluations={**store.read().get("evaluations", {}), attack_id: record})
         store.drop_attack_state(part)

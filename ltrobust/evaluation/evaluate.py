@@ -41,6 +41,11 @@ class DefendedModel(nn.Module):
         self.net = net
         self.adjust = adjust
 
+    @property
+    def input_size(self) -> int | None:
+        """Side length that the network wants uint8 images enlarged to, if any."""
+        return getattr(self.net, "input_size", None)
+
     def forward(self, x: Tensor) -> Tensor:
         """Adjusted logits (B, C)."""
         return self.adjust(self.net(x))
@@ -70,11 +75,11 @@ class Evaluator:
     """Runs attacks on one model and one test set; the clean predictions are shared.
 
     Args:
-        model: maps images in [0, 1] to logits; put in eval mode and float32.
+        model: maps images in [0, 1] to logits; put in eval mode and float32. For a
+            `DefendedModel` uint8 images are enlarged to its `input_size`, where it has one.
         test: the test set.
         num_classes: C, the number of logits.
         device: where to run.
-        input_size: side length that the model wants uint8 images enlarged to, if any.
         batch_size: images at a time for all but AutoAttack; it changes no setting.
         reporter: told of attacks and batches.
     """
@@ -86,7 +91,6 @@ class Evaluator:
         *,
         num_classes: int,
         device: torch.device,
-        input_size: int | None = None,
         batch_size: int = 250,
         reporter: Reporter | None = None,
     ) -> None:
@@ -94,7 +98,7 @@ class Evaluator:
         self.test = test
         self.num_classes = num_classes
         self.device = device
-        self.input_size = input_size
+        self.input_size = model.input_size if isinstance(model, DefendedModel) else None
         self.batch_size = batch_size
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None

@@ -6,7 +6,7 @@ training loop, changes its inputs, or waits for the device.
 """
 
 from ltrobust.losses.adjusted import balanced_softmax_loss, cdt_loss, logit_adjusted_loss
-from ltrobust.losses.attacking import cw_margin_loss, scaled_cross_entropy
+from ltrobust.losses.attacking import cross_entropy_sum, cw_margin_loss, scaled_cross_entropy
 from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
 from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
 from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
@@ -25,6 +25,7 @@ __all__ = [
     "class_balanced_loss",
     "class_balanced_weights",
     "class_mean_losses",
+    "cross_entropy_sum",
     "cw_margin_loss",
     "focal_loss",
     "harl_loss",

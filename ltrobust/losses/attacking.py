@@ -13,6 +13,11 @@ from torch import Tensor
 from ltrobust.losses.counts import label_mask
 
 
+def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over the batch: the usual thing for an attack to maximise."""
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
 def cw_margin_loss(logits: Tensor, labels: Tensor, *, confidence: float = 50.0) -> Tensor:
     """CW margin: -sum_b max(z_y - max_{j != y} z_j + confidence, 0), to be maximised.
 

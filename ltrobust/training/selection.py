@@ -59,7 +59,6 @@ class Judge:
             self.images,
             num_classes=len(self.train_counts),
             device=device,
-            input_size=net.input_size,
         )
         clean, robust = self._score(evaluator, "clean"), self._score(evaluator, self.attack)
         if not self.best or robust > self.best["score"]:
