@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import make_plan, resolve_device
+from ltrobust.bench.plan import attack_specs, make_plan, resolve_device
 from ltrobust.bench.runner import load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
-from ltrobust.config import TestSpec
-from ltrobust.data import LongTailedData, dataset_spec, load_data
+from ltrobust.config import AttackSpec, TestSpec
+from ltrobust.data import LongTailedData, dataset_spec, enlarge, load_data, to_float
 from ltrobust.errors import RunError, UserError, unknown
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
-from ltrobust.evaluation.metrics import summary
+from ltrobust.evaluation.foreign import Normalized, check_outputs, parse_normalize
+from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
+from ltrobust.evaluation.probe import probe
+from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.training.trainer import train as fit
 
@@ -91,60 +93,172 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
 
 def evaluate(
     model: nn.Module,
-    dataset: str | LongTailedData = "digits-lt",
+    dataset: str | LongTailedData | tuple[Tensor, Tensor] = "digits-lt",
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
     eps: float | None = None,
     device: str = "auto",
     seed: int = 0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    normalize: str | None = None,
+    train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
     **data_settings: Any,
 ) -> pd.DataFrame:
-    """Attack a model and summarise how it stood.
+    """Attack a model, summarise how it stood, and check whether that can be believed.
 
     Args:
         model: maps images (B, C, H, W), float in [0, 1], to logits; put in eval mode and float32.
-        dataset: a data set's name, or data that is loaded already.
-        attacks: names such as "clean,pgd20,autoattack", or a list of them.
-        eps: L-inf radius in [0, 1] image units; default the data set's own.
+        dataset: a data set's name, data that is loaded already, or plain tensors (images, labels):
+            uint8 or float in [0, 1] (N, C, H, W), and int64 (N,) in [0, number of logits).
+        attacks: names such as "clean,pgd20,autoattack", or a list of them; see `attack_spec`.
+        eps: L-inf radius in [0, 1] image units; default the data set's own. Plain tensors have
+            none of their own.
         device: auto, cpu, cuda or cuda:N.
-        seed: seed of the attacks' random starts.
+        seed: seed of the attacks' random numbers.
+        precision: in which adversarial images are looked for; verdicts are always float32.
+        normalize: what the model expects: "cifar10", "cifar100", "imagenet", or numbers as for
+            `--normalize`; default images in [0, 1].
+        train_counts: training images of each class, for head, medium and tail of plain tensors;
+            without them these are nan.
         limit_test: keep about this many test images, the same number of each class.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
         One row per attack: attack, eps, n, accuracy, balanced_accuracy, head, medium, tail,
-        worst_class, ci_low, ci_high, seconds. `DataFrame.attrs["outcomes"]` holds one row per
-        image and attack.
+        worst_class, ci_low, ci_high (of balanced_accuracy), seconds, robust_gap, natural_error,
+        boundary_error and 95% intervals as `<name>_ci_low` and `<name>_ci_high`.
+        `DataFrame.attrs["outcomes"]` holds one row per image and attack,
+        `DataFrame.attrs["reliability"]` a list of {check, flagged, value, threshold, explanation},
+        empty when only `clean` was asked for.
 
     Raises:
-        UserError: an unknown name or a value out of range.
+        UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
     names = attacks if isinstance(attacks, str) else list(attacks)
-    asked = make_settings({"attacks": names, "eps": eps, "device": device})
+    asked = make_settings(
+        {
+            "attacks": names,
+            "eps": eps,
+            "device": device,
+            "attack_seed": seed,
+            "search": precision,
+        }
+    )
     for key in data_settings:
         if key not in inspect.signature(load_data).parameters:
             raise unknown("setting", key, inspect.signature(load_data).parameters)
-    if isinstance(dataset, str):
-        data = load_data(dataset, limit_test=limit_test, **data_settings)
-    elif limit_test is not None or data_settings:
+    if not isinstance(dataset, str) and (limit_test is not None or data_settings):
         raise UserError("limit_test and data settings apply to a data set's name, not to data")
-    else:
-        data = dataset
-    radius = dataset_spec(data.name).eps if eps is None else eps
-    test = TestSet(data.test_images, data.test_labels, data.test_index)
-    evaluator = Evaluator(
-        model, test, num_classes=data.num_classes, device=torch.device(resolve_device(device))
-    )
-    rows, frames = [], []
-    for name in asked.attacks:
-        spec = attack_spec(name, radius, seed=seed)
+    if isinstance(dataset, str):
+        dataset = load_data(dataset, limit_test=limit_test, **data_settings)
+    place = torch.device(resolve_device(device))
+    test, counts, known = _test_set(dataset, train_counts)
+    if normalize is not None:
+        channels = test.images.shape[1] if test.images.dim() == 4 else 1
+        trained_mode = model.training
+        model = Normalized(model, *parse_normalize(normalize, channels))
+        model.training = trained_mode
+    if eps is None and known is None:
+        raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
+    radius = known if eps is None else eps
+    assert radius is not None
+    classes = _check_model(model, test, None if counts is None else len(counts), place)
+    evaluator = Evaluator(model, test, num_classes=classes, device=place)
+    return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
+
+
+def _test_set(
+    data: LongTailedData | tuple[Tensor, Tensor], train_counts: Sequence[int] | None
+) -> tuple[TestSet, Sequence[int] | None, float | None]:
+    """Test images, training counts and the data set's own radius, as far as they are known."""
+    if isinstance(data, LongTailedData):
+        if train_counts is not None:
+            raise UserError("train_counts goes with plain tensors; the data set has its own")
+        test = TestSet(data.test_images, data.test_labels, data.test_index)
+        return test, data.train_counts, dataset_spec(data.name).eps
+    if not (isinstance(data, tuple | list) and len(data) == 2 and all(map(torch.is_tensor, data))):
+        raise UserError(
+            "dataset: give a name, loaded data, or the two tensors (images, labels); got "
+            f"{type(data).__name__}"
+        )
+    images, labels = (part.detach().cpu() for part in data)
+    if len(images) != len(labels) or not len(labels) or labels.dim() != 1:
+        raise UserError(
+            f"dataset: images {tuple(images.shape)} and labels {tuple(labels.shape)} must be "
+            "(N, ...) and (N,) with N >= 1"
+        )
+    if labels.is_floating_point() or int(labels.min()) < 0:
+        raise UserError("dataset: labels must be integers from 0 to C - 1")
+    if images.dtype != torch.uint8:
+        images = images.float()
+        if not (bool((images >= 0).all()) and bool((images <= 1).all())):
+            raise UserError(
+                f"dataset: images must lie in [0, 1] (or be uint8), got {float(images.min()):.4g} "
+                f"to {float(images.max()):.4g}; give normalisation by normalize="
+            )
+    return TestSet(images, labels.long(), torch.arange(len(labels))), train_counts, None
+
+
+def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: torch.device) -> int:
+    """Number of logits of a model that fits the test set; UserError for one that does not."""
+    size = model.input_size if isinstance(model, DefendedModel) else None
+    few = test.images[:2]
+    x = to_float(enlarge(few, size)) if few.dtype == torch.uint8 else few
+    found = check_outputs(model.to(device), x.to(device), classes)
+    if int(test.labels.max()) >= found:
+        raise UserError(
+            f"dataset: label {int(test.labels.max())} is out of range for a model of {found} logits"
+        )
+    return found
+
+
+def _attacked(
+    evaluator: Evaluator,
+    attacks: Sequence[AttackSpec],
+    counts: Sequence[int] | None,
+    test_spec: TestSpec,
+) -> pd.DataFrame:
+    """Run the attacks; one row each, with outcomes and reliability in the attributes."""
+    rows, made = [], []
+    for spec in attacks:
         result = evaluator.run(spec)
-        frame = outcomes(test, spec, spec.attack_id(TestSpec(limit=limit_test)), result.pred)
-        numbers = summary(frame, data.train_counts)
-        numbers["n"] = len(frame)
-        rows.append({"attack": name, "eps": spec.eps, **numbers, "seconds": result.seconds})
-        frames.append(frame)
+        frame = outcomes(evaluator.test, spec, spec.attack_id(test_spec), result)
+        rows.append(
+            {
+                "attack": spec.name,
+                "eps": spec.eps,
+                **_numbers(frame, counts, evaluator.num_classes, result.seconds),
+            }
+        )
+        made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))
     table = pd.DataFrame(rows)
-    table.attrs["outcomes"] = pd.concat(frames, ignore_index=True)
+    table.attrs["outcomes"] = pd.concat([e.frame for e in made], ignore_index=True)
+    table.attrs["reliability"] = reliability(evaluator, made)
     return table
+
+
+def _numbers(
+    frame: pd.DataFrame, counts: Sequence[int] | None, num_classes: int, seconds: float
+) -> dict[str, float]:
+    """All numbers of one attack; those that need training counts are nan without them."""
+    known = counts or [1] * num_classes
+    numbers = {**summary(frame, known), "n": len(frame), "seconds": seconds}
+    numbers["robust_gap"] = numbers["head"] - numbers["tail"]
+    numbers |= {**error_parts(frame, None), **intervals(frame, known)}
+    if counts is None:
+        numbers = {k: nan if k.startswith(GROUP_WORDS) else v for k, v in numbers.items()}
+    return numbers
+
+
+def reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """The reliability checks on what was measured; [] where no attack was run."""
+    if all(evaluation.attack == "clean" for evaluation in made):
+        return []
+    eps = usual_radius(made)
+    probes = probe(evaluator, eps=eps) if eps is not None else None
+    return [asdict(finding) for finding in findings(probes, made)]
+
+
+GROUP_WORDS = ("head", "medium", "tail", "robust_gap")
+"""How the names of numbers begin that need training counts."""

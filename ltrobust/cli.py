@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
-from ltrobust.errors import RunError, UserError
+from ltrobust.errors import RunError, UserError, unknown
 
 if TYPE_CHECKING:
+    from ltrobust.bench.pairs import Comparison
     from ltrobust.bench.plan import Plan
-    from ltrobust.bench.store import SuiteStore
+    from ltrobust.bench.store import RunStore, SuiteStore
 
 app = typer.Typer(
     name="ltrobust",
@@ -97,7 +100,18 @@ Plugin = Annotated[
 Attacks = Annotated[
     str | None,
     _flag(
-        "clean, fgsm, pgdN, cwN, mimN, autoattack; default clean,pgd20,autoattack.",
+        "clean, fgsm, noise, pgdN, cwN, mimN, lsaN, dlrN, tpgdN (all targets), autoattack, "
+        "aa-apgd, aa-rand; endings xR (R restarts), -l2, @EPS. Default clean,pgd20,autoattack.",
+        panel=EVALUATION,
+    ),
+]
+AttackSeed = Annotated[
+    int | None, _flag("Seed of the attacks' random numbers; default 0.", panel=EVALUATION)
+]
+Search = Annotated[
+    str | None,
+    _flag(
+        "Look for adversarial images in fp32 (default) or, faster, bf16; verdicts stay fp32.",
         panel=EVALUATION,
     ),
 ]
@@ -105,6 +119,24 @@ Eps = Annotated[
     float | None, _flag("L-inf radius of all attacks, in [0, 1] units.", panel=EVALUATION)
 ]
 Device = Annotated[str | None, _flag("auto (default), cpu, cuda or cuda:N.", panel=RUNNING)]
+GradCheckpointing = Annotated[
+    bool | None,
+    _flag(
+        "Save memory: compute activations again in backward passes; same results.",
+        "--grad-checkpointing/--no-grad-checkpointing",
+        panel=RUNNING,
+    ),
+]
+MicroBatch = Annotated[
+    int | None,
+    _flag(
+        "Save memory: training attacks on so many images at a time; same results.", panel=RUNNING
+    ),
+]
+ProfileFlag = Annotated[
+    bool | None,
+    _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
+]
 Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
 Overwrite = Annotated[
     str | None, _flag("Redo: never, failed (default) or all runs.", panel=RUNNING)
@@ -113,6 +145,15 @@ SuiteFile = Annotated[
     Path | None, _flag("YAML file whose keys are these flags; flags win.", panel=RUNNING)
 ]
 DryRun = Annotated[bool, _flag("Print the plan and stop.", "--dry-run", panel=RUNNING)]
+Groups = Annotated[
+    str | None,
+    _flag(
+        "Head, medium and tail: their sizes (3,4,3), or head above and tail below so many training "
+        "images (100/20); default thirds.",
+        "--groups",
+        panel=EVALUATION,
+    ),
+]
 Json = Annotated[bool, _flag("Machine-readable output.", "--json", panel=RUNNING)]
 Debug = Annotated[bool, _flag("Show tracebacks.", "--debug", panel=RUNNING)]
 
@@ -146,8 +187,13 @@ def bench(
     option: Option = None,
     plugin: Plugin = None,
     attacks: Attacks = None,
+    attack_seed: AttackSeed = None,
+    search: Search = None,
     eps: Eps = None,
     device: Device = None,
+    grad_checkpointing: GradCheckpointing = None,
+    micro_batch: MicroBatch = None,
+    profile: ProfileFlag = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -163,6 +209,7 @@ def bench(
 
 
 _OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
+_OF_EVALUATE = {"model", "normalize", "seed", "precision"}
 
 
 @app.command(
@@ -190,6 +237,9 @@ def train(
     plugin: Plugin = None,
     eps: Eps = None,
     device: Device = None,
+    grad_checkpointing: GradCheckpointing = None,
+    micro_batch: MicroBatch = None,
+    profile: ProfileFlag = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -216,7 +266,13 @@ def _bench(
 
 
 def _execute(plan: Plan, store: SuiteStore) -> None:
-    from ltrobust.bench.estimate import estimate, in_words
+    from ltrobust.bench.estimate import (
+        estimate,
+        in_words,
+        loaded_training_set,
+        memory_needs,
+        memory_warning,
+    )
     from ltrobust.bench.loader import Loader
     from ltrobust.bench.runner import run_plan
     from ltrobust.progress import Reporter
@@ -230,20 +286,49 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
         )
         if expected.warning:
             reporter.line(f"warning: {expected.warning}")
+        if plan.device != "cpu":
+            needs = memory_needs(plan, lambda planned: loaded_training_set(load(planned)))
+            tight = memory_warning(plan, needs)
+            if tight:
+                reporter.line(f"warning: {tight}")
         failures = run_plan(plan, store, load, reporter)
         reporter.pause()
         _show_report(store)
+        if plan.settings.profile:
+            _show_profile(plan, store)
     for failure in failures:
         err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
     if failures:
         raise typer.Exit(1)
 
 
+def _show_profile(plan: Plan, store: SuiteStore) -> None:
+    """Print where the time of the plan's runs went, of those that have been profiled."""
+    from ltrobust.bench.profiles import COLUMNS, profile_rows
+
+    rows = profile_rows(plan, store)
+    if not rows:
+        out.print("no profile: every run was done before")
+        return
+    table = Table(title="where the time went (training: share of the measured epochs)")
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
 def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
+    from ltrobust.bench.estimate import gigabytes, memory_needs, memory_warning, training_set
     from ltrobust.bench.plan import cached
     from ltrobust.bench.runner import describe
 
     states = cached(plan, store)
+    needs = memory_needs(plan, lambda planned: training_set(planned.run.data))
+    memory = {run_id: need.bytes() for run_id, need in needs.items()}
+    warning = memory_warning(plan, needs)
+    if warning:
+        err.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
     if json_output:
         runs = [
             {
@@ -252,6 +337,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
                 "config": planned.run.model_dump(mode="json"),
                 "attacks": {k: v.model_dump(mode="json") for k, v in planned.attack_ids().items()},
                 "test": planned.test.model_dump(mode="json"),
+                "memory_bytes": memory.get(planned.run.run_id),
             }
             for planned in plan.runs
         ]
@@ -259,19 +345,21 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         print(json.dumps(content, indent=2))
         return
     table = Table(title=f"plan for {store.path} on {plan.device}")
-    for column in ("run", "what", "attacks", "state"):
+    for column in ("run", "what", "attacks", "GPU memory", "state"):
         table.add_column(column, overflow="fold")
     for planned in plan.runs:
         run_id = planned.run.run_id
         names = ",".join(spec.name for spec in planned.attacks)
-        table.add_row(run_id, describe(planned.run), names, states[run_id])
+        room = gigabytes(memory[run_id]) if run_id in memory else "-"
+        table.add_row(run_id, describe(planned.run), names, room, states[run_id])
     out.print(table)
 
 
 @app.command(
     epilog="Examples:\n\n  ltrobust evaluate results/digits-lt/runs/at-bsl-0123456789ab "
     "--attacks pgd100,cw20\n\n  ltrobust evaluate --checkpoint model.pt --arch resnet18 "
-    "--dataset cifar10-lt"
+    "--dataset cifar10-lt\n\n  ltrobust evaluate --model my_models:robust_net "
+    "--normalize cifar10 --dataset cifar10-lt"
 )
 def evaluate(
     run_directory: Annotated[
@@ -284,6 +372,18 @@ def evaluate(
         str | None,
         _flag("The defense whose head the checkpoint has; default linear.", panel=EVALUATION),
     ] = None,
+    model: Annotated[
+        str | None,
+        _flag("module:callable that returns a torch.nn.Module of anybody's.", panel=EVALUATION),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        _flag(
+            "What the model expects: cifar10, cifar100, imagenet, or mean,std; default images in "
+            "[0, 1].",
+            panel=EVALUATION,
+        ),
+    ] = None,
     arch: Arch = None,
     dataset: Dataset = None,
     imbalance_ratio: Ratio = None,
@@ -295,24 +395,46 @@ def evaluate(
     download: Download = None,
     plugin: Plugin = None,
     attacks: Attacks = None,
+    seed: Annotated[
+        int | None, _flag("Seed of the attacks' random numbers; default 0.", panel=EVALUATION)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        _flag(
+            "Look for adversarial images in fp32 (default) or, faster, bf16; verdicts stay fp32.",
+            panel=EVALUATION,
+        ),
+    ] = None,
     eps: Eps = None,
     device: Device = None,
     output: Output = None,
     debug: Debug = False,
 ) -> None:
-    """Attack a trained run again, or a checkpoint file."""
-    flags = {k: v for k, v in locals().items() if k not in _OWN}
-    _evaluate(run_directory, checkpoint, {**flags, "methods": method})
+    """Attack a trained run again, or a model of anybody's: a checkpoint file or a callable."""
+    flags = {k: v for k, v in locals().items() if k not in _OWN | _OF_EVALUATE}
+    if precision not in (None, "auto", "fp32", "bf16"):
+        raise unknown("precision", precision, ["auto", "fp32", "bf16"])
+    search = None if precision == "auto" else precision
+    flags |= {"methods": method, "attack_seed": seed, "search": search}
+    _evaluate(run_directory, checkpoint, model, normalize, flags)
 
 
-def _evaluate(directory: Path | None, file: Path | None, flags: dict[str, Any]) -> None:
-    from ltrobust.bench.external import evaluate_checkpoint, evaluate_run_again
+def _evaluate(
+    directory: Path | None,
+    file: Path | None,
+    model: str | None,
+    normalize: str | None,
+    flags: dict[str, Any],
+) -> None:
+    from ltrobust.bench.external import evaluate_callable, evaluate_checkpoint, evaluate_run_again
     from ltrobust.bench.settings import make_settings
     from ltrobust.bench.store import SuiteStore, suite_of
     from ltrobust.progress import Reporter
 
-    if (directory is None) == (file is None):
-        raise UserError("give either a run directory or --checkpoint FILE with --arch")
+    if sum(given is not None for given in (directory, file, model)) != 1:
+        raise UserError(
+            "give one of: a run directory, --checkpoint FILE with --arch, --model module:callable"
+        )
     settings = make_settings(flags)
     if directory is not None:
         fixed = ("methods", "arch", "dataset", "imbalance_ratio", "imbalance_type", "split_seed")
@@ -321,20 +443,48 @@ def _evaluate(directory: Path | None, file: Path | None, flags: dict[str, Any]) 
                 name = "method" if key == "methods" else key.replace("_", "-")
                 raise UserError(f"--{name}: a run directory already says it; leave it out")
         suite, run = suite_of(directory)
+        if normalize is not None:
+            raise UserError("--normalize: a run of ours takes images in [0, 1]; leave it out")
         with suite.lock(), Reporter(out) as reporter:
             evaluate_run_again(run, settings, reporter)
     else:
-        assert file is not None
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
         with Reporter(out) as reporter:
-            evaluate_checkpoint(file, suite, settings, reporter)
+            if file is not None:
+                run = evaluate_checkpoint(file, suite, settings, reporter, normalize)
+            else:
+                for name in ("methods", "arch"):
+                    if flags[name] is not None:
+                        flag = "method" if name == "methods" else name
+                        raise UserError(f"--{flag} goes with --checkpoint, not with --model")
+                run = evaluate_callable(str(model), suite, settings, reporter, normalize)
     with suite.lock():
         _show_report(suite)
+    _show_reliability(run)
 
 
-@app.command(epilog="Example:\n\n  ltrobust report results/digits-lt")
+def _show_reliability(run: RunStore) -> None:
+    """Print what the reliability checks of a run found, check by check."""
+    found = run.reliability()
+    if not found:
+        return
+    table = Table(title=f"reliability of {run.run_id}; each check: docs/evaluation.md#NAME")
+    for column in ("check", "", "value", "threshold", "what it says"):
+        table.add_column(column, overflow="fold")
+    for row in found:
+        numbers = ("-" if row[k] is None else f"{row[k]:.4g}" for k in ("value", "threshold"))
+        mark = "†" if row["flagged"] else "" if row["value"] is None else "ok"
+        table.add_row(row["check"], mark, *numbers, row["explanation"])
+    out.print(table)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust report results/digits-lt\n\n"
+    "  ltrobust report results/cifar100-lt --groups 100/20"
+)
 def report(
     directory: Annotated[Path, typer.Argument(help="A suite's directory.")],
+    groups: Groups = None,
     debug: Debug = False,
 ) -> None:
     """Rebuild tables and figures from the stored outcomes."""
@@ -344,22 +494,85 @@ def report(
     if not store.runs():
         raise UserError(f"{directory} holds no runs; give a suite's directory (results/<suite>)")
     with store.lock():
-        if not _show_report(store):
+        if not _show_report(store, groups):
             raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
 
 
-def _show_report(store: SuiteStore) -> bool:
+def _show_report(store: SuiteStore, groups: str | None = None) -> bool:
     """Rebuild and print a suite's tables; False when no run has been evaluated."""
     from ltrobust.bench.collect import build_report
+    from ltrobust.evaluation.metrics import parse_groups
     from ltrobust.report import terminal_tables
 
-    metrics, classes = build_report(store)
-    if metrics.empty:
+    results = build_report(store, parse_groups(groups))
+    if results.metrics.empty:
         return False
-    for table in terminal_tables(metrics, classes):
+    for table in terminal_tables(results.metrics, results.classes, results.comparisons):
         out.print(table)
     out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
     return True
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust compare results/digits-lt/runs/at-bsl-0123456789ab "
+    "results/digits-lt/runs/taet-0123456789ab\n\n"
+    "  ltrobust compare RUN_A RUN_B --per-class --output differences.csv"
+)
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Run A: results/<suite>/runs/<run_id>.")],
+    run_b: Annotated[Path, typer.Argument(help="Run B, of the same or another suite.")],
+    per_class: Annotated[
+        bool, _flag("A row for each class too.", "--per-class", panel=EVALUATION)
+    ] = False,
+    groups: Groups = None,
+    output: Annotated[Path | None, _flag("Write the rows to this CSV file.", panel=RUNNING)] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare two runs on the same test images: differences, paired intervals, McNemar's test."""
+    from ltrobust.bench.pairs import compare_runs
+    from ltrobust.bench.store import suite_of, write_file
+    from ltrobust.evaluation.metrics import parse_groups
+
+    (_, a), (_, b) = suite_of(run_a), suite_of(run_b)
+    found = compare_runs(a, b, parse_groups(groups), per_class=per_class)
+    if output is not None:
+        write_file(output, found.rows.to_csv(index=False))
+    if json_output:
+        print(json.dumps(found.as_json(), indent=2))
+        return
+    _show_comparison(found)
+    if output is not None:
+        out.print(f"rows: {output}", soft_wrap=True)
+
+
+def _show_comparison(found: Comparison) -> None:
+    from ltrobust.report.groups import format_eps
+
+    out.print(f"A: {found.a}\nB: {found.b}", soft_wrap=True, markup=False, highlight=False)
+    for _, rows in found.rows.groupby("attack_id", sort=False):
+        attack, eps = rows["attack"].iloc[0], rows["eps"].iloc[0]
+        title = f"{attack}, eps {format_eps(eps)}" if eps else attack
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
+        for column in ("images", "n", "A", "B", "A - B", "95%", "only\nA, B", "p", "verdict"):
+            side: JustifyMethod = "left" if column in ("images", "verdict") else "right"
+            table.add_column(column, justify=side, no_wrap=column in ("A - B", "95%"))
+        for row in rows.to_dict("records"):
+            low, high, a, b, lead = (100 * row[k] for k in ("low", "high", "a", "b", "difference"))
+            table.add_row(
+                *(Text(str(row["images"])), str(row["n"]), f"{a:.2f}", f"{b:.2f}"),
+                *(f"{lead:+.2f}", f"[{low:+.1f}, {high:+.1f}]"),
+                *(f"{row['only_a']}, {row['only_b']}", f"{row['p']:.2g}", row["verdict"]),
+            )
+        out.print(table)
+    for note in found.notes:
+        out.print(note, soft_wrap=True, markup=False, highlight=False)
+    out.print(
+        f"Percent; groups {found.groups}; all: each image counts the same, other rows: each class; "
+        "p: exact McNemar test over the images; the verdict follows the interval",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")

@@ -99,18 +99,24 @@ class Run(Frozen):
 class AttackSpec(Frozen):
     """One evaluation attack with every setting that changes its verdicts.
 
-    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack".
+    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
+    starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
+    which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
+    of the logits in LSA.
     """
 
     name: str
     kind: Literal["clean", "first-order", "autoattack"]
-    eps: float = Field(ge=0, le=1)
-    norm: Literal["Linf"] = "Linf"
-    loss: Literal["ce", "cw"] | None = None
+    eps: float = Field(ge=0)
+    norm: Literal["Linf", "L2"] = "Linf"
+    loss: Literal["ce", "cw", "lsa", "dlr", "targeted"] | None = None
+    alpha: float | None = None
     steps: int | None = None
     step_size: float | None = None
     start: Start | None = None
     momentum: float | None = None
+    restarts: int | None = None
+    search: Literal["bf16"] | None = None
     version: str | None = None
     library: str
     batch_size: int | None = None

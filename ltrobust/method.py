@@ -24,7 +24,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import LossFn, pgd
+from ltrobust.attacks.pgd import pgd
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import cross_entropy_sum as cross_entropy_sum
@@ -80,6 +80,7 @@ class Context:
         epochs: number of epochs of the run.
         attack: the recipe's inner attack.
         generator: source of the attack's randomness, on the device of the batch.
+        micro_batch: how many images `pgd` attacks at a time, to save memory; None: all.
     """
 
     class_counts: Tensor
@@ -87,6 +88,7 @@ class Context:
     epochs: int
     attack: TrainingAttack
     generator: torch.Generator
+    micro_batch: int | None = None
 
     def start(self, x: Tensor) -> Tensor | None:
         """Draw the random start offset that the recipe asks for, shaped like `x`."""
@@ -99,8 +101,52 @@ class Context:
         low = 0.0 if kind == "one-sided" else -eps
         return noise.uniform_(low, eps, generator=self.generator)
 
-    def pgd(self, model: nn.Module, x: Tensor, y: Tensor, loss: LossFn) -> Tensor:
-        """Run the recipe's PGD on `loss` (summed over the batch) from a fresh random start."""
+    def pgd(
+        self, model: nn.Module, x: Tensor, y: Tensor, loss: Callable[..., Tensor], *rows: Tensor
+    ) -> Tensor:
+        """Run the recipe's PGD on `loss` from a fresh random start, drawn for the whole batch.
+
+        The batch may be attacked in pieces (`micro_batch`), so a loss must not look at tensors of
+        the whole batch on its own: it is given its rows of them.
+
+        Args:
+            model: maps images to logits.
+            x: clean images (B, ...), float in [0, 1].
+            y: labels (B,), int64.
+            loss: maps logits (b, C), labels (b,), and its b rows of each of `rows`, to what is
+                maximised, summed over the b images.
+            rows: further tensors (B, ...) that the loss needs, such as clean logits.
+
+        Returns:
+            Adversarial images, shaped like `x`.
+        """
+        start, size = self.start(x), self.micro_batch or len(x)
+        if size >= len(x):
+            return self._pgd(model, x, y, loss, start, rows)
+        pieces = [slice(first, first + size) for first in range(0, len(x), size)]
+        return torch.cat(
+            [
+                self._pgd(
+                    model,
+                    x[piece],
+                    y[piece],
+                    loss,
+                    None if start is None else start[piece],
+                    tuple(tensor[piece] for tensor in rows),
+                )
+                for piece in pieces
+            ]
+        )
+
+    def _pgd(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: Callable[..., Tensor],
+        start: Tensor | None,
+        rows: tuple[Tensor, ...],
+    ) -> Tensor:
         return pgd(
             model,
             x,
@@ -108,8 +154,8 @@ class Context:
             eps=self.attack.eps,
             step_size=self.attack.step_size,
             steps=self.attack.steps,
-            loss=loss,
-            start=self.start(x),
+            loss=lambda logits, labels: loss(logits, labels, *rows),
+            start=start,
         )
 
 

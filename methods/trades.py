@@ -72,7 +72,7 @@ class TRADES(Method):
         """Maximise the divergence from the clean prediction, which no step changes."""
         with attack_mode(model), torch.no_grad():
             clean = model(x)
-        return ctx.pgd(model, x, y, lambda logits, _: trades_kl(clean, logits) * len(x))
+        return ctx.pgd(model, x, y, _divergence, clean)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
         """CE on clean images plus beta times the divergence."""
@@ -80,3 +80,8 @@ class TRADES(Method):
         attacked = model(x_adv)
         target = model(x) if self.repeat_clean else clean
         return F.cross_entropy(clean, y) + self.beta * trades_kl(target, attacked)
+
+
+def _divergence(logits: Tensor, _labels: Tensor, clean: Tensor) -> Tensor:
+    """The divergence from the clean prediction, summed over the images."""
+    return trades_kl(clean, logits) * len(logits)

@@ -17,7 +17,13 @@ from ltrobust.errors import RunError, UserError
 TINY: dict[str, Any] = {"epochs": 2, "limit_train": 60, "batch_size": 16, "device": "cpu"}
 COLUMNS = [
     *("attack", "eps", "n", "accuracy", "balanced_accuracy", "head", "medium", "tail"),
-    *("worst_class", "ci_low", "ci_high", "seconds"),
+    *("worst_class", "ci_low", "ci_high", "seconds", "robust_gap"),
+    *("natural_error", "boundary_error"),
+    *(
+        f"{name}_ci_{side}"
+        for name in ("acc", "head", "medium", "tail", "worst_class")
+        for side in ("low", "high")
+    ),
 ]
 
 

@@ -34,6 +34,8 @@ FLAGS = {
     "eps": (["0.03"], 0.03),
     "seeds": (["1,2"], (1, 2)),
     "attacks": (["clean,cw5"], ("clean", "cw5")),
+    "attack_seed": (["3"], 3),
+    "search": (["bf16"], "bf16"),
     "precision": (["bf16"], "bf16"),
     "device": (["cpu"], "cpu"),
     "data_dir": (["there"], Path("there")),
@@ -122,17 +124,17 @@ def test_a_suite_key_sets_its_setting_and_the_flag_overrides_it(
 
 
 def test_train_takes_the_settings_of_a_training_and_no_others() -> None:
-    left_out = {"methods", "attacks", "limit_test", "test_protocol"}
+    left_out = {"methods", "attacks", "attack_seed", "search", "limit_test", "test_protocol"}
     own = {"method"}
     assert flags_of("train") - ABOUT_THE_COMMAND == set(Settings.model_fields) - left_out | own
 
 
 def test_evaluate_takes_settings_of_an_evaluation_and_no_unknown_ones() -> None:
-    own = {"run_directory", "checkpoint", "method"}
+    own = {"run_directory", "checkpoint", "model", "normalize", "method", "seed", "precision"}
     names = flags_of("evaluate") - ABOUT_THE_COMMAND
     assert own <= names
     assert names - own <= set(Settings.model_fields)
-    training_only = {"epochs", "batch_size", "seeds", "recipe", "precision", "limit_train"}
+    training_only = {"epochs", "batch_size", "seeds", "recipe", "limit_train"}
     assert not names & training_only
 
 

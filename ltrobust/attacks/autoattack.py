@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,28 @@ from torch import Tensor, nn
 from ltrobust.errors import RunError
 
 Part = str
-TOLERANCE = 1e-5
-"""How far rounding may carry a pixel of a float32 perturbation beyond eps."""
+Norm = Literal["Linf", "L2"]
+TOLERANCE = {"Linf": 1e-5, "L2": 1e-4}
+"""How far rounding may carry a float32 perturbation beyond eps."""
+VERSIONS = {"autoattack": "standard", "aa-apgd": "apgd", "aa-rand": "rand"}
+"""The attacks by name and what they are called in the row: `apgd` is APGD-CE and APGD-T alone."""
 
 
-def parts(num_classes: int) -> tuple[Part, ...]:
-    """The attacks in the standard version for C classes.
+def parts(num_classes: int, version: str = "standard", restarts: int = 1) -> tuple[Part, ...]:
+    """The attacks in a version for C classes, in order.
 
     The targeted DLR loss compares four logits and the DLR loss three: with C = 3 apgd-dlr replaces
-    apgd-t, and with C = 2 neither can run.
+    apgd-t, and with C = 2 neither can run. Further restarts repeat all of it with the next seed,
+    `apgd-ce (seed + 1)` and so on.
     """
-    dlr: tuple[Part, ...] = ("apgd-t",) if num_classes >= 4 else ("apgd-dlr",)
-    return ("apgd-ce", *(dlr if num_classes >= 3 else ()), "fab-t", "square")
+    if num_classes < 3:
+        dlr: tuple[Part, ...] = ()
+    else:
+        dlr = ("apgd-t",) if num_classes >= 4 and version != "rand" else ("apgd-dlr",)
+    rest = ("fab-t", "square") if version == "standard" else ()
+    once = ("apgd-ce", *dlr, *rest)
+    again = [f"{part} (seed + {turn})" for turn in range(1, restarts) for part in once]
+    return (*once, *again)
 
 
 def targets(num_classes: int) -> int:
@@ -42,8 +53,8 @@ class Progress:
 
     Attributes:
         pred: prediction on the worst image so far, int64 (N,).
-        fell: number of the part (from 1) after which an image was broken, 0 while it stands and
-            -1 where the clean image is misclassified, int64 (N,).
+        fell: number of the part (from 1, in the order of `parts`) after which an image was
+            broken, 0 while it stands and -1 where the clean image is misclassified, int64 (N,).
         todo: images that stood when the present part began, int64 (M,).
         position: (part, batch) to do next, int64 (2,).
     """
@@ -67,24 +78,34 @@ def autoattack(
     num_classes: int,
     seed: int,
     batch_size: int,
+    norm: Norm = "Linf",
+    version: str = "standard",
+    restarts: int = 1,
     search: nn.Module | None = None,
+    exact: nn.Module | None = None,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
     resume: dict[str, Tensor] | None = None,
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
 ) -> Progress:
-    """Run the standard version of AutoAttack (L-inf) on a model in eval mode.
+    """Run a version of AutoAttack on a model in eval mode.
 
     Args:
-        model: maps images in [0, 1] to logits (N, C); deterministic.
+        model: maps images in [0, 1] to logits (N, C); deterministic, but for version `rand`.
         x: images (N, ...): what `prepare` turns into float32 in [0, 1] on the model's device.
         y: labels (N,), int64.
-        eps: radius in [0, 1] image units.
+        eps: radius in [0, 1] image units; for L2 of the whole image.
         num_classes: C; decides the parts and the number of targets.
         seed: seed given to every part and batch, as pyautoattack does.
         batch_size: images attacked at a time.
+        norm: which ball.
+        version: "standard", "apgd" (its first two parts alone) or "rand" (for randomised models:
+            20 gradients averaged a step).
+        restarts: how many times to run everything, each time with the next seed.
         search: computes the same as `model` up to rounding, only faster; the attacks run on it and
             `model` takes every verdict. Default: `model` itself.
+        exact: where `search` claims an image that stands for `model`, the part is run again on
+            this network; give it where `search` rounds coarsely. Default: not again.
         prepare: turns a batch of `x` into what the model takes, so that `x` can stay uint8 on the
             CPU. Default: leave it as it is.
         resume: what `save` was given last.
@@ -98,17 +119,27 @@ def autoattack(
         RunError: an attack left the eps ball or [0, 1], or returned nan.
     """
     device = prepare(x[:1]).device
-    attacks = _Attacks(search or model, eps, num_classes, seed, device)
-    names = parts(num_classes)
+    setting = _Setting(eps, norm, version, num_classes, device)
+    attacks = _Attacks(search or model, setting)
+    again = _Attacks(exact, setting) if exact is not None else None
+    names = parts(num_classes, version, restarts)
+    length = len(names) // restarts
     with torch.no_grad(), _own_random_state(device):
         state = Progress(**resume) if resume else _begin(model, x, y, batch_size, prepare)
         for part, batch, last in _remaining(state, names, batch_size):
             chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
             images = prepare(x[chosen.to(x.device)])
             labels = y[chosen.to(y.device)].to(device)
-            found = attacks.run(names[part], images.clone(), labels.clone())
-            _check(found, images, eps, names[part])
+            name, part_seed = names[part % length], seed + part // length
+            found = attacks.run(name, images.clone(), labels.clone(), part_seed)
+            _check(found, images, setting, name)
             pred = model(found).argmax(1)
+            if again is not None:
+                claimed = (pred == labels) & (attacks.model(found).argmax(1) != labels)
+                if bool(claimed.any()):
+                    better = again.run(name, images[claimed], labels[claimed], part_seed)
+                    _check(better, images[claimed], setting, name)
+                    pred[claimed] = model(better).argmax(1)
             broken = (pred != labels).cpu()
             where = chosen[broken]
             state.pred[where] = pred.cpu()[broken]
@@ -146,10 +177,14 @@ def _begin(
     return Progress(pred, fell, (fell == 0).nonzero().flatten(), torch.tensor([0, 0]))
 
 
-def _check(found: Tensor, x: Tensor, eps: float, name: str) -> None:
-    size = (found - x).abs().max()
-    if not bool(size <= eps + TOLERANCE) or found.min() < 0 or found.max() > 1:
-        raise RunError(f"{name} left the eps ball: largest change {float(size):.6f}, eps {eps:.6f}")
+def _check(found: Tensor, x: Tensor, setting: _Setting, name: str) -> None:
+    change = (found - x).flatten(1)
+    size = change.abs().max() if setting.norm == "Linf" else change.norm(dim=1).max()
+    allowed = setting.eps + TOLERANCE[setting.norm]
+    if not bool(size <= allowed) or found.min() < 0 or found.max() > 1:
+        raise RunError(
+            f"{name} left the eps ball: largest change {float(size):.6f}, eps {setting.eps:.6f}"
+        )
 
 
 class _own_random_state:  # noqa: N801  (a context manager)
@@ -166,23 +201,38 @@ class _own_random_state:  # noqa: N801  (a context manager)
         self._fork.__exit__(None, None, None)
 
 
-class _Attacks:
-    """pyautoattack's four attacks with the settings of its standard version."""
+@dataclass(frozen=True)
+class _Setting:
+    """What all attacks of one run share."""
 
-    def __init__(
-        self, model: nn.Module, eps: float, num_classes: int, seed: int, device: torch.device
-    ) -> None:
+    eps: float
+    norm: Norm
+    version: str
+    num_classes: int
+    device: torch.device
+
+
+class _Attacks:
+    """pyautoattack's attacks with the settings of one of its versions."""
+
+    def __init__(self, model: nn.Module, setting: _Setting) -> None:
         from pyautoattack import AutoAttack
 
         # the reference logs advice about zero gradients and class counts; ours stands in the rows
         logging.getLogger("auto-attack").setLevel(logging.ERROR)
-        self._aa = AutoAttack(model, eps=eps, seed=seed, device=device, version="standard")
-        self._aa.apgd_targeted.n_target_classes = targets(num_classes)
-        self._aa.fab.n_target_classes = targets(num_classes)
+        self.model = model
+        self._aa = AutoAttack(
+            model,
+            eps=setting.eps,
+            norm=setting.norm,
+            device=setting.device,
+            version="rand" if setting.version == "rand" else "standard",
+        )
+        self._aa.apgd_targeted.n_target_classes = targets(setting.num_classes)
+        self._aa.fab.n_target_classes = targets(setting.num_classes)
         self._aa.fab.targeted = True
-        self._seed = seed
 
-    def run(self, name: Part, x: Tensor, y: Tensor) -> Tensor:
+    def run(self, name: Part, x: Tensor, y: Tensor, seed: int) -> Tensor:
         if name in ("apgd-ce", "apgd-dlr"):
             attack = self._aa.apgd
             attack.loss = name.removeprefix("apgd-")
@@ -192,5 +242,5 @@ class _Attacks:
                 "fab-t": self._aa.fab,
                 "square": self._aa.square,
             }[name]
-        attack.seed = self._seed
+        attack.seed = seed
         return attack.perturb(x, y)

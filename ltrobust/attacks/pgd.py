@@ -1,6 +1,7 @@
 """The one projected-gradient core; training and evaluation both call it.
 
-FGSM, PGD, MIM, CW and LSA are settings of `pgd`: a loss, a number of steps, a start, a momentum.
+FGSM, PGD, MIM, CW, LSA and random noise are settings of `pgd`: a norm, a loss, a number of steps, a
+start, a momentum.
 This module knows nothing of data sets, recipes or where verdicts are stored.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+Norm = Literal["Linf", "L2"]
 LossFn = Callable[[Tensor, Tensor], Tensor]
 """Maps logits (B, C) and labels (B,) to what the attack maximises, summed over the batch."""
 
@@ -55,12 +58,15 @@ def pgd(
     loss: LossFn,
     start: Tensor | None = None,
     momentum: float | None = None,
+    norm: Norm = "Linf",
 ) -> Tensor:
-    """Maximise a loss inside the L-inf ball by signed gradient steps (Madry et al. 2018).
+    """Maximise a loss inside the eps ball by projected gradient steps (Madry et al. 2018).
 
-    x_{t+1} = clip(x_t + step_size * sign(g_t), x - eps, x + eps), then clipped to [0, 1]. With
-    `momentum` mu, g_t is replaced by mu * g_{t-1} + grad_t / mean|grad_t| (MIM, Dong et al. 2018,
-    eq. 6; the mean instead of the sum scales all entries alike and leaves the sign as it is).
+    L-inf: x_{t+1} = clip(x_t + step_size * sign(g_t), x - eps, x + eps), then clipped to [0, 1].
+    L2: x_{t+1} = x + project(x_t + step_size * g_t / |g_t| - x), the projection being onto the ball
+    of radius eps, then clipped to [0, 1], which only shortens the change. With `momentum` mu, g_t
+    is replaced by mu * g_{t-1} + grad_t / mean|grad_t| (MIM, Dong et al. 2018, eq. 6; the mean
+    instead of the sum scales all entries alike and leaves the sign as it is).
 
     The model is in eval mode with frozen parameters while this runs (see `attack_mode`).
 
@@ -68,18 +74,20 @@ def pgd(
         model: maps images to logits (B, C).
         x: clean images (B, ...), float in [0, 1]. Not changed.
         y: labels (B,), int64.
-        eps: radius in [0, 1] image units, a number or a tensor that broadcasts against `x`.
+        eps: radius in [0, 1] image units (L2: of the whole image), a number or a tensor that
+            broadcasts against `x`.
         step_size: length of a step, in the same units.
         steps: number of gradient steps; 0 returns the projected start.
         loss: what to maximise.
         start: offset added to `x` before the first step, same shape as `x`; None starts at `x`.
             As in the published attacks, the first gradient is taken there without clipping.
         momentum: decay factor of MIM; None is plain PGD.
+        norm: which ball.
 
     Returns:
         Adversarial images, same shape and dtype as `x`, within eps of `x` and in [0, 1].
     """
-    lower, upper = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
+    advance, project = _linf(x, eps, step_size) if norm == "Linf" else _l2(x, eps, step_size)
     x_adv = x.clone() if start is None else x + start
     velocity: Tensor | None = None
     with attack_mode(model):
@@ -90,9 +98,40 @@ def pgd(
                 if velocity is not None:
                     direction = direction.add_(velocity, alpha=momentum)
                 velocity = direction
-            x_adv = torch.sign(direction).mul_(step_size).add_(x_adv)
-            x_adv = torch.clamp_(x_adv, lower, upper)
-    return x_adv if steps else torch.clamp(x_adv, lower, upper)
+            x_adv = project(advance(direction, x_adv))
+    return x_adv if steps else project(x_adv)
+
+
+Advance = Callable[[Tensor, Tensor], Tensor]
+"""Takes a direction and images, returns new images a step further; both may be overwritten."""
+
+
+def _linf(
+    x: Tensor, eps: float | Tensor, step_size: float | Tensor
+) -> tuple[Advance, Callable[[Tensor], Tensor]]:
+    lower, upper = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
+    return (
+        lambda direction, images: torch.sign(direction).mul_(step_size).add_(images),
+        lambda images: torch.clamp_(images, lower, upper),
+    )
+
+
+def _l2(
+    x: Tensor, eps: float | Tensor, step_size: float | Tensor
+) -> tuple[Advance, Callable[[Tensor], Tensor]]:
+    def project(images: Tensor) -> Tensor:
+        change = images - x
+        # the least bit inside, so that rounding cannot put an image outside
+        shrink = (eps * (1 - 1e-6) / length(change)).clamp_max(1)
+        return torch.clamp_(change.mul_(shrink).add_(x), 0, 1)
+
+    return lambda direction, images: direction / length(direction) * step_size + images, project
+
+
+def length(change: Tensor) -> Tensor:
+    """Euclidean length of each image's change, (B, 1, ...); never zero, so that it can divide."""
+    size = change.flatten(1).norm(dim=1)
+    return size.clamp_min(torch.finfo(size.dtype).tiny).view(-1, *[1] * (change.dim() - 1))
 
 
 def _mean_size(gradient: Tensor) -> Tensor:

@@ -6,14 +6,29 @@ Reads only files: `ltrobust report` can rebuild everything on a machine without 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
+from ltrobust.bench.pairs import leads
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import stable_hash
-from ltrobust.evaluation.metrics import per_class, summary
+from ltrobust.evaluation.metrics import (
+    THIRDS,
+    Grouping,
+    class_groups,
+    error_parts,
+    intervals,
+    per_class,
+    summary,
+    wilson,
+)
 from ltrobust.report import render
+from ltrobust.report.groups import comparable_groups
 
 METRICS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "seed"),
@@ -22,66 +37,116 @@ METRICS_COLUMNS = [
     *("split_seed", "split_sha256", "augment", "epochs", "select", "precision"),
     *("attack_settings", "attack_library", "torch", "ltrobust", "git_commit", "device"),
     *("attack_id", "imbalance_type", "n_train", "batch_size", "train_eps", "config_id"),
+    *("acc_ci_low", "acc_ci_high", "head_ci_low", "head_ci_high", "medium_ci_low"),
+    *("medium_ci_high", "tail_ci_low", "tail_ci_high", "worst_class_ci_low"),
+    *("worst_class_ci_high", "robust_gap", "natural_error", "boundary_error", "groups"),
+    "reliability",
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
     *("class_index", "class_name", "n_train", "n_test", "accuracy"),
     *("eps", "test_protocol", "attack_settings", "attack_library", "attack_id"),
+    *("ci_low", "ci_high", "group"),
 ]
 """Columns may be added at the end, never renamed."""
+CONFUSION_COLUMNS = [
+    *("run_id", "method", "attack", "attack_id", "label", "label_name", "pred", "pred_name"),
+    "count",
+]
 
 
-def metrics_table(store: SuiteStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return metrics (a row per run x attack) and per-class accuracies (x class) of a suite."""
-    metrics: list[dict[str, Any]] = []
-    classes: list[pd.DataFrame] = []
-    for run in store.runs():
-        record = run.read()
-        frame = run.outcomes()
-        for attack_id, evaluation in record.get("evaluations", {}).items():
-            rows = frame[frame["attack_id"] == attack_id]
-            metrics.append({**_metrics_row(record, evaluation, rows), "attack_id": attack_id})
-            classes.append(_class_rows(record, evaluation, attack_id, rows))
+@dataclass(frozen=True)
+class SuiteResults:
+    """All frames of a suite.
+
+    Attributes:
+        metrics: a row per run and attack.
+        classes: a row per run, attack and class.
+        confusion: a row per run, attack, class and prediction that occurs.
+        comparisons: the best method of each setting and attack against every other.
+    """
+
+    metrics: pd.DataFrame
+    classes: pd.DataFrame
+    confusion: pd.DataFrame
+    comparisons: pd.DataFrame
+
+
+def metrics_table(
+    runs: Sequence[JudgedRun], grouping: Grouping = THIRDS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return metrics (a row per run x attack) and per-class accuracies (x class) of runs.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes.
+    """
+    pairs = [(run, evaluation) for run in runs for evaluation in run.evaluations]
+    metrics = [_metrics_row(run, evaluation, grouping) for run, evaluation in pairs]
+    classes = [_class_rows(run, evaluation, grouping) for run, evaluation in pairs]
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
     return both, each.reset_index(drop=True)
 
 
-def _common(record: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
-    config = record["config"]
+def confusion_table(runs: Sequence[JudgedRun]) -> pd.DataFrame:
+    """Count, for each run, attack and class, the predictions that occur."""
+    frames = [_confusion_rows(run, found) for run in runs for found in run.evaluations]
+    empty = pd.DataFrame(columns=CONFUSION_COLUMNS)
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def _confusion_rows(run: JudgedRun, evaluation: Evaluation) -> pd.DataFrame:
+    counts = evaluation.rows.groupby(["label", "pred"]).size().reset_index(name="count")
+    names = dict(enumerate(run.class_names))
+    counts = counts.assign(
+        run_id=run.run_id,
+        method=run.record["config"]["method"],
+        attack=evaluation.facts["attack"],
+        attack_id=evaluation.attack_id,
+        label_name=counts["label"].map(names),
+        pred_name=counts["pred"].map(names),
+    )
+    return counts[CONFUSION_COLUMNS]
+
+
+def _common(run: JudgedRun, evaluation: Evaluation) -> dict[str, Any]:
+    config, facts = run.record["config"], evaluation.facts
     ratio = config["data"]["imbalance_ratio"]
     return {
-        "run_id": record["run_id"],
+        "run_id": run.run_id,
         "method": config["method"],
         "dataset": config["data"]["name"],
-        "imbalance_ratio": float(record["data"]["imbalance_ratio"] if ratio is None else ratio),
+        "imbalance_ratio": float(run.record["data"]["imbalance_ratio"] if ratio is None else ratio),
         "arch": config["arch"],
         "seed": config["seed"],
-        "attack": evaluation["attack"],
-        "eps": float(evaluation["eps"]),
-        "test_protocol": evaluation["test_protocol"],
-        "attack_settings": json.dumps(
-            evaluation["settings"], sort_keys=True, separators=(",", ":")
-        ),
-        "attack_library": evaluation["library"],
+        "attack": facts["attack"],
+        "eps": float(facts["eps"]),
+        "test_protocol": facts["test_protocol"],
+        "attack_settings": json.dumps(facts["settings"], sort_keys=True, separators=(",", ":")),
+        "attack_library": facts["library"],
+        "attack_id": evaluation.attack_id,
     }
 
 
-def _metrics_row(
-    record: dict[str, Any], evaluation: dict[str, Any], rows: pd.DataFrame
-) -> dict[str, Any]:
+def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> dict[str, Any]:
+    record, rows = run.record, evaluation.rows
     config, versions = record["config"], record["provenance"]["versions"]
-    numbers = summary(rows, record["data"]["train_counts"])
+    numbers = summary(rows, run.train_counts, grouping)
     return {
-        **_common(record, evaluation),
+        **_common(run, evaluation),
         **numbers,
+        **intervals(rows, run.train_counts, grouping),
+        **error_parts(rows, run.clean(evaluation)),
+        "robust_gap": numbers["head"] - numbers["tail"],
+        "groups": grouping.text(len(run.train_counts)),
+        "reliability": None if run.flagged is None else ";".join(run.flagged),
         "n": len(rows),
         "recipe": config["recipe_name"],
         "checkpoint": record.get("checkpoint", ""),
-        "seconds": evaluation["seconds"],
+        "seconds": evaluation.facts["seconds"],
         "split_seed": config["data"]["split_seed"],
         "imbalance_type": config["data"]["imbalance_type"],
-        "n_train": sum(record["data"]["train_counts"]),
+        "n_train": sum(run.train_counts),
         "batch_size": config["recipe"]["batch_size"],
         "train_eps": float(config["recipe"]["attack"]["eps"]),
         "config_id": stable_hash({k: v for k, v in config.items() if k != "seed"}),
@@ -97,34 +162,53 @@ def _metrics_row(
     }
 
 
-def _class_rows(
-    record: dict[str, Any], evaluation: dict[str, Any], attack_id: str, rows: pd.DataFrame
-) -> pd.DataFrame:
-    names, counts = record["data"]["class_names"], record["data"]["train_counts"]
-    frame = per_class(rows, len(counts)).assign(
-        **_common(record, evaluation),
-        class_name=names,
+def _class_rows(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> pd.DataFrame:
+    counts = run.train_counts
+    members = class_groups(counts, grouping)
+    group_of = {c: name for name, classes in members.items() for c in classes}
+    frame = per_class(evaluation.rows, len(counts))
+    with np.errstate(invalid="ignore"):  # classes without test images have no interval
+        low, high = wilson(
+            frame["right"].to_numpy(dtype=float),
+            frame["n_test"].replace(0, np.nan).to_numpy(dtype=float),
+        )
+    frame = frame.assign(
+        **_common(run, evaluation),
+        class_name=run.record["data"]["class_names"],
         n_train=counts,
-        attack_id=attack_id,
+        ci_low=low,
+        ci_high=high,
+        group=frame["class_index"].map(group_of),
     )
     return frame[PER_CLASS_COLUMNS]
 
 
-def build_report(store: SuiteStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rebuild every table and figure of a suite from its runs; return metrics and per-class rows.
+def build_report(store: SuiteStore, grouping: Grouping = THIRDS) -> SuiteResults:
+    """Rebuild every table and figure of a suite from its runs; return what they are made of.
 
     Nothing is written when no run has been evaluated yet.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes, or a file is damaged.
     """
-    metrics, classes = metrics_table(store)
+    runs = read_suite(store)
+    metrics, classes = metrics_table(runs, grouping)
+    confusion = confusion_table(runs)
     if metrics.empty:
-        return metrics, classes
-    files = render(metrics, classes, _histories(store.runs()))
-    store.write("metrics.csv", metrics.to_csv(index=False))
-    store.write("per_class.csv", classes.to_csv(index=False))
+        return SuiteResults(metrics, classes, confusion, pd.DataFrame())
+    comparisons = leads(comparable_groups(metrics), runs, grouping)
+    files = render(metrics, classes, _histories(store.runs()), comparisons, confusion)
+    for name, frame in (
+        ("metrics.csv", metrics),
+        ("per_class.csv", classes),
+        ("confusion.csv", confusion),
+        ("comparisons.csv", comparisons),
+    ):
+        store.write(name, frame.to_csv(index=False))
     for name, content in files.items():
         store.write(name, content)
     store.drop_reports(set(files))
-    return metrics, classes
+    return SuiteResults(metrics, classes, confusion, comparisons)
 
 
 def _histories(runs: list[RunStore]) -> dict[str, pd.DataFrame]:

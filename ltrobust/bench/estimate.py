@@ -1,11 +1,12 @@
-"""How long a plan will take, measured on the spot: one small batch through the real network.
+"""How long a plan will take and how much memory, measured on the spot with a few images of noise.
 
-An order of magnitude, told before hours are spent; nothing else depends on it.
+Orders of magnitude, told before hours are spent; nothing else depends on them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,15 @@ import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.plan import Plan, PlannedRun, thrift
+from ltrobust.bench.provenance import device_memory
 from ltrobust.bench.store import SuiteStore
-from ltrobust.config import AttackSpec
-from ltrobust.data import LongTailedData
+from ltrobust.config import AttackSpec, DataSpec
+from ltrobust.data import LongTailedData, dataset_spec
+from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
 from ltrobust.training.trainer import build
 
 PROBE = 16
@@ -118,3 +122,103 @@ def _probe(planned: PlannedRun, data: LongTailedData, device: str) -> float:
         input_gradient(model, x, y, F.cross_entropy).sum().item()
         times.append(time.perf_counter() - began)
     return min(times) / PROBE
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the memory estimate must know of a training set."""
+
+    class_counts: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+
+
+LARGEST_CLASS: dict[str, tuple[int, tuple[int, int, int]]] = {
+    "digits-lt": (120, (1, 8, 8)),
+    "cifar10-lt": (5000, (3, 32, 32)),
+    "cifar100-lt": (500, (3, 32, 32)),
+}
+"""Training images of the largest class, and their shape, of data sets that are known unread."""
+
+
+def training_set(data: DataSpec) -> TrainingSet | None:
+    """The training set that a run asks for, without loading it; None for image folders."""
+    classes = dataset_spec(data.name).num_classes
+    if classes is None or data.name not in LARGEST_CLASS:
+        return None
+    n_max, shape = LARGEST_CLASS[data.name]
+    ratio = data.imbalance_ratio or 1.0
+    counts = long_tail_counts(n_max, classes, ratio, data.imbalance_type)
+    return TrainingSet(tuple(counts), shape)
+
+
+def loaded_training_set(data: LongTailedData) -> TrainingSet:
+    """The same of data that is there."""
+    return TrainingSet(data.train_counts, data.image_shape)
+
+
+def memory_needs(
+    plan: Plan, known: Callable[[PlannedRun], TrainingSet | None]
+) -> dict[str, MemoryNeed]:
+    """Estimate the memory that each run's training takes on a CUDA device, by run id.
+
+    Left out are runs whose training set is not known and networks that cannot be run on noise.
+
+    Args:
+        plan: the runs.
+        known: gives the training set of a run.
+    """
+    measured: dict[tuple[object, ...], Costs] = {}
+    passes: dict[tuple[object, ...], float] = {}
+    needs = {}
+    for planned in plan.runs:
+        run, data = planned.run, known(planned)
+        if data is None:
+            continue
+        shape = (data.image_shape, len(data.class_counts))
+        arch = (run.arch, run.precision, shape)
+        method = (run.method, str(run.options), shape)
+        try:
+            if arch not in measured:
+                measured[arch] = measure(run, data.class_counts, data.image_shape)
+            if method not in passes:
+                passes[method] = outer_passes(run, data.class_counts)
+        except (
+            Exception
+        ):  # a defense or network of anybody's: the run itself will tell what is wrong
+            continue
+        channels, height, width = data.image_shape
+        images = run.data.limit_train or sum(data.class_counts)
+        needs[run.run_id] = MemoryNeed(
+            measured[arch],
+            min(run.recipe.batch_size, images),
+            passes[method],
+            data_bytes=images * (channels * height * width + 8),
+            judged=run.select != "last",
+            thrift=thrift(plan.settings),
+        )
+    return needs
+
+
+def memory_warning(plan: Plan, needs: dict[str, MemoryNeed]) -> str:
+    """One line when a run needs more memory than the plan's CUDA device has, else ""."""
+    limit = device_memory(plan.device)
+    large = {key: need for key, need in needs.items() if limit and need.bytes() > limit}
+    if not large or limit is None:
+        return ""
+    worst = max(large, key=lambda key: large[key].bytes())
+    others = f" (and {len(large) - 1} more)" if len(large) > 1 else ""
+    return (
+        f"{worst}{others} needs about {gigabytes(large[worst].bytes())} of memory to train and "
+        f"{plan.device} has {gigabytes(limit)}; {_proposals(large[worst].thriftier(limit))}"
+    )
+
+
+def _proposals(changes: Sequence[tuple[str, int]]) -> str:
+    if not changes:
+        return "a smaller --arch may fit"
+    return "try " + ", then ".join(f"{flag} ({gigabytes(size)})" for flag, size in changes)
+
+
+def gigabytes(size: int) -> str:
+    """A number of bytes in GB of 1e9 bytes."""
+    return f"{size / 1e9:.1f} GB"

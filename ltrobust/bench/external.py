@@ -1,29 +1,46 @@
-"""Evaluation without training: a finished run of ours again, or a checkpoint file of anybody's.
+"""Evaluation without training: a finished run of ours again, or a model of anybody's.
+
+A model comes as a checkpoint file with the name of its architecture, or as a callable.
 
 Either way the result is a run directory like any other, so that reports need not know the
-difference; what is unknown of a foreign checkpoint stands in its record as "external".
+difference; what is unknown of a foreign model stands in its record as "external".
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
+from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, resolve_device
 from ltrobust.bench.provenance import provenance
 from ltrobust.bench.runner import attack_model, data_facts, evaluate_run, missing_attacks
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
-from ltrobust.config import AttackSpec, Run, TestSpec, stable_hash
-from ltrobust.data import LongTailedData, data_fingerprint, dataset_spec, load_data
+from ltrobust.config import Run, TestSpec, stable_hash
+from ltrobust.data import (
+    LongTailedData,
+    data_fingerprint,
+    dataset_spec,
+    enlarge,
+    load_data,
+    to_float,
+)
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
+from ltrobust.evaluation.foreign import (
+    Normalized,
+    check_outputs,
+    load_callable,
+    model_sha256,
+    parse_normalize,
+)
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
 from ltrobust.progress import Reporter
@@ -58,20 +75,40 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     # as bench does: the user's eps, else the one given for training, else the data set's own
     given = record.get("overrides", {}).get("eps", dataset_spec(run.data.name).eps)
     eps = given if settings.eps is None else settings.eps
-    planned = PlannedRun(run, test, tuple(attack_spec(name, eps) for name in settings.attacks))
+    planned = PlannedRun(run, test, attack_specs(settings, eps))
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
     with reporter.copy_to(store.log):
         evaluate_run(planned, data, store, torch.device(device), missing, reporter)
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A model of somebody else's, ready to be attacked.
+
+    Attributes:
+        model: maps images in [0, 1] to logits.
+        label: what its rows are called.
+        arch: architecture in words.
+        origin: where it came from, for the record.
+        facts: what tells it from other models, for its key.
+    """
+
+    model: nn.Module
+    label: str
+    arch: str
+    origin: str
+    facts: dict[str, Any]
+
+
 def evaluate_checkpoint(
-    file: Path, suite: SuiteStore, settings: Settings, reporter: Reporter
+    file: Path, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
 ) -> RunStore:
     """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
 
     `settings.methods` names the defense whose head and inference adjustment the weights need
-    (`pgd-at`, a plain linear head, when it is left at "all").
+    (`pgd-at`, a plain linear head, when it is left at "all"); `normalize` is what the network
+    expects its images to be normalised with (see `parse_normalize`), None for images in [0, 1].
 
     Raises:
         UserError: the file is no checkpoint or does not fit the architecture.
@@ -80,10 +117,10 @@ def evaluate_checkpoint(
     if settings.arch is None:
         raise UserError("--checkpoint needs --arch, the architecture of the weights")
     weights = read_state_dict(file)
-    data, ratio = _data(settings)
     if len(settings.methods) > 1:
         raise UserError("--method: a checkpoint has the head of one defense, give one name")
     name = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
+    data, ratio = _data(settings)
     method = METHODS.get(name)(torch.tensor(data.train_counts))
     net = build_model(
         ARCHS.canonical(settings.arch),
@@ -93,26 +130,73 @@ def evaluate_checkpoint(
         head=method.head,
     )
     load_weights(net, weights, f"checkpoint {file}")
+    facts = {
+        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "head_of": name,
+        "method_source": method_source(METHODS.get(name)),
+    }
+    model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
+    foreign = Foreign(model, file.stem, settings.arch, file.name, facts)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
+
+
+def evaluate_callable(
+    spec: str, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
+) -> RunStore:
+    """Evaluate what `module:callable` returns as a run of its own in `suite`; return that run.
+
+    Raises:
+        UserError: there is no such callable, or it gives no model of these classes.
+    """
+    model = load_callable(spec)
+    data, ratio = _data(settings)
+    facts = {"weights_sha256": model_sha256(model), "callable": spec, "method_source": ""}
+    arch, label = type(model).__name__, spec.partition(":")[2]
+    model = _normalized(model, normalize, data)
+    foreign = Foreign(model, label, arch, spec, facts)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
+
+
+def _normalized(model: nn.Module, normalize: str | None, data: LongTailedData) -> nn.Module:
+    if normalize is None:
+        return model
+    mean, std = parse_normalize(normalize, data.image_shape[0])
+    wrapped = Normalized(model, mean, std)
+    wrapped.training = model.training
+    return wrapped
+
+
+def _evaluate_foreign(
+    foreign: Foreign,
+    data: LongTailedData,
+    ratio: float | None,
+    suite: SuiteStore,
+    settings: Settings,
+    reporter: Reporter,
+    normalize: str | None,
+) -> RunStore:
     device = resolve_device(settings.device)
-    config = _foreign_config(file, settings, ratio, name)
+    few = to_float(enlarge(data.test_images[:2], getattr(foreign.model, "input_size", None)))
+    check_outputs(foreign.model.to(device), few.to(device), data.num_classes)
+    config = _foreign_config(foreign, settings, ratio)
+    if normalize is not None:
+        config["normalize"] = normalize
     run = suite.run(f"{EXTERNAL}-{stable_hash(config)}")
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
-    wanted: dict[str, AttackSpec] = {
-        spec.attack_id(test): spec for spec in (attack_spec(a, eps) for a in settings.attacks)
-    }
-    model = DefendedModel(net, method.adjust).to(device).eval()
+    wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
     with suite.lock(), reporter.copy_to(run.log):
-        _open_record(run, file, config, data, device)
+        _open_record(run, foreign.origin, config, data, device)
         missing = missing_attacks(wanted, run, data)
-        attack_model(model, test, data, run, torch.device(device), missing, reporter)
-        run.update(status="done", parameters=sum(p.numel() for p in net.parameters()))
+        attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+        parameters = sum(p.numel() for p in foreign.model.parameters())
+        run.update(status="done", parameters=parameters)
     return run
 
 
 def _open_record(
     run: RunStore,
-    file: Path,
+    origin: str,
     config: dict[str, Any],
     data: LongTailedData,
     device: str,
@@ -125,7 +209,7 @@ def _open_record(
         data=data_facts(data),
         provenance=record.get("provenance") or provenance(device),
         evaluations=record.get("evaluations") or {},
-        checkpoint=file.name,
+        checkpoint=origin,
     )
 
 
@@ -146,16 +230,12 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
     return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
 
 
-def _foreign_config(
-    file: Path, settings: Settings, ratio: float | None, head: str
-) -> dict[str, Any]:
+def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -> dict[str, Any]:
     """What is known of a run that somebody else made; its hash is the run's id."""
     return {
-        "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "head_of": head,
-        "method_source": method_source(METHODS.get(head)),
-        "method": file.stem,
-        "arch": settings.arch,
+        **foreign.facts,
+        "method": foreign.label,
+        "arch": foreign.arch,
         "recipe_name": EXTERNAL,
         "recipe": {"augment": EXTERNAL, "epochs": 0, "batch_size": 0, "attack": {"eps": 0.0}},
         "seed": 0,

@@ -6,7 +6,7 @@ A plan loads no data and trains nothing, so `--dry-run` is instant and shows exa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -27,6 +27,7 @@ from ltrobust.method import (
 )
 from ltrobust.models import ARCHS
 from ltrobust.training.schedule import UNIFIED
+from ltrobust.training.trainer import Thrift
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def make_plan(settings: Settings) -> Plan:
     device = resolve_device(settings.device)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = spec.eps if settings.eps is None else settings.eps
-    attacks = tuple(attack_spec(name, eps) for name in settings.attacks)
+    attacks = attack_specs(settings, eps)
     fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
     ratios: tuple[float | None, ...] = settings.imbalance_ratio or (spec.imbalance_ratio,)
     runs = []
@@ -87,6 +88,20 @@ def make_plan(settings: Settings) -> Plan:
                 )
                 runs.append(PlannedRun(run, test, attacks))
     return Plan(settings, device, tuple(runs))
+
+
+def attack_specs(settings: Settings, eps: float) -> tuple[AttackSpec, ...]:
+    """The attacks that settings ask for, at an L-inf radius of `eps`."""
+    search: Literal["bf16"] | None = "bf16" if settings.search == "bf16" else None
+    return tuple(
+        attack_spec(name, eps, seed=settings.attack_seed, search=search)
+        for name in settings.attacks
+    )
+
+
+def thrift(settings: Settings) -> Thrift:
+    """How the trainings of a plan save memory."""
+    return Thrift(settings.grad_checkpointing, settings.micro_batch)
 
 
 def resolve_device(name: str) -> str:

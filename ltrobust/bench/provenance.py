@@ -54,6 +54,19 @@ def device_name(device: str) -> str:
     return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores)"
 
 
+def device_memory(device: str) -> int | None:
+    """Bytes of memory that a CUDA device has in all; None for a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    return torch.cuda.get_device_properties(torch.device(device)).total_memory
+
+
+def restart_peak_memory(device: str) -> None:
+    """Forget a CUDA device's peak; that of a process cannot be forgotten."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(torch.device(device))
+
+
 def peak_memory(device: str) -> int:
     """Most memory used so far in bytes: of the device's allocator, or of this process."""
     if device.startswith("cuda"):

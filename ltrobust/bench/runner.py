@@ -15,10 +15,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
+from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.loader import Loader, test_sha256
-from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.provenance import peak_memory, provenance
+from ltrobust.bench.plan import Plan, PlannedRun, thrift
+from ltrobust.bench.provenance import peak_memory, provenance, restart_peak_memory
+from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
@@ -28,6 +31,7 @@ from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights
+from ltrobust.training.profile import UNTIMED, StepProfile
 from ltrobust.training.trainer import build, train
 
 
@@ -73,27 +77,36 @@ def _do_run(
         data = load(planned)
         _same_images(record, data)
         missing = missing_attacks(planned.attack_ids(), store, data)
-        if store.trained and not missing and record.get("status") == "done":
-            reporter.line(f"{planned.run.run_id}: done before")
+        complete = not missing and not lacks_reliability(store)
+        if store.trained and complete and record.get("status") == "done":
+            unmeasured = "; nothing to profile" if plan.settings.profile else ""
+            reporter.line(f"{planned.run.run_id}: done before{unmeasured}")
             return ""
         _open_record(planned, store, data, plan)
         with reporter.copy_to(store.log):
             reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
             if not store.trained:
-                _train(planned.run, data, store, device, reporter)
+                _train(planned.run, data, store, plan, reporter)
             store.drop_state()  # a kill may have come just before it went with the weights
-            evaluate_run(planned, data, store, device, missing, reporter)
+            restart_peak_memory(plan.device)
+            seconds = evaluate_run(planned, data, store, device, missing, reporter)
+            if plan.settings.profile:
+                _profile_evaluation(store, seconds, plan.device)
             store.update(status="done", error=None)
-    except (RunError, torch.OutOfMemoryError, MemoryError) as error:
+    except RunError as error:
         return _failed(store, _reason(error))
     except UserError as error:
         return _failed(store, str(error))
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _failed(store, _memory_advice(planned.run, plan.settings, store.trained))
         reason = _failed(store, f"{_reason(error)} (traceback in log.txt)")
         store.log(traceback.format_exc())
         return reason
     finally:
         gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what a failed run held must not stand in the next one's way
     return ""
 
 
@@ -116,9 +129,31 @@ def describe(run: Run) -> str:
     )
 
 
-def _reason(error: BaseException) -> str:
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA error: out of memory", "ALLOC_FAILED")
+"""How errors speak of memory that have no type of their own."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out of memory; a smaller --batch-size or --arch may fit"
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def _memory_advice(run: Run, settings: Settings, trained: bool) -> str:
+    """What to change, gentlest first; the first two change no result."""
+    if trained:
+        return (
+            "out of memory in the evaluation (training and finished attacks are kept): free the "
+            "device or choose another with --device; --search bf16 needs less, as another attack"
+        )
+    size = min(settings.micro_batch or run.recipe.batch_size, run.recipe.batch_size)
+    steps = [] if settings.grad_checkpointing else ["--grad-checkpointing"]
+    steps += [f"--micro-batch {max(1, size // 4)}"] if size > 1 else []
+    steps += [f"a --batch-size below {run.recipe.batch_size}", "a smaller --arch"]
+    return f"out of memory in the training: try {', then '.join(steps)}"
+
+
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
 
@@ -156,15 +191,23 @@ def data_facts(data: LongTailedData) -> dict[str, Any]:
     }
 
 
-def _train(
-    run: Run, data: LongTailedData, store: RunStore, device: torch.device, reporter: Reporter
-) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter: Reporter) -> None:
+    device = torch.device(plan.device)
+    restart_peak_memory(plan.device)
+    profile = StepProfile(device) if plan.settings.profile else None
     state = store.load_state()
     if state is not None:
         reporter.line(f"  resuming after epoch {len(state['history'])}")
-    trained = train(run, data, device=device, state=state, save=store.save_state, reporter=reporter)
+    trained = train(
+        run,
+        data,
+        device=device,
+        state=state,
+        save=store.save_state,
+        reporter=reporter,
+        thrift=thrift(plan.settings),
+        clock=profile or UNTIMED,
+    )
     store.write_history(trained.history)
     seconds = sum(row["seconds"] for row in trained.history)
     parameters = sum(p.numel() for p in trained.net.parameters())
@@ -174,9 +217,25 @@ def _train(
         peak_memory_bytes=peak_memory(str(device)),
         checkpoint=f"epoch {trained.epoch}",
     )
+    if profile is not None and profile.epochs:
+        memory = peak_memory(plan.device)
+        training = {"of_epochs": len(trained.history), **profile.record(run.precision)}
+        training["peak_memory_bytes"] = memory
+        store.update(profile={**store.read().get("profile", {}), "training": training})
     # last: from here on the run counts as trained
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
     store.save_model(weights, model_facts(run, data))
+
+
+def _profile_evaluation(store: RunStore, seconds: dict[str, float], device: str) -> None:
+    """Add the attacks that were run here to the run's profile; earlier ones are kept."""
+    if not seconds:
+        return
+    profile = store.read().get("profile", {})
+    known = profile.get("evaluation", {})
+    attacks = {**known.get("seconds", {}), **seconds}
+    evaluation = {"seconds": attacks, "peak_memory_bytes": peak_memory(device)}
+    store.update(profile={**profile, "evaluation": evaluation})
 
 
 def model_facts(run: Run, data: LongTailedData) -> dict[str, Any]:
@@ -219,23 +278,36 @@ def evaluate_run(
     device: torch.device,
     missing: dict[str, AttackSpec],
     reporter: Reporter,
-) -> None:
-    """Run the missing attacks on a trained run and store each one's outcomes when it ends."""
-    if missing:
-        model = load_defended(planned.run, data, store, device)
-        attack_model(model, planned.test, data, store, device, missing, reporter)
+) -> dict[str, float]:
+    """Run the missing attacks on a trained run and store each one's outcomes when it ends.
+
+    Returns:
+        What `attack_model` does.
+    """
+    if not missing and not lacks_reliability(store):
+        return {}
+    model = load_defended(planned.run, data, store, device)
+    return attack_model(model, planned.test, data, store, device, missing, reporter)
 
 
 def attack_model(
-    model: DefendedModel,
+    model: nn.Module,
     test_spec: TestSpec,
     data: LongTailedData,
     store: RunStore,
     device: torch.device,
     attacks: dict[str, AttackSpec],
     reporter: Reporter,
-) -> None:
-    """Attack a model and store the outcomes of each attack, by its id, when it ends."""
+) -> dict[str, float]:
+    """Attack a model and store the outcomes of each attack, by its id, when it ends.
+
+    Then the reliability checks are made and stored; what they need of the model is kept in the
+    run's record, so that further attacks cost no further experiments.
+
+    Returns:
+        Seconds that each attack, by its id, took here; for one that was resumed the part done here.
+    """
+    taken = {}
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
         model, test, num_classes=data.num_classes, device=device, reporter=reporter
@@ -247,8 +319,9 @@ def attack_model(
         resume = store.load_attack_state(part)
         before = float(resume.pop("seconds")) if resume else 0.0
         result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
+        taken[attack_id] = result.seconds
         seconds = before + result.seconds
-        frame = outcomes(test, spec, attack_id, result.pred)
+        frame = outcomes(test, spec, attack_id, result)
         _add_outcomes(store, attack_id, frame)
         record = {
             "attack": spec.name,
@@ -270,6 +343,8 @@ def attack_model(
         )
         reporter.advance("run")
     reporter.end("run")
+    check_reliability(evaluator, store, sha, reporter)
+    return taken
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:

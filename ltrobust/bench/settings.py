@@ -69,8 +69,13 @@ class Settings(Frozen):
     eps: Annotated[float, Field(ge=0, le=1)] | None = None
     seeds: Seeds = (0,)
     attacks: Names = DEFAULT_ATTACKS
+    attack_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    search: Literal["fp32", "bf16"] = "fp32"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    grad_checkpointing: bool = False
+    micro_batch: Positive | None = None
+    profile: bool = False
     data_dir: Path | None = None
     download: bool = False
     option: Options = ()

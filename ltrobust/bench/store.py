@@ -145,6 +145,37 @@ class RunStore:
         frame.to_parquet(buffer, index=False)
         write_atomic(self.path / "outcomes.parquet", buffer.getvalue())
 
+    def reliability(self) -> list[dict[str, Any]]:
+        """Findings of the reliability report, [] when there is none; UserError when damaged."""
+        file = self._reliability_file
+        if not file.is_file():
+            return []
+        try:
+            findings = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is damaged ({error}); evaluate the run again") from None
+        if not isinstance(findings, list) or not all(
+            isinstance(one, dict) and {"check", "flagged"} <= one.keys() for one in findings
+        ):
+            raise UserError(
+                f"{file} is damaged (no list of checks with their flags); evaluate the run again"
+            )
+        return findings
+
+    @property
+    def has_reliability(self) -> bool:
+        """Whether the run has a reliability report."""
+        return self._reliability_file.is_file()
+
+    def write_reliability(self, findings: list[dict[str, Any]]) -> None:
+        """Write reliability.json: `check, flagged, value, threshold, explanation` each."""
+        content = json.dumps(findings, indent=2) + "\n"
+        write_atomic(self._reliability_file, content.encode())
+
+    @property
+    def _reliability_file(self) -> Path:
+        return self.path / "reliability.json"
+
     def save_attack_state(self, attack_id: str, tensors: dict[str, Tensor]) -> None:
         """Keep where a long attack stands."""
         write_atomic(self._attack_file(attack_id), checkpoint.to_bytes(tensors))
@@ -229,6 +260,16 @@ class SuiteStore:
             for file in (self.path / folder).glob("*"):
                 if f"{folder}/{file.name}" not in keep:
                     file.unlink()
+
+
+def write_file(path: Path, content: str) -> None:
+    """Write a file that the user named; UserError when it cannot be written."""
+    try:
+        write_atomic(path, content.encode())
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); choose another file"
+        ) from None
 
 
 def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:

@@ -25,6 +25,8 @@ POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
 
 def to_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Turn uint8 images (any shape) into `dtype` in [0, 1]; the division is done in `dtype`."""
+    if images.dtype == torch.uint8 and dtype == torch.get_default_dtype():
+        return images / 255  # in one pass, to the same bits
     return images.to(dtype) / 255
 
 
@@ -70,20 +72,23 @@ def random_crop_flip(
     Returns:
         Tensor of the same shape, dtype and device.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     device = images.device
-    rows = torch.arange(height, device=device).expand(batch, height)
-    columns = torch.arange(width, device=device).expand(batch, width)
+    which = torch.arange(batch, device=device)
+    places = 2 * padding + 1
+    padded = F.pad(images, (padding,) * 4)
+    mirrored = _draw(2, batch, generator, device) if flip else torch.zeros_like(which)
+    # without a crop nothing is drawn, so that the stream of flips stays as it is
+    top = _draw(places, batch, generator, device) if padding else torch.zeros_like(which)
+    left = _draw(places, batch, generator, device) if padding else torch.zeros_like(which)
     if flip:
-        mirrored = _draw(2, batch, generator, device).bool()
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    if padding > 0:
-        images = F.pad(images, (padding,) * 4)
-        rows = rows + _draw(2 * padding + 1, batch, generator, device)[:, None]
-        columns = columns + _draw(2 * padding + 1, batch, generator, device)[:, None]
-    which = torch.arange(batch, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    return images[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        # a mirrored window is a window of the mirrored image, seen from the other side
+        padded = torch.cat([padded, padded.flip(3)])
+        which = which + batch * mirrored
+        left = torch.where(mirrored == 1, places - 1 - left, left)
+    # all windows as a view; taking one of each image copies whole rows
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return windows.permute(0, 2, 3, 1, 4, 5)[which, top, left]
 
 
 def _draw(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -8,8 +8,9 @@ with the float32 network itself on the adversarial tensor in memory. Accuracies 
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from ltrobust.attacks.autoattack import autoattack, parts, targets
 from ltrobust.attacks.pgd import attack_mode, pgd
-from ltrobust.attacks.suite import LOSSES
+from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge, to_float
+from ltrobust.errors import UserError
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
@@ -64,9 +66,18 @@ class TestSet:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Outcome of one attack: predictions int64 (N,), seconds, and extra facts for the row."""
+    """Outcome of one attack.
+
+    Attributes:
+        pred: prediction on the worst image found, int64 (N,).
+        fell: what broke each image: "clean" where no attack was needed, the part of the attack
+            ("apgd-t", "restart 2", "target 3", or its only part's name), "" while it stands.
+        seconds: wall time.
+        details: extra facts for the row.
+    """
 
     pred: Tensor
+    fell: list[str]
     seconds: float
     details: dict[str, object]
 
@@ -82,6 +93,9 @@ class Evaluator:
         device: where to run.
         batch_size: images at a time for all but AutoAttack; it changes no setting.
         reporter: told of attacks and batches.
+
+    Attributes:
+        found_training: the modules that were in train mode when the model was handed over.
     """
 
     def __init__(
@@ -94,6 +108,7 @@ class Evaluator:
         batch_size: int = 250,
         reporter: Reporter | None = None,
     ) -> None:
+        self.found_training = [module for module in model.modules() if module.training]
         self.model = model.to(device).float().eval()
         self.test = test
         self.num_classes = num_classes
@@ -102,16 +117,30 @@ class Evaluator:
         self.batch_size = batch_size
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
-        self._search = self._faster_copy()
+        self._copies: dict[str, nn.Module] = {}
+
+    def subset(self, chosen: Tensor) -> Evaluator:
+        """The same model on some of the test images, given by their positions, int64 (M,)."""
+        part = copy.copy(self)
+        part.test = TestSet(
+            self.test.images[chosen], self.test.labels[chosen], self.test.index[chosen]
+        )
+        part._clean = None if self._clean is None else self._clean[chosen]
+        part.reporter = Reporter()
+        return part
 
     def clean_predictions(self) -> Tensor:
         """Predictions on the unchanged images, int64 (N,), on the CPU."""
         if self._clean is None:
             everything = torch.arange(len(self.test.labels))
             with torch.no_grad():
-                parts = [self.model(self._x(i)).argmax(1) for i in everything.split(250)]
+                parts = [self.model(self.x(i)).argmax(1) for i in everything.split(250)]
             self._clean = torch.cat(parts).cpu()
         return self._clean
+
+    def x(self, chosen: Tensor) -> Tensor:
+        """Test images at the given positions, as the model takes them, on its device."""
+        return self._prepare(self.test.images[chosen])
 
     def run(
         self,
@@ -120,50 +149,100 @@ class Evaluator:
         resume: dict[str, Tensor] | None = None,
         save: SaveState = lambda state: None,
     ) -> AttackResult:
-        """Run one attack; `resume` and `save` serve AutoAttack, which works for minutes."""
+        """Run one attack; `resume` and `save` serve AutoAttack, which works for minutes.
+
+        Raises:
+            UserError: the attack cannot run with this number of classes.
+        """
         began = time.perf_counter()
         details: dict[str, object] = {}
+        clean = self.clean_predictions()
         if spec.kind == "clean":
-            pred = self.clean_predictions()
+            pred, fell = clean, torch.zeros_like(clean)
+            names: Sequence[str] = ()
         elif spec.kind == "first-order":
-            pred = self._first_order(spec)
+            pred, fell, names = self._first_order(spec)
         else:
-            pred = self._autoattack(spec, resume, save)
-            details = {"parts": parts(self.num_classes), "targets": targets(self.num_classes)}
-        return AttackResult(pred, time.perf_counter() - began, details)
+            names = parts(self.num_classes, str(spec.version), spec.restarts or 1)
+            pred, fell = self._autoattack(spec, names, resume, save)
+            details = {"parts": names, "targets": targets(self.num_classes)}
+        words = {0: "", **dict(enumerate(names, 1))}
+        wrong = clean != self.test.labels
+        told = [
+            "clean" if w else words[f] for w, f in zip(wrong.tolist(), fell.tolist(), strict=True)
+        ]
+        return AttackResult(pred, told, time.perf_counter() - began, details)
 
-    def _first_order(self, spec: AttackSpec) -> Tensor:
-        assert spec.loss is not None
+    def _first_order(self, spec: AttackSpec) -> tuple[Tensor, Tensor, list[str]]:
+        """Predictions, the number of the try that broke each image (0: none), names of the tries.
+
+        Each try attacks the images that still stand.
+        """
+        if spec.loss == "dlr" and self.num_classes < 3:
+            raise UserError(f"{spec.name} compares three logits; this data has two classes")
+        tries = [
+            (rank, restart)
+            for restart in range(spec.restarts or 1)
+            for rank in range(1, self.num_classes if spec.loss == "targeted" else 2)
+        ]
+        names = [_try_name(spec, rank, restart) for rank, restart in tries]
+        pred = self.clean_predictions().clone()
+        fell = torch.zeros_like(pred)
+        ranked = self._classes_by_logit() if spec.loss == "targeted" else None
+        self.reporter.begin("part", spec.name, len(tries))
+        for number, (rank, restart) in enumerate(tries, 1):
+            standing = (pred == self.test.labels).nonzero().flatten()
+            batches = standing.split(self.batch_size)
+            for chosen in batches:
+                aim = self.test.labels[chosen] if ranked is None else ranked[chosen, rank - 1]
+                x_adv = self._search_images(spec, chosen, aim, restart)
+                with torch.no_grad():
+                    found = self.model(x_adv).argmax(1).cpu()
+                broken = found != self.test.labels[chosen]
+                pred[chosen[broken]] = found[broken]
+                fell[chosen[broken]] = number
+                self.reporter.advance("part", 1 / len(batches))
+        self.reporter.end("part")
+        return pred, fell, names
+
+    def _search_images(self, spec: AttackSpec, chosen: Tensor, aim: Tensor, restart: int) -> Tensor:
         assert spec.steps is not None
         assert spec.step_size is not None
-        pred = self.clean_predictions().clone()
-        standing = (pred == self.test.labels).nonzero().flatten()
-        batches = standing.split(self.batch_size)
-        self.reporter.begin("part", spec.name, len(batches))
-        for chosen in batches:
-            x, y = self._x(chosen), self.test.labels[chosen].to(self.device)
-            x_adv = pgd(
-                self._search,
-                x,
-                y,
-                eps=spec.eps,
-                step_size=spec.step_size,
-                steps=spec.steps,
-                loss=LOSSES[spec.loss],
-                start=self._start(spec, chosen, x),
-                momentum=spec.momentum,
-            )
-            with torch.no_grad():
-                pred[chosen] = self.model(x_adv).argmax(1).cpu()
-            self.reporter.advance("part")
-        self.reporter.end("part")
-        return pred
+        x = self.x(chosen)
+        found = pgd(
+            self.search_model(spec.search or "fp32"),
+            x,
+            aim.to(self.device),
+            eps=spec.eps,
+            step_size=spec.step_size,
+            steps=spec.steps,
+            loss=attack_loss(spec),
+            start=self._start(spec, chosen, x, restart),
+            momentum=spec.momentum,
+            norm=spec.norm,
+        )
+        # a gradient that is no number leads nowhere; the image must stay an image
+        return torch.where(found.isfinite(), found, x)
+
+    def _classes_by_logit(self) -> Tensor:
+        """For each image all classes but its own, most likely first, int64 (N, C - 1)."""
+        everything = torch.arange(len(self.test.labels))
+        ranked = []
+        with torch.no_grad():
+            for chosen in everything.split(self.batch_size):
+                logits = self.model(self.x(chosen)).cpu()
+                logits.scatter_(1, self.test.labels[chosen, None], -torch.inf)
+                ranked.append(logits.argsort(dim=1, descending=True)[:, :-1])
+        return torch.cat(ranked)
 
     def _autoattack(
-        self, spec: AttackSpec, resume: dict[str, Tensor] | None, save: SaveState
-    ) -> Tensor:
+        self,
+        spec: AttackSpec,
+        names: Sequence[str],
+        resume: dict[str, Tensor] | None,
+        save: SaveState,
+    ) -> tuple[Tensor, Tensor]:
         assert spec.batch_size is not None
-        names = parts(self.num_classes)
         self.reporter.begin("part", spec.name, len(names))
         shares = dict.fromkeys(names, 0.0)
 
@@ -171,7 +250,9 @@ class Evaluator:
             self.reporter.advance("part", share - shares[part])
             shares[part] = share
 
-        with attack_mode(self.model), attack_mode(self._search):
+        exact = self.search_model("fp32")
+        search = self.search_model("bf16") if spec.search == "bf16" else exact
+        with attack_mode(self.model), attack_mode(exact), attack_mode(search):
             result = autoattack(
                 self.model,
                 self.test.images,
@@ -180,24 +261,38 @@ class Evaluator:
                 num_classes=self.num_classes,
                 seed=spec.seed,
                 batch_size=spec.batch_size,
-                search=self._search,
+                norm=spec.norm,
+                version=str(spec.version),
+                restarts=spec.restarts or 1,
+                search=search,
+                exact=None if search is exact else exact,
                 prepare=self._prepare,
                 resume=resume,
                 save=save,
                 tell=tell,
             )
         self.reporter.end("part")
-        return result.pred
+        return result.pred, result.fell
 
-    def _faster_copy(self) -> nn.Module:
-        """What attacks search with: a folded copy of a network of ours, else the model itself."""
-        if not isinstance(self.model, DefendedModel) or not len(self.test.labels):
-            return self.model
-        net = fold(self.model.net, self._x(torch.arange(min(4, len(self.test.labels)))))
-        return DefendedModel(net, self.model.adjust).eval()
+    def search_model(self, precision: str) -> nn.Module:
+        """What attacks search with: a folded copy of a network of ours, else the model itself.
 
-    def _x(self, chosen: Tensor) -> Tensor:
-        return self._prepare(self.test.images[chosen])
+        Args:
+            precision: "fp32", or "bf16" for bfloat16 inside; logits are float32 either way.
+        """
+        if precision not in self._copies:
+            self._copies[precision] = self._make_search_model(precision == "bf16")
+        return self._copies[precision]
+
+    def _make_search_model(self, bf16: bool) -> nn.Module:
+        plain = InBfloat16(self.model) if bf16 else self.model
+        if not len(self.test.labels):
+            return plain
+        few = self.x(torch.arange(min(4, len(self.test.labels))))
+        if not isinstance(self.model, DefendedModel):
+            return plain if _follows(plain, few) else Unfollowed(plain)
+        folded = fold(self.model.net, few, bf16=bf16)
+        return plain if folded is None else DefendedModel(folded, self.model.adjust).eval()
 
     def _prepare(self, images: Tensor) -> Tensor:
         images = images.to(self.device)
@@ -205,19 +300,79 @@ class Evaluator:
             return images
         return to_float(enlarge(images, self.input_size))
 
-    def _start(self, spec: AttackSpec, chosen: Tensor, x: Tensor) -> Tensor | None:
+    def _start(
+        self, spec: AttackSpec, chosen: Tensor, x: Tensor, restart: int = 0
+    ) -> Tensor | None:
         """Draw each image's start from its own seed, whatever batch or subset it is in."""
         if spec.start != "uniform":
             return None
         noise = torch.empty(x.shape, dtype=x.dtype)
+        key: tuple[str | int, ...] = ("start", restart) if restart else ("start",)
         for row, index in enumerate(self.test.index[chosen].tolist()):
-            draw = torch.Generator().manual_seed(derive_seed(spec.seed, "start", index))
-            noise[row].uniform_(-spec.eps, spec.eps, generator=draw)
+            draw = torch.Generator().manual_seed(derive_seed(spec.seed, *key, index))
+            if spec.norm == "Linf":
+                noise[row].uniform_(-spec.eps, spec.eps, generator=draw)
+            else:
+                noise[row] = _in_l2_ball(noise[row].shape, spec.eps, draw)
         return noise.to(self.device)
 
 
-def outcomes(test: TestSet, spec: AttackSpec, attack_id: str, pred: Tensor) -> pd.DataFrame:
-    """One row per test image: index, label, attack, attack_id, pred, correct."""
+class Unfollowed(nn.Module):
+    """A model whose logits autograd cannot follow to the images, with a gradient of zeros.
+
+    Gradient attacks then run and find nothing, which the reliability checks tell.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.model(x).detach() + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def _follows(model: nn.Module, x: Tensor) -> bool:
+    """Whether autograd leads from a model's logits back to its images."""
+    with attack_mode(model), torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        if not logits.requires_grad:
+            return False
+        return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+
+
+class InBfloat16(nn.Module):
+    """A network run in bfloat16 autocast, for searching only; its logits come out as float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C), float32."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.net(x).float()
+
+
+def _in_l2_ball(shape: torch.Size, eps: float, draw: torch.Generator) -> Tensor:
+    """A point drawn uniformly from the L2 ball of radius eps around zero."""
+    direction = torch.randn(shape, generator=draw)
+    radius = eps * torch.rand((), generator=draw) ** (1 / direction.numel())
+    return direction / direction.norm() * radius
+
+
+def _try_name(spec: AttackSpec, rank: int, restart: int) -> str:
+    """What a try is called in the outcomes."""
+    parts = [f"target {rank}"] if spec.loss == "targeted" else []
+    if (spec.restarts or 1) > 1:
+        parts.append(f"restart {restart + 1}")
+    return ", ".join(parts) or spec.name
+
+
+def outcomes(test: TestSet, spec: AttackSpec, attack_id: str, result: AttackResult) -> pd.DataFrame:
+    """One row per test image: index, label, attack, attack_id, pred, correct, fell."""
+    pred = result.pred
     return pd.DataFrame(
         {
             "index": test.index.numpy(),
@@ -226,5 +381,6 @@ def outcomes(test: TestSet, spec: AttackSpec, attack_id: str, pred: Tensor) -> p
             "attack_id": attack_id,
             "pred": pred.numpy(),
             "correct": (pred == test.labels).numpy(),
+            "fell": result.fell,
         }
     )

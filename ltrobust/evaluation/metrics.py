@@ -7,11 +7,15 @@ images still classified correctly on their adversarial version.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ltrobust.errors import UserError
 
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""
@@ -19,19 +23,85 @@ Z95 = 1.959963984540054
 FloatArray = NDArray[np.float64]
 
 
-def class_groups(train_counts: Sequence[int]) -> dict[str, list[int]]:
+@dataclass(frozen=True)
+class Grouping:
+    """How classes are cut into head, medium and tail; in thirds when neither field is given.
+
+    Attributes:
+        sizes: number of classes in head, medium and tail; head and tail hold at least one.
+        limits: (many, few): head classes have more than `many` training images, tail classes fewer
+            than `few` (the many-, medium- and few-shot classes of ImageNet-LT are 100/20).
+    """
+
+    sizes: tuple[int, int, int] | None = None
+    limits: tuple[int, int] | None = None
+
+    def text(self, num_classes: int) -> str:
+        """Write the grouping as `parse_groups` reads it; thirds are written as their sizes."""
+        if self.limits is not None:
+            return "{}/{}".format(*self.limits)
+        third = max(1, round(num_classes / 3))
+        return ",".join(map(str, self.sizes or (third, max(0, num_classes - 2 * third), third)))
+
+
+THIRDS = Grouping()
+
+
+def parse_groups(text: str | None) -> Grouping:
+    """Read "3,4,3" (sizes of head, medium and tail) or "100/20" (limits of training images).
+
+    None gives thirds.
+
+    Raises:
+        UserError: the text is neither, or its numbers make no sense.
+    """
+    if text is None:
+        return THIRDS
+    wrong = f"groups '{text}'"
+    hint = "give three sizes such as 3,4,3 or two limits of training images such as 100/20"
+    if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*){2}", text):
+        head, medium, tail = (int(part) for part in text.split(","))
+        if min(head, tail) < 1:
+            raise UserError(f"{wrong}: head and tail need at least one class each")
+        return Grouping(sizes=(head, medium, tail))
+    if re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", text):
+        many, few = (int(part) for part in text.split("/"))
+        if not 1 <= few <= many:
+            raise UserError(
+                f"{wrong}: the first limit (head: more images) must not be below the second "
+                "(tail: fewer images), and both must be at least 1"
+            )
+        return Grouping(limits=(many, few))
+    raise UserError(f"{wrong} cannot be read; {hint}")
+
+
+def class_groups(train_counts: Sequence[int], grouping: Grouping = THIRDS) -> dict[str, list[int]]:
     """Split classes into head, medium and tail by their number of training images.
 
-    Classes are ranked by count, largest first (ties by class index); head is the first
+    Classes are ranked by count, largest first (ties by class index); by default head is the first
     max(1, round(C / 3)), tail the last max(1, round(C / 3)), medium the rest, which may be empty.
+    Limits may leave any group empty.
+
+    Raises:
+        UserError: the grouping's sizes do not sum to the number of classes.
     """
     ranked = sorted(range(len(train_counts)), key=lambda c: (-train_counts[c], c))
-    size = max(1, round(len(ranked) / 3))
-    return {
-        "head": sorted(ranked[:size]),
-        "medium": sorted(ranked[size:-size]),
-        "tail": sorted(ranked[-size:]),
-    }
+    if grouping.limits is not None:
+        many, few = grouping.limits
+        head = [c for c in ranked if train_counts[c] > many]
+        tail = [c for c in ranked if train_counts[c] < few]
+        medium = [c for c in ranked if few <= train_counts[c] <= many]
+    else:
+        text = grouping.text(len(ranked))
+        if grouping.sizes is not None and sum(grouping.sizes) != len(ranked):
+            raise UserError(
+                f"groups '{text}' name {sum(grouping.sizes)} classes, but the data has "
+                f"{len(ranked)}; give sizes that sum to {len(ranked)}"
+            )
+        first, _, last = (int(size) for size in text.split(","))
+        head, tail = ranked[:first], ranked[len(ranked) - last :]
+        medium = ranked[first : len(ranked) - last]
+    return {"head": sorted(head), "medium": sorted(medium), "tail": sorted(tail)}
 
 
 def wilson(right: FloatArray, n: FloatArray, z: float = Z95) -> tuple[FloatArray, FloatArray]:
@@ -39,7 +109,8 @@ def wilson(right: FloatArray, n: FloatArray, z: float = Z95) -> tuple[FloatArray
     share = right / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    # rounding must not put the share outside
+    return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
 
 
 def mean_interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
@@ -90,7 +161,9 @@ def per_class(outcomes: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     )
 
 
-def summary(outcomes: pd.DataFrame, train_counts: Sequence[int]) -> dict[str, float]:
+def summary(
+    outcomes: pd.DataFrame, train_counts: Sequence[int], grouping: Grouping = THIRDS
+) -> dict[str, float]:
     """Summarise the outcomes of one attack.
 
     Returns:
@@ -104,11 +177,9 @@ def summary(outcomes: pd.DataFrame, train_counts: Sequence[int]) -> dict[str, fl
     accuracy = classes["accuracy"].to_numpy()
     groups = {
         name: float(np.nanmean(accuracy[members])) if np.isfinite(accuracy[members]).any() else nan
-        for name, members in class_groups(train_counts).items()
+        for name, members in class_groups(train_counts, grouping).items()
     }
-    low, high = mean_interval(
-        shown["right"].to_numpy(dtype=float), shown["n_test"].to_numpy(dtype=float)
-    )
+    low, high = _interval(shown)
     return {
         "n": float(len(outcomes)),
         "accuracy": float(outcomes["correct"].mean()),
@@ -118,6 +189,96 @@ def summary(outcomes: pd.DataFrame, train_counts: Sequence[int]) -> dict[str, fl
         "ci_low": low,
         "ci_high": high,
     }
+
+
+def intervals(
+    outcomes: pd.DataFrame, train_counts: Sequence[int], grouping: Grouping = THIRDS
+) -> dict[str, float]:
+    """95% intervals of the other numbers of `summary`, as `<name>_ci_low` and `<name>_ci_high`.
+
+    Names: acc (Wilson), head, medium and tail (stratified Wilson, see `mean_interval`) and
+    worst_class: the Wilson interval of the class that came out worst (the first of several), which
+    takes no account of its having been picked for that. Shares in [0, 1]; nan where undefined.
+    """
+    classes = per_class(outcomes, len(train_counts))
+    shown = classes[classes["n_test"] > 0]
+    total = pd.DataFrame({"right": [shown["right"].sum()], "n_test": [shown["n_test"].sum()]})
+    parts = {
+        "acc": total[total["n_test"] > 0],
+        **{
+            name: shown[shown["class_index"].isin(members)]
+            for name, members in class_groups(train_counts, grouping).items()
+        },
+        "worst_class": shown.nsmallest(1, "accuracy"),
+    }
+    bounds = {name: _interval(part) for name, part in parts.items()}
+    return {
+        f"{name}_ci_{side}": value
+        for name, bound in bounds.items()
+        for side, value in zip(("low", "high"), bound, strict=True)
+    }
+
+
+def error_parts(outcomes: pd.DataFrame, clean: pd.DataFrame | None) -> dict[str, float]:
+    """Split the error of one attack into natural and boundary error, as RoBal does.
+
+    Args:
+        outcomes: rows with `index` and `correct`, one per test image; where they have a column
+            `fell` ("clean" for images that are misclassified without an attack), it is used.
+        clean: outcomes on the same images without an attack, if there are any.
+
+    Returns:
+        natural_error: share of images misclassified without an attack. boundary_error: share of
+        images right without an attack and broken by it. nan when nothing tells. Since attacks count
+        clean mistakes as broken, the two sum to 1 - accuracy.
+    """
+    wrong = ~outcomes["correct"].to_numpy(dtype=bool)
+    if "fell" in outcomes and outcomes["fell"].notna().all():
+        natural = (outcomes["fell"] == "clean").to_numpy()
+    elif clean is not None:
+        right = clean.set_index("index")["correct"].reindex(outcomes["index"])
+        if right.isna().any():
+            return {"natural_error": nan, "boundary_error": nan}
+        natural = ~right.to_numpy(dtype=bool)
+    else:
+        return {"natural_error": nan, "boundary_error": nan}
+    return {
+        "natural_error": float(natural.mean()),
+        "boundary_error": float((wrong & ~natural).mean()),
+    }
+
+
+def worst_case(seeds: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Combine outcomes of one attack under several seeds into the worst case of each image.
+
+    Args:
+        seeds: one frame a seed, in the order of the seeds: rows with `index`, `pred`, `correct`
+            and perhaps `fell`, of the same images.
+
+    Returns:
+        The first frame with `correct` where an image stood under every seed, and `pred` (and
+        `fell`) of the first seed that broke it.
+    """
+    first = seeds[0].reset_index(drop=True)
+    aligned = [frame.set_index("index").loc[first["index"]] for frame in seeds]
+    standing = np.stack([frame["correct"].to_numpy(dtype=bool) for frame in aligned])
+    broken_by = (~standing).argmax(axis=0)  # the first seed where none broke it
+    told = [name for name in ("pred", "fell") if all(name in frame for frame in aligned)]
+    images = np.arange(len(first))
+    picked = {
+        name: np.stack([frame[name].to_numpy() for frame in aligned])[broken_by, images]
+        for name in told
+    }
+    return first.assign(correct=np.logical_and.reduce(standing), **picked)
+
+
+def _interval(classes: pd.DataFrame) -> tuple[float, float]:
+    """Interval of the mean over the given rows of `per_class`, each with test images."""
+    if classes.empty:
+        return nan, nan
+    return mean_interval(
+        classes["right"].to_numpy(dtype=float), classes["n_test"].to_numpy(dtype=float)
+    )
 
 
 nan = float("nan")

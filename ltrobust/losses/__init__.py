@@ -6,7 +6,13 @@ training loop, changes its inputs, or waits for the device.
 """
 
 from ltrobust.losses.adjusted import balanced_softmax_loss, cdt_loss, logit_adjusted_loss
-from ltrobust.losses.attacking import cross_entropy_sum, cw_margin_loss, scaled_cross_entropy
+from ltrobust.losses.attacking import (
+    cross_entropy_sum,
+    cw_margin_loss,
+    dlr_loss,
+    scaled_cross_entropy,
+    targeted_cross_entropy,
+)
 from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
 from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
 from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
@@ -27,6 +33,7 @@ __all__ = [
     "class_mean_losses",
     "cross_entropy_sum",
     "cw_margin_loss",
+    "dlr_loss",
     "focal_loss",
     "harl_loss",
     "harl_terms",
@@ -40,6 +47,7 @@ __all__ = [
     "tail_class_mask",
     "tail_term",
     "tail_term_released",
+    "targeted_cross_entropy",
     "trades_kl",
     "trades_loss",
     "unimargin_loss",

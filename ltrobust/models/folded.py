@@ -1,66 +1,180 @@
-"""A faster copy of a trained network for searching adversarial images, never for verdicts.
+"""A faster view of a network in eval mode, for searching adversarial images, never for verdicts.
 
-Batch norms are folded into the convolutions before them and the memory format is channels_last.
-The copy computes the same function up to rounding; whoever searches with it must take the verdict
-with the network itself.
+Batch norms are folded into the convolutions before them, convolution weights are stored in the
+precision and memory format they are used in, and all of it is made again from the network's present
+weights by `refresh`. The view computes the same function up to rounding; whoever searches with it
+must take the verdict with the network itself.
 """
 
 from __future__ import annotations
 
-import copy
-
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that counts as rounding."""
 
 
 class FoldedNetwork(nn.Module):
-    """A network with folded batch norms, in eval mode and frozen.
+    """A network with folded batch norms.
+
+    It shares everything but its convolutions with the network, so that it must only be used while
+    that is in eval mode, and after `refresh` where the weights have changed.
 
     Args:
-        net: maps images (B, C, H, W) to logits; must be traceable by torch.fx. Not changed.
+        net: maps images (B, C, H, W) to logits; the parts with convolutions must be traceable by
+            torch.fx. Not changed.
+        bf16: run in bfloat16; logits come out as float32.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, *, bf16: bool = False) -> None:
         super().__init__()
-        folded = fuse(copy.deepcopy(net).eval())
-        self.body = folded.to(memory_format=torch.channels_last).requires_grad_(False)
+        graph = _Tracer().trace(net)
+        self.bf16 = bf16
+        self._convolutions = _fold_graph(net, graph, bf16)
+        # the body's modules are the network's own: they are kept out of sight of .parameters()
+        self._body = [_body(net, graph, self._convolutions)]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fold again, from the weights and statistics that the network has now."""
+        for convolution in self._convolutions.values():
+            convolution.refresh()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, C)."""
-        return self.body(_ChannelsLast.apply(x))
+        """Logits (B, C), float32."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._body[0](_ChannelsLast.apply(x)).float()
+
+
+class FoldedConvolution(nn.Module):
+    """A convolution and the batch norm after it, if any, as one convolution without gradients."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, bf16: bool) -> None:
+        super().__init__()
+        self._source = (conv, norm)
+        self._dtype = torch.bfloat16 if bf16 else torch.float32
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the present weights and statistics."""
+        conv, norm = self._source
+        weight, bias = conv.weight.detach(), conv.bias
+        if norm is not None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = torch.rsqrt(norm.running_var + norm.eps)
+            scale = scale if norm.weight is None else scale * norm.weight
+            shift = norm.running_mean if bias is None else norm.running_mean - bias
+            bias = -shift * scale if norm.bias is None else norm.bias - shift * scale
+            weight = weight * scale[:, None, None, None]
+        self.weight = weight.to(self._dtype, memory_format=torch.channels_last, copy=True)
+        self.bias = None if bias is None else bias.detach().to(self._dtype, copy=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve images or maps (B, C, H, W)."""
+        conv = self._source[0]
+        return F.conv2d(
+            x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+
+
+def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwork | None:
+    """Return a folded view of `net`, or None when folding fails or changes the logits.
+
+    Args:
+        net: a network in eval mode.
+        example: a few images (B, C, H, W) on the network's device to compare on, in float32.
+        bf16: whether the view runs in bfloat16.
+    """
+    try:
+        folded = FoldedNetwork(net)
+        with torch.no_grad():
+            expected, found = net(example), folded(example)
+        same = (found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1)
+        if not bool(same):
+            return None
+        return FoldedNetwork(net, bf16=True) if bf16 else folded
+    except Exception:  # fx refuses control flow that depends on data: any network may do that
+        return None
+
+
+class _Tracer(fx.Tracer):
+    """Looks only into modules that hold convolutions or batch norms."""
+
+    def is_leaf_module(self, module: nn.Module, _name: str) -> bool:
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            return True
+        return not any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in module.modules())
+
+
+def _fold_graph(net: nn.Module, graph: fx.Graph, bf16: bool) -> dict[str, FoldedConvolution]:
+    """Replace the convolutions of a graph, and take out the batch norms that they absorb."""
+    modules = dict(net.named_modules())
+    folded: dict[str, FoldedConvolution] = {}
+    for node in list(graph.nodes):
+        module = modules.get(node.target) if node.op == "call_module" else None
+        if type(module) is not nn.Conv2d or module.padding_mode != "zeros":
+            continue
+        norm = _norm_after(node, modules)
+        if norm is not None:
+            (after,) = node.users
+            after.replace_all_uses_with(node)
+            graph.erase_node(after)
+        name = f"folded_{len(folded)}"
+        node.target = name
+        folded[name] = FoldedConvolution(module, norm, bf16)
+    return folded
+
+
+def _norm_after(node: fx.Node, modules: dict[str, nn.Module]) -> nn.BatchNorm2d | None:
+    """The batch norm that alone takes a convolution's output, if there is one."""
+    if len(node.users) != 1:
+        return None
+    (after,) = node.users
+    module = modules.get(str(after.target)) if after.op == "call_module" else None
+    usable = type(module) is nn.BatchNorm2d and module.track_running_stats
+    return module if usable and after.args == (node,) else None  # type: ignore[return-value]
+
+
+def _body(
+    net: nn.Module, graph: fx.Graph, convolutions: dict[str, FoldedConvolution]
+) -> fx.GraphModule:
+    root = {name: net.get_submodule(name) for name in _called(graph) if name not in convolutions}
+    attributes = {name: _attribute(net, name) for name in _fetched(graph)}
+    return fx.GraphModule({**root, **convolutions, **attributes}, graph)
+
+
+def _called(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.nodes if node.op == "call_module"}
+
+
+def _fetched(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+
+
+def _attribute(net: nn.Module, name: str) -> object:
+    found: object = net
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 class _ChannelsLast(torch.autograd.Function):
-    """Change the memory format of images; gradients come back contiguous.
+    """Change the memory format of images; gradients come back in the format of the images.
 
     pyautoattack takes views of gradients, which channels_last tensors do not allow.
     """
 
     @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        ctx.contiguous = x.is_contiguous()  # type: ignore[attr-defined]
         return x.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> Tensor:
-        return gradient.contiguous()
-
-
-def fold(net: nn.Module, example: Tensor) -> nn.Module:
-    """Return a folded copy of `net`, or `net` itself when folding fails or changes the logits.
-
-    Args:
-        net: a network in eval mode.
-        example: a few images (B, C, H, W) on the network's device to compare on.
-    """
-    try:
-        folded = FoldedNetwork(net).eval()
-        with torch.no_grad():
-            expected, found = net(example), folded(example)
-    except Exception:  # fx refuses control flow that depends on data: any network may do that
-        return net
-    same = (found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1)
-    return folded if bool(same) else net
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.contiguous() if ctx.contiguous else gradient  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltrobust.report.groups import SCORE_COLUMNS, Group
+from ltrobust.report.groups import MORE_SCORES, SCORE_COLUMNS, Group
 
 MATCH_COLUMNS = ("eps", "test_protocol", "attack_settings", "attack_library")
 
@@ -42,7 +42,8 @@ def scores(group: Group) -> pd.DataFrame:
 
     Returns:
         One row per label and attack, best label first, with columns `label, attack, n_seeds` and,
-        for each of `SCORE_COLUMNS`, the Spread over seeds as `<score>_mean` and `<score>_std`.
+        for each of `SCORE_COLUMNS` and `MORE_SCORES`, the Spread over seeds as `<score>_mean` and
+        `<score>_std`.
     """
     rows = {(row["run_id"], row["attack"]): row for row in group.rows.to_dict("records")}
     records = []
@@ -51,7 +52,7 @@ def scores(group: Group) -> pd.DataFrame:
         for attack in group.attacks:
             cells = [rows.get((run, attack), {}) for run in runs]
             record: dict[str, object] = {"label": label, "attack": attack, "n_seeds": len(runs)}
-            for name in SCORE_COLUMNS:
+            for name in (*SCORE_COLUMNS, *MORE_SCORES):
                 spread = over_seeds([cell.get(name, math.nan) for cell in cells])
                 record |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
             records.append(record)
@@ -87,12 +88,16 @@ def ranked_labels(frame: pd.DataFrame) -> list[str]:
 
 
 def strongest_attack(attacks: Sequence[str]) -> str | None:
-    """Pick the attack that figures call "robust": AutoAttack, else the longest PGD, else any."""
+    """Pick the attack that figures call "robust": AutoAttack, else the longest PGD, else any.
+
+    Names are expected weakest first, as in `Group.attacks`.
+    """
     adversarial = [name for name in attacks if name != "clean"]
-    pgd = [name for name in adversarial if name.startswith("pgd")]
-    if "autoattack" in adversarial:
-        return "autoattack"
-    return next(reversed(pgd or adversarial), None)
+    for family in ("autoattack", "aa-apgd", "pgd"):
+        own = [name for name in adversarial if name.startswith(family)]
+        if own:
+            return family if family in own else own[-1]
+    return next(reversed(adversarial), None)
 
 
 def class_scores(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ instead of failing, since a report must come out when an attack was left away.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -147,11 +147,12 @@ def training_figure(curves: pd.DataFrame, labels: Sequence[str] = ()) -> Figure:
 
 
 @in_style
-def attack_figure(scores: pd.DataFrame) -> Figure:
+def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
     """Balanced accuracy under each attack, one bar a method, deviation over seeds as error bar.
 
     Args:
         scores: from `scores`.
+        shown: label to label as written in the legend; default as it is.
     """
     attacks = [
         name for name in sorted(scores["attack"].unique(), key=attack_order) if name != "clean"
@@ -160,7 +161,8 @@ def attack_figure(scores: pd.DataFrame) -> Figure:
         return _empty("no attack was evaluated")
     labels = ranked_labels(scores)
     marks = marks_for(labels)
-    figure = new_figure(2.4 + legend_height(labels, WIDTH))
+    names = [(shown or {}).get(label, label) for label in labels]
+    figure = new_figure(2.4 + legend_height(names, WIDTH))
     axes = figure.subplots()
     table = scores.set_index(["label", "attack"])
     width = 0.82 / len(labels)
@@ -188,7 +190,7 @@ def attack_figure(scores: pd.DataFrame) -> Figure:
         Patch(facecolor=marks[name].colour, hatch=marks[name].hatch, edgecolor="white", linewidth=0)
         for name in labels
     ]
-    legend_below(figure, handles, labels)
+    legend_below(figure, handles, names)
     return figure
 
 

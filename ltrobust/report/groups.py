@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ BASE_KEYS = (
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
+MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
+"""Scores that older metrics lack; in these less is better, or neither."""
 REQUIRED = (
     "run_id",
     "method",
@@ -49,9 +52,21 @@ REQUIRED = (
     *GROUP_KEYS,
     *SCORE_COLUMNS,
 )
-LATER_COLUMNS: dict[str, Any] = {"batch_size": 0, "train_eps": 0.0, "config_id": ""}
+LATER_COLUMNS: dict[str, Any] = {
+    "batch_size": 0,
+    "train_eps": 0.0,
+    "config_id": "",
+    "attack_id": "",
+    "natural_error": math.nan,
+    "boundary_error": math.nan,
+    "groups": "",
+    "reliability": None,
+}
 """Columns that older metrics lack, with what stands in for them."""
-_FAMILIES = ("clean", "fgsm", "pgd", "mim", "cw", "lsa", "", "aa-apgd", "autoattack")
+_FAMILIES = (
+    *("clean", "noise", "fgsm", "pgd", "mim", "cw", "lsa", "dlr", "tpgd", ""),
+    *("aa-rand", "aa-apgd", "autoattack"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,8 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
 
     Clean rows join every eps group of their run; a run with clean rows alone joins all eps groups
     of its setting, so that its missing attacks show. Where one attack was run with several settings
-    or library versions, each combination is a group of its own (seeds in settings do not count).
+    or library versions, each combination is a group of its own. A single attack seed is no setting,
+    the worst case over several (`seeds`) is, and never stands beside single ones.
 
     Args:
         metrics: one row per run and attack, at least the columns in `REQUIRED`.
@@ -116,7 +132,7 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
 
 def attack_order(name: str) -> tuple[int, int, str]:
     """Sort key of an attack's name: clean, the single attacks, others, AutoAttack last."""
-    match = re.fullmatch(r"(\D*?)(\d*)", name)
+    match = re.fullmatch(r"([a-z]+(?:-apgd|-rand)?)(\d*)(?:[ax]\d.*)?(?:-l2)?", name)
     family, steps = match.groups() if match else (name, "")
     family = family if family in _FAMILIES else ""
     return _FAMILIES.index(family), int(steps or 0), name
@@ -156,6 +172,8 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
             f"metrics lack the columns {', '.join(missing)}; run 'ltrobust report' on a suite "
             "directory whose metrics.csv has them"
         )
+    if "robust_gap" not in metrics.columns:
+        metrics["robust_gap"] = metrics["head"] - metrics["tail"]
     if metrics.empty:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)

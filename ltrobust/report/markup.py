@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 from rich import box
@@ -30,6 +30,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': "''",
     "±": r"$\pm$",
+    "†": r"\textdagger{}",
     "\n": " ",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
@@ -46,6 +47,7 @@ class Table:
         frame: cells are text, integers, or fractions in [0, 1] (float or Spread; NaN is missing).
         contests: sets of cells (row position, column) of which the largest is marked best.
         sections: row positions before which a rule is drawn.
+        signs: what is written behind the text of a cell.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Table:
     frame: pd.DataFrame
     contests: tuple[tuple[Cell, ...], ...] = ()
     sections: tuple[int, ...] = ()
+    signs: Mapping[Cell, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         """Render as a GitHub table under its title, the caption below it."""
@@ -102,12 +105,14 @@ class Table:
         """Render for the terminal."""
         styles = {"best": "bold", "second": "underline", "": ""}
         table = RichTable(
-            title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1)
+            title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1, 0, 0)
         )
         table.title_justify = table.caption_justify = "left"
         for name in self.frame.columns:
             side: JustifyMethod = "right" if name in self._numeric() else "left"
-            table.add_column(Text(str(name)), justify=side, overflow="fold")
+            # a break at each blank keeps columns as narrow as their words
+            header = Text(str(name).replace(" ", "\n"), overflow="fold")
+            table.add_column(header, justify=side, overflow="fold")
         for position, row in enumerate(self._cells()):
             if position in self.sections:
                 table.add_section()
@@ -127,7 +132,13 @@ class Table:
         marks = self._marks()
         rows = self.frame.to_dict("records")
         return [
-            [(cell_text(cell), marks.get((place, str(name)), "")) for name, cell in row.items()]
+            [
+                (
+                    cell_text(cell) + self.signs.get((place, str(name)), ""),
+                    marks.get((place, str(name)), ""),
+                )
+                for name, cell in row.items()
+            ]
             for place, row in enumerate(rows)
         ]
 

@@ -1,17 +1,21 @@
 """How a network is run during training: precision, memory format, and counts of right answers.
 
 A defense sees an ordinary module that maps images to float32 logits; it never meets autocast or
-channels_last.
+channels_last. In eval mode with frozen parameters, that is inside attacks, a folded view of the
+network computes the same function faster: between two optimizer steps its weights do not change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ltrobust.models import Network
+from ltrobust.models.folded import FoldedNetwork, fold
+from ltrobust.training.recompute import recomputed, repeated_blocks
 
 
 class TrainingModel(nn.Module):
@@ -23,12 +27,19 @@ class TrainingModel(nn.Module):
     Args:
         net: maps images to logits; its parameters are trained in place.
         precision: "fp32", or "bf16" for autocast with float32 weights.
+        grad_checkpointing: compute the activations of the network's blocks a second time in
+            backward passes instead of keeping them; results are the same.
     """
 
-    def __init__(self, net: Network, precision: str) -> None:
+    def __init__(self, net: Network, precision: str, *, grad_checkpointing: bool = False) -> None:
         super().__init__()
         self.net: Network = net.to(memory_format=torch.channels_last)
         self.bf16 = precision == "bf16"
+        self._blocks = repeated_blocks(net) if grad_checkpointing else ()
+        # lists hide them from .parameters(): their weights are the network's own
+        self._folded: list[FoldedNetwork] = []
+        self._foldable = True
+        self._stale = True
         self._watched: Tensor | None = None
         self._labels: Tensor | None = None
         self._right: Tensor | float = 0.0
@@ -53,14 +64,43 @@ class TrainingModel(nn.Module):
         """The last layer."""
         return self.net.head
 
+    def train(self, mode: bool = True) -> TrainingModel:
+        """Set the mode; whatever follows a change to eval mode sees the present weights."""
+        self._stale = True
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C) in the dtype of `x`."""
-        logits = self._run(self.net, x)
+        folded = None if self.training or self._wants_gradients() else self._fresh_view(x)
+        logits = self._run(self.net, x) if folded is None else folded(x).to(x.dtype)
         if self.training and x is self._watched and self._labels is not None:
             self._right = self._right + (logits.detach().argmax(1) == self._labels).sum()
             self._seen += len(x)
         return logits
 
+    def _wants_gradients(self) -> bool:
+        """Whether this pass must reach the parameters, as it need not inside attacks."""
+        return torch.is_grad_enabled() and any(p.requires_grad for p in self.net.parameters())
+
+    def _fresh_view(self, x: Tensor) -> FoldedNetwork | None:
+        """The folded view with the present weights; None for a network that cannot be folded."""
+        if not self._folded and self._foldable:
+            with torch.no_grad():
+                found = fold(self.net, x[:4].detach().float(), bf16=self.bf16)
+            self._foldable = found is not None
+            self._folded = [] if found is None else [found]
+        elif self._folded and self._stale:
+            self._folded[0].refresh()
+        self._stale = False
+        return self._folded[0] if self._folded else None
+
     def _run(self, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        precision = torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        with precision, self._recomputing():
             return part(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def _recomputing(self) -> AbstractContextManager[None]:
+        """Where the activations of blocks need not be kept: in passes that train the weights."""
+        if self._blocks and self.training and torch.is_grad_enabled():
+            return recomputed(self._blocks)
+        return nullcontext()

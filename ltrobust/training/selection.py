@@ -69,8 +69,7 @@ class Judge:
 
     def _score(self, evaluator: Evaluator, name: str) -> float:
         spec = attack_spec(name, self.eps)
-        pred = evaluator.run(spec).pred
-        frame = outcomes(self.images, spec, spec.attack_id(TestSpec()), pred)
+        frame = outcomes(self.images, spec, spec.attack_id(TestSpec()), evaluator.run(spec))
         return summary(frame, self.train_counts)[self.score]
 
 

@@ -24,6 +24,7 @@ from ltrobust.models import Network, build_model
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.profile import UNTIMED, Clock
 from ltrobust.training.schedule import learning_rates
 from ltrobust.training.selection import Judge, make_judge
 
@@ -32,6 +33,21 @@ HistoryRow = dict[str, float]
 
 ACCURACY_IMAGES = 1000
 """How many training images `train_acc` is measured on at the end of an epoch."""
+
+
+@dataclass(frozen=True)
+class Thrift:
+    """How a training saves memory. It changes no result, apart from rounding.
+
+    Attributes:
+        grad_checkpointing: compute activations again in backward passes; equal bits on a CPU.
+        micro_batch: run the inner attack on so many images at a time; None: on the whole batch.
+            Images do not see each other there (eval mode), so that only rounding differs. The outer
+            pass keeps the whole batch: batch norm and class-wise losses need it.
+    """
+
+    grad_checkpointing: bool = False
+    micro_batch: int | None = None
 
 
 @dataclass
@@ -68,6 +84,8 @@ def train(
     state: State | None = None,
     save: Callable[[State], None] = lambda state: None,
     reporter: Reporter | None = None,
+    thrift: Thrift = Thrift(),
+    clock: Clock = UNTIMED,
 ) -> Trained:
     """Train one run, from its beginning or from a saved state, to its last epoch.
 
@@ -81,6 +99,8 @@ def train(
         state: what `save` was given last, to go on from there.
         save: called after every epoch with all that is needed to resume (tensors and numbers).
         reporter: told of epochs and steps.
+        thrift: how to save memory.
+        clock: told of epochs, steps and their phases.
 
     Raises:
         RunError: the loss is not finite, or the device is out of memory.
@@ -88,7 +108,7 @@ def train(
     reporter = reporter or Reporter()
     trained = build(run, data.train_counts, data.image_shape)
     trained.net.to(device)
-    model = TrainingModel(trained.net, run.precision)
+    model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
     optimizer = _optimizer(model, run)
     if state is not None:
         _restore(state, trained, optimizer)
@@ -110,9 +130,12 @@ def train(
             epochs=run.recipe.epochs,
             attack=run.recipe.attack,
             generator=generator(device, run.seed, "attack", epoch),
+            micro_batch=thrift.micro_batch,
         )
         trained.method.on_epoch_start(ctx)
-        loss = _train_epoch(run, images, labels, model, trained.method, optimizer, ctx, reporter)
+        loss = _train_epoch(
+            run, images, labels, model, trained.method, optimizer, ctx, reporter, clock
+        )
         trained.method.on_epoch_end(ctx)
         row = {
             "epoch": epoch + 1,
@@ -124,6 +147,7 @@ def train(
         if judge:
             row.update(judge.look(trained.net, trained.method, epoch, device))
         row["seconds"] = time.perf_counter() - began
+        clock.end_epoch(row["seconds"])
         trained.history.append(row)
         reporter.line(describe_epoch(row, run.recipe.epochs))
         reporter.advance("run")
@@ -156,27 +180,33 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     ctx: Context,
     reporter: Reporter,
+    clock: Clock,
 ) -> float:
     """Run one epoch and return its mean loss. Nothing waits for the device before the end."""
     total = torch.zeros((), device=images.device)
     seen = 0
     batches = list(_batches(run, len(labels), ctx.epoch))
     reporter.begin("part", f"epoch {ctx.epoch + 1}", len(batches))
+    clock.begin_epoch(len(batches))
     spec = dataset_spec(run.data.name)
     draw = generator(images.device, run.seed, "augment", ctx.epoch)
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
     for index in batches:
-        chosen = index.to(images.device)
-        y = labels[chosen]
-        batch = policy_augment(images[chosen], run.recipe.augment, generator=draw_policy)
-        batch = random_crop_flip(
-            enlarge(batch, model.net.input_size),
-            padding=spec.crop_padding,
-            flip=spec.flip,
-            generator=draw,
-        )
-        loss = train_step(model, method, to_float(batch), y, ctx)
-        optimizer.step()
+        with clock.step(len(index)):
+            with clock.phase("data"):
+                chosen = index.to(images.device)
+                y = labels[chosen]
+                batch = policy_augment(images[chosen], run.recipe.augment, generator=draw_policy)
+                batch = random_crop_flip(
+                    enlarge(batch, model.net.input_size),
+                    padding=spec.crop_padding,
+                    flip=spec.flip,
+                    generator=draw,
+                )
+                x = to_float(batch)
+            loss = train_step(model, method, x, y, ctx, clock)
+            with clock.phase("optimizer"):
+                optimizer.step()
         total += loss.detach() * len(y)
         seen += len(y)
         reporter.advance("part")
@@ -190,7 +220,14 @@ def _train_epoch(
     return mean
 
 
-def train_step(model: nn.Module, method: Method, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+def train_step(
+    model: nn.Module,
+    method: Method,
+    x: Tensor,
+    y: Tensor,
+    ctx: Context,
+    clock: Clock = UNTIMED,
+) -> Tensor:
     """Attack a batch, then leave the gradients of the outer loss in the parameters.
 
     Args:
@@ -199,17 +236,21 @@ def train_step(model: nn.Module, method: Method, x: Tensor, y: Tensor, ctx: Cont
         x: images (B, ...), float in [0, 1].
         y: labels (B,), int64.
         ctx: what the defense may know of the step.
+        clock: told of the phases.
 
     Returns:
         The outer loss, a scalar.
     """
     model.train()
-    x_adv = method.attack(model, x, y, ctx)
+    with clock.phase("attack"):
+        x_adv = method.attack(model, x, y, ctx)
     if isinstance(model, TrainingModel):
         model.watch(x_adv if x_adv is not x else None, y)
     model.zero_grad(set_to_none=True)
-    loss = method.loss(model, x, y, x_adv, ctx)
-    loss.backward()
+    with clock.phase("forward"):
+        loss = method.loss(model, x, y, x_adv, ctx)
+    with clock.phase("backward"):
+        loss.backward()
     return loss
 
 

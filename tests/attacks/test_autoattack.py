@@ -27,6 +27,7 @@ from ltrobust.errors import RunError
 from ltrobust.evaluation.evaluate import Evaluator, TestSet
 from ltrobust.models import build_model
 
+CPU = torch.device("cpu")
 EPS = 0.1
 SEED = 7
 SHORT = {"apgd": 3, "apgd_targeted": 2, "fab": 2, "square": 10}
@@ -120,14 +121,17 @@ def test_every_verdict_is_the_references_own(
 
 
 def test_standard_settings_are_the_references_own(problem: Problem) -> None:
-    driver = ours._Attacks(problem.model, EPS, 10, SEED, torch.device("cpu"))
+    setting = ours._Setting(EPS, "Linf", "standard", 10, torch.device("cpu"))
+    driver = ours._Attacks(problem.model, setting)
     bare = reference(problem)
     assert tuple(bare.attacks_to_run) == parts(10)
     for name in SHORT:
         mine, theirs = vars(getattr(driver._aa, name)), vars(getattr(bare, name))
         plain = {k: v for k, v in theirs.items() if isinstance(v, int | float | str | None)}
         # the reference sets these two just before it runs the attack
-        plain |= {"seed": SEED} | ({"targeted": True} if name == "fab" else {})
+        plain |= {"seed": vars(getattr(driver._aa, name))["seed"]} | (
+            {"targeted": True} if name == "fab" else {}
+        )
         assert {k: mine[k] for k in plain} == plain
 
 
@@ -263,7 +267,7 @@ class AlwaysWrong(nn.Module):
 def test_verdicts_are_the_models_own_whatever_network_searches(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ours._Attacks, "run", lambda self, name, x, y: x)
+    monkeypatch.setattr(ours._Attacks, "run", lambda self, name, x, y, seed: x)
     found = drive(problem, 250, search=AlwaysWrong(problem.model))
     clean = problem.model(problem.x).argmax(1)
     assert torch.equal(found.pred, clean)
@@ -274,6 +278,67 @@ def test_verdicts_are_the_models_own_whatever_network_searches(
 def test_an_attack_that_leaves_the_ball_is_an_error(
     problem: Problem, monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
-    monkeypatch.setattr(ours._Attacks, "run", lambda self, name, x, y: fault(x))
+    monkeypatch.setattr(ours._Attacks, "run", lambda self, name, x, y, seed: fault(x))
     with pytest.raises(RunError, match="apgd-ce left the eps ball"):
         drive(problem, 250)
+
+
+def test_other_versions_run_their_parts(problem: Problem, short: None) -> None:
+    assert parts(10, "apgd") == ("apgd-ce", "apgd-t")
+    assert parts(3, "apgd") == ("apgd-ce", "apgd-dlr")
+    assert parts(10, "rand") == ("apgd-ce", "apgd-dlr")
+    assert parts(2, "rand") == ("apgd-ce",)
+    assert parts(10, "apgd", 2)[2:] == ("apgd-ce (seed + 1)", "apgd-t (seed + 1)")
+    for version in ("apgd", "rand"):
+        told: list[str] = []
+        drive(problem, 250, version=version, tell=lambda part, _, told=told: told.append(part))
+        assert tuple(dict.fromkeys(told)) == parts(10, version)
+
+
+def test_rand_averages_gradients_as_the_reference_does(problem: Problem) -> None:
+    driver = ours._Attacks(problem.model, ours._Setting(EPS, "Linf", "rand", 10, CPU))
+    bare = AutoAttack(problem.model, eps=EPS, seed=SEED, version="rand", device=CPU)
+    assert driver._aa.apgd.eot_iter == bare.apgd.eot_iter == 20
+    assert tuple(bare.attacks_to_run) == parts(10, "rand")
+
+
+def test_l2_verdicts_are_the_references_own(problem: Problem, short: None) -> None:
+    attacks = AutoAttack(problem.model, norm="L2", eps=0.4, seed=SEED, version="standard")
+    shorten(attacks)
+    found = autoattack(
+        problem.model,
+        problem.x,
+        problem.y,
+        eps=0.4,
+        norm="L2",
+        num_classes=10,
+        seed=SEED,
+        batch_size=250,
+    )
+    assert (found.pred.tolist(), stands(found)) == verdicts(attacks, problem, 250)
+    assert 0 < sum(stands(found)) < len(problem.y)
+
+
+def test_restarts_go_on_with_the_next_seed_on_what_stands(problem: Problem, short: None) -> None:
+    once, twice = drive(problem, 250), drive(problem, 250, restarts=2)
+    assert torch.equal(twice.fell.clamp_max(4) == 0, twice.fell == 0)
+    held = once.fell != 0
+    assert torch.equal(twice.fell[held], once.fell[held])
+    assert sum(stands(twice)) <= sum(stands(once))
+
+
+def test_where_a_coarse_search_is_wrong_about_an_image_the_exact_one_decides(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def run(self: Any, name: str, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        if self.model is not problem.model:
+            return x
+        asked.append(len(x))
+        return (x + 0.05).clamp(0, 1)
+
+    monkeypatch.setattr(ours._Attacks, "run", run)
+    right = int((problem.model(problem.x).argmax(1) == problem.y).sum())
+    drive(problem, 250, search=AlwaysWrong(problem.model), exact=problem.model)
+    assert asked[0] == right

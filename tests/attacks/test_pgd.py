@@ -192,3 +192,63 @@ def test_attack_works_where_gradients_are_switched_off() -> None:
         inside = attack(model, x, y)
     assert torch.equal(inside, attack(model, x, y))
     assert not torch.equal(inside, x)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 3.0), st.integers(0, 4))
+@settings(deadline=None, max_examples=40)
+def test_l2_changes_stay_in_the_ball_and_images_in_range(seed: int, eps: float, steps: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.rand(3, 2, 4, 4, generator=draw).round(decimals=1)
+    start = torch.randn(x.shape, generator=draw) * eps
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
+    y = torch.tensor([0, 1, 2])
+    found = pgd(
+        model,
+        x,
+        y,
+        eps=eps,
+        step_size=eps / 2,
+        steps=steps,
+        loss=cross_entropy_sum,
+        start=start,
+        norm="L2",
+    )
+    assert bool(((found >= 0) & (found <= 1)).all())
+    assert bool(((found - x).flatten(1).norm(dim=1) <= eps * (1 + 1e-5)).all())
+
+
+def test_l2_step_goes_along_the_gradient_of_each_image() -> None:
+    weights = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = weights
+    x = torch.full((1, 2), 0.5)
+
+    def away_from_zero(logits: Tensor, _: Tensor) -> Tensor:
+        return logits[:, 0].sum()
+
+    found = pgd(
+        model,
+        x,
+        torch.tensor([1]),
+        eps=0.1,
+        step_size=0.05,
+        steps=1,
+        loss=away_from_zero,
+        norm="L2",
+    )
+    assert torch.allclose(found - x, 0.05 * torch.tensor([[0.6, 0.8]]), atol=1e-6)
+
+
+def test_l2_stays_where_the_gradient_vanishes() -> None:
+    x = torch.rand(2, 3)
+    found = pgd(
+        nn.Linear(3, 2),
+        x,
+        torch.tensor([0, 1]),
+        eps=0.1,
+        step_size=0.1,
+        steps=3,
+        loss=lambda logits, _: 0 * logits.sum(),
+        norm="L2",
+    )
+    assert torch.allclose(found, x)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltrobust.attacks.suite import LOSSES, attack_spec
+from ltrobust.config import TestSpec
 from ltrobust.errors import UserError
 
 EPS = 8 / 255
@@ -87,13 +88,80 @@ def test_other_names_are_refused_in_one_line(name: str, message: str) -> None:
 @settings(deadline=None)
 def test_any_name_gives_a_spec_of_that_name_or_a_user_error(name: str) -> None:
     with suppress(UserError):
-        assert attack_spec(name, EPS).name == name
+        assert attack_spec(name, EPS).name == name.partition("@")[0]
 
 
-def test_losses_are_sums_over_the_batch_that_grow_as_the_label_loses() -> None:
-    good, bad = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"targeted"}))
+def test_losses_are_sums_over_the_batch_that_grow_as_the_label_loses(name: str) -> None:
+    loss = LOSSES[name]
+    good, bad = torch.tensor([[3.0, 0.0, 0.5]]), torch.tensor([[0.0, 3.0, 0.5]])
     y = torch.tensor([0])
-    for loss in LOSSES.values():
-        assert loss(bad, y) > loss(good, y)
-        both = loss(torch.cat([good, bad]), torch.tensor([0, 0]))
-        assert both == pytest.approx(float(loss(good, y) + loss(bad, y)), abs=1e-5)
+    assert loss(bad, y) > loss(good, y)
+    both = loss(torch.cat([good, bad]), torch.tensor([0, 0]))
+    assert both == pytest.approx(float(loss(good, y) + loss(bad, y)), abs=1e-5)
+
+
+def test_targeted_loss_grows_as_the_target_wins() -> None:
+    logits = torch.tensor([[0.0, 3.0, 0.5]])
+    worth = [float(LOSSES["targeted"](logits, torch.tensor([c]))) for c in range(3)]
+    assert worth[1] > worth[2] > worth[0]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
+def test_dlr_ignores_scale_and_shift_and_has_the_papers_value(scale: float) -> None:
+    logits = torch.tensor([[4.0, 1.0, 2.0, 0.0], [1.0, 3.0, 0.0, 2.0]])
+    y = torch.tensor([0, 0])
+    # (4 - 2) / (4 - 1) stands, (1 - 3) / (3 - 1) has fallen
+    expected = -(2 / 3) + 1.0
+    assert float(LOSSES["dlr"](scale * logits + 5, y)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("lsa20", {"loss": "lsa", "alpha": 10.0, "steps": 20}),
+        ("lsa20a100", {"loss": "lsa", "alpha": 100.0, "name": "lsa20a100"}),
+        ("dlr7", {"loss": "dlr", "alpha": None, "steps": 7}),
+        ("tpgd3", {"loss": "targeted", "steps": 3}),
+        ("noise", {"steps": 0, "start": "uniform"}),
+        ("pgd20x5", {"restarts": 5, "name": "pgd20x5"}),
+        ("pgd20-l2", {"norm": "L2", "eps": 0.5, "step_size": 0.125, "name": "pgd20-l2"}),
+        ("pgd20x5-l2@0.25", {"norm": "L2", "eps": 0.25, "restarts": 5, "name": "pgd20x5-l2"}),
+        ("pgd20@16/255", {"eps": 16 / 255, "step_size": 4 / 255, "name": "pgd20"}),
+        ("fgsm@0", {"eps": 0.0, "step_size": 0.0}),
+        ("autoattackx3", {"restarts": 3, "version": "standard"}),
+        ("autoattack-l2", {"norm": "L2", "eps": 0.5}),
+        ("aa-apgd", {"version": "apgd", "kind": "autoattack"}),
+        ("aa-rand", {"version": "rand", "kind": "autoattack"}),
+    ],
+)
+def test_endings_and_families(name: str, wanted: dict[str, object]) -> None:
+    spec = attack_spec(name, EPS)
+    assert {key: getattr(spec, key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pgd20@2", "L-inf radius is in"),
+        ("pgd20@1/0", "after @ goes a radius"),
+        ("pgd20@1/2/3", "after @ goes a radius"),
+        ("fgsmx3", "leave out the restarts"),
+        ("clean@0.1", "clean images have no attack"),
+        ("autoattack20", "unknown attack"),
+        ("pgd20a5", "unknown attack"),
+        ("pgd20-l2x5", "unknown attack"),
+    ],
+)
+def test_endings_that_do_not_go_with_an_attack_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        attack_spec(name, EPS)
+
+
+def test_new_settings_leave_the_keys_of_stored_results_alone() -> None:
+    spec = attack_spec("pgd20", EPS)
+    assert {"restarts", "alpha", "search"}.isdisjoint(spec.settings())
+    assert attack_spec("pgd20", EPS, search="bf16").settings()["search"] == "bf16"
+    assert spec.attack_id(TestSpec()) != attack_spec("pgd20", EPS, search="bf16").attack_id(
+        TestSpec()
+    )

@@ -120,7 +120,7 @@ COMMANDS = {
     "unknown flag": (("bench", "--epoch", "3"), "--epoch", "--epochs"),
     "flag without a value": (("bench", "--epochs"), "--epochs"),
     "evaluate nothing": (("evaluate",), "run directory", "--checkpoint"),
-    "evaluate two things": (("evaluate", "a", "--checkpoint", "b"), "either"),
+    "evaluate two things": (("evaluate", "a", "--checkpoint", "b"), "one of"),
     "evaluate no run": (("evaluate", "nowhere"), "nowhere", "run.json"),
     "evaluate no file": (("evaluate", "--checkpoint", "no.pt", "--arch", "small-cnn"), "no.pt"),
     "checkpoint without arch": (("evaluate", "--checkpoint", "a.pt"), "--arch"),

@@ -9,7 +9,10 @@ import pytest
 from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
 
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
-RUN_FILES = {"run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"}
+RUN_FILES = {
+    *("run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"),
+    "reliability.json",
+}
 
 
 def test_bench_ends_well_and_says_where_the_results_are(finished: Finished) -> None:

@@ -164,7 +164,7 @@ def test_results_format_describes_every_column() -> None:
     for file, columns in (
         ("metrics.csv", METRICS_COLUMNS),
         ("per_class.csv", PER_CLASS_COLUMNS),
-        ("outcomes.parquet", ["index", "label", "attack", "attack_id", "pred", "correct"]),
+        ("outcomes.parquet", ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]),
     ):
         first_cells = " ".join(re.findall(r"^\| (.*?) \|", sections[file], re.M))
         assert re.findall(r"`(\w+)`", first_cells) == columns

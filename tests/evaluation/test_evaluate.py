@@ -10,6 +10,7 @@ import ltrobust
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
+from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import AttackResult, DefendedModel, Evaluator, TestSet, outcomes
 from ltrobust.models import build_model
 
@@ -146,8 +147,9 @@ def test_float_images_are_taken_as_they_are(trained: ltrobust.TrainedModel) -> N
 
 def test_one_outcome_per_image_with_the_contracts_columns() -> None:
     test = TestSet(torch.zeros(3, 1), torch.tensor([2, 0, 1]), torch.tensor([11, 7, 30]))
-    frame = outcomes(test, attack_spec("pgd3", EPS), "pgd3-abc", torch.tensor([2, 1, 1]))
-    assert list(frame) == ["index", "label", "attack", "attack_id", "pred", "correct"]
+    result = AttackResult(torch.tensor([2, 1, 1]), ["", "pgd3", "clean"], 0.0, {})
+    frame = outcomes(test, attack_spec("pgd3", EPS), "pgd3-abc", result)
+    assert list(frame) == ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]
     assert frame["index"].tolist() == [11, 7, 30]
     assert frame["correct"].tolist() == [True, False, True]
     assert set(frame["attack"]) == {"pgd3"}
@@ -166,3 +168,106 @@ def test_more_steps_and_larger_eps_are_not_weaker(trained: ltrobust.TrainedModel
     assert by_eps == sorted(by_eps, reverse=True)
     assert by_eps[-1] < by_eps[0]
     assert robust("pgd20", EPS) <= robust("pgd2", EPS)
+
+
+def test_every_image_says_what_broke_it(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    clean = run(trained.model, test, "clean")
+    assert clean.fell == ["clean" if w else "" for w in (clean.pred != test.labels).tolist()]
+    for name, parts in {"pgd3": {"pgd3"}, "pgd3x3": {f"restart {i}" for i in (1, 2, 3)}}.items():
+        result = run(trained.model, test, name)
+        right = (result.pred == test.labels).tolist()
+        assert [fell == "" for fell in result.fell] == right
+        assert [fell == "clean" for fell in result.fell] == (clean.pred != test.labels).tolist()
+        assert set(result.fell) <= parts | {"", "clean"}
+
+
+def test_the_first_restart_is_the_attack_itself_and_more_break_no_less(
+    trained: ltrobust.TrainedModel,
+) -> None:
+    test = a_fifth(trained.data)
+    once, often = (run(trained.model, test, name) for name in ("pgd2", "pgd2x4"))
+    first = [fell == "restart 1" for fell in often.fell]
+    assert first == [fell == "pgd2" for fell in once.fell]
+    assert sum(fell == "" for fell in often.fell) <= sum(fell == "" for fell in once.fell)
+
+
+def test_targeted_pgd_tries_every_other_class_likeliest_first(
+    trained: ltrobust.TrainedModel,
+) -> None:
+    test = a_fifth(trained.data)
+    result = run(trained.model, test, "tpgd5")
+    assert set(result.fell) <= {f"target {i}" for i in range(1, 10)} | {"", "clean"}
+    assert "target 1" in result.fell
+    ranked = Evaluator(trained.model, test, num_classes=10, device=CPU)._classes_by_logit()
+    assert ranked.shape == (len(test.labels), 9)
+    assert not bool((ranked == test.labels[:, None]).any())
+    logits = trained.model(to_float(test.images))
+    logits[torch.arange(len(logits)), test.labels] = -torch.inf
+    assert torch.equal(ranked[:, 0], logits.argmax(1))
+
+
+def test_dlr_refuses_two_classes() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    test = TestSet(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), torch.arange(3))
+    with pytest.raises(UserError, match="three logits"):
+        run(model, test, "dlr3", num_classes=2)
+
+
+@pytest.mark.parametrize("name", ["pgd3", "mim3", "lsa3"])
+def test_search_in_bfloat16_gives_float32_verdicts_near_those_of_float32(
+    trained: ltrobust.TrainedModel, name: str
+) -> None:
+    test = a_fifth(trained.data)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    exact = evaluator.run(attack_spec(name, EPS))
+    coarse = evaluator.run(attack_spec(name, EPS, search="bf16"))
+    differ = (exact.pred == test.labels) != (coarse.pred == test.labels)
+    assert int(differ.sum()) <= 0.05 * len(test.labels)
+    assert evaluator.model(to_float(test.images)).dtype == torch.float32
+
+
+def test_a_subset_shares_model_and_verdicts(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    whole = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    chosen = torch.tensor([5, 3, 17])
+    part = whole.subset(chosen)
+    spec = attack_spec("pgd3", EPS)
+    assert torch.equal(part.run(spec).pred, whole.run(spec).pred[chosen])
+    assert part.model is whole.model
+
+
+def test_modules_handed_over_in_train_mode_are_remembered() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 3))
+    model[2].eval()
+    test = TestSet(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]), torch.arange(3))
+    evaluator = Evaluator(model, test, num_classes=3, device=CPU)
+    assert evaluator.found_training == [model, model[0], model[1]]
+    assert not model.training
+
+
+class Detached(nn.Module):
+    """Autograd cannot follow it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor(x.detach().flatten(1).numpy()[:, :3])
+
+
+class NotANumber(nn.Module):
+    """Its gradients are not numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1)[:, :3] - x.flatten(1)[:, :3]).sqrt() + x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("model", [Detached(), NotANumber()])
+@pytest.mark.parametrize("name", ["pgd3", "mim3", "autoattack"])
+def test_models_without_a_usable_gradient_are_attacked_all_the_same(
+    model: nn.Module, name: str
+) -> None:
+    if name == "autoattack" and isinstance(model, NotANumber):
+        pytest.skip("the reference itself fails on gradients that are no numbers")
+    images = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    test = TestSet(images, images.flatten(1)[:, :3].argmax(1), torch.arange(4))
+    result = run(model, test, name, num_classes=3)
+    assert len(result.fell) == 4

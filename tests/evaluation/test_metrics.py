@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltrobust.evaluation.metrics import class_groups, mean_interval, per_class, summary, wilson
+from ltrobust.errors import UserError
+from ltrobust.evaluation.metrics import (
+    Grouping,
+    class_groups,
+    error_parts,
+    intervals,
+    mean_interval,
+    parse_groups,
+    per_class,
+    summary,
+    wilson,
+    worst_case,
+)
 
 
 def frame(*classes: tuple[int, int]) -> pd.DataFrame:
@@ -164,3 +176,185 @@ def test_order_of_the_rows_does_not_matter(correct: list[bool], draw: object) ->
     shuffled = rows.sample(frac=1, random_state=0)
     one, other = summary(rows, [3, 2, 1]), summary(shuffled, [3, 2, 1])
     assert {k: v for k, v in one.items() if v == v} == {k: v for k, v in other.items() if v == v}
+
+
+# groups -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "grouping", "head", "medium", "tail"),
+    [
+        ("1,3,1", Grouping(sizes=(1, 3, 1)), [1], [0, 3, 4], [2]),
+        (" 2, 0 ,3 ", Grouping(sizes=(2, 0, 3)), [1, 3], [], [0, 2, 4]),
+        ("100/20", Grouping(limits=(100, 20)), [1], [0, 3, 4], [2]),
+        ("1000/1", Grouping(limits=(1000, 1)), [], [0, 1, 2, 3, 4], []),
+        ("50/50", Grouping(limits=(50, 50)), [1, 3], [], [0, 2, 4]),
+    ],
+)
+def test_groups_by_sizes_and_by_limits(
+    text: str, grouping: Grouping, head: list[int], medium: list[int], tail: list[int]
+) -> None:
+    found = parse_groups(text)
+    assert found == grouping
+    groups = class_groups([20, 500, 5, 100, 40], found)
+    assert groups == {"head": head, "medium": medium, "tail": tail}
+    assert parse_groups(found.text(5)) == found
+
+
+def test_classes_at_a_limit_are_medium() -> None:
+    groups = class_groups([101, 100, 20, 19], parse_groups("100/20"))
+    assert groups == {"head": [0], "medium": [1, 2], "tail": [3]}
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=120))
+@settings(deadline=None, max_examples=30)
+def test_thirds_are_written_as_sizes_that_give_the_same_groups(counts: list[int]) -> None:
+    text = parse_groups(None).text(len(counts))
+    assert class_groups(counts, parse_groups(text)) == class_groups(counts)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "cannot be read"),
+        ("3,4", "cannot be read"),
+        ("3,4,3,1", "cannot be read"),
+        ("-3,4,9", "cannot be read"),
+        ("a/b", "cannot be read"),
+        ("100/20/3", "cannot be read"),
+        ("0,5,5", "at least one class"),
+        ("5,5,0", "at least one class"),
+        ("20/100", "must not be below"),
+        ("5/0", "at least 1"),
+    ],
+)
+def test_bad_groups_are_one_clear_line(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        parse_groups(text)
+    assert f"groups '{text}'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_must_sum_to_the_number_of_classes() -> None:
+    with pytest.raises(UserError, match=r"name 10 classes, but the data has 3; give .* sum to 3"):
+        class_groups([3, 2, 1], parse_groups("3,4,3"))
+
+
+def test_an_empty_group_has_no_number_and_no_interval() -> None:
+    outcomes, grouping = frame((1, 2), (1, 2)), parse_groups("1000/1")
+    numbers = summary(outcomes, [9, 5], grouping)
+    bounds = intervals(outcomes, [9, 5], grouping)
+    for name in ("head", "tail"):
+        assert math.isnan(numbers[name])
+        assert math.isnan(bounds[f"{name}_ci_low"])
+        assert math.isnan(bounds[f"{name}_ci_high"])
+    assert numbers["medium"] == 0.5
+    assert bounds["medium_ci_low"] < 0.5 < bounds["medium_ci_high"]
+
+
+# intervals --------------------------------------------------------------------------------------
+
+
+def test_intervals_by_hand() -> None:
+    # accuracy 81/263 and worst class 1/29 are in Newcombe 1998, table I
+    bounds = intervals(frame((80, 234), (1, 29)), train_counts=[9, 5])
+    assert (bounds["acc_ci_low"], bounds["acc_ci_high"]) == pytest.approx(
+        (0.2553, 0.3662), abs=1e-4
+    )
+    worst = (bounds["worst_class_ci_low"], bounds["worst_class_ci_high"])
+    assert worst == pytest.approx((0.0061, 0.1718), abs=1e-4)
+    # one class a group: its own Wilson interval
+    assert (bounds["tail_ci_low"], bounds["tail_ci_high"]) == pytest.approx(worst)
+    assert math.isnan(bounds["medium_ci_low"])
+
+
+def test_interval_of_a_group_is_the_stratified_one_of_its_classes() -> None:
+    bounds = intervals(frame((9, 10), (5, 8), (2, 10), (0, 10)), [9, 8, 7, 6], Grouping((2, 1, 1)))
+    expected = mean_interval(np.array([9.0, 5.0]), np.array([10.0, 8.0]))
+    assert (bounds["head_ci_low"], bounds["head_ci_high"]) == pytest.approx(expected)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda p: (min(p), max(p))),
+        min_size=3,
+        max_size=9,
+    ).filter(lambda classes: any(n for _, n in classes))
+)
+@settings(deadline=None, max_examples=50)
+def test_every_interval_holds_its_number(classes: list[tuple[int, int]]) -> None:
+    counts = list(range(len(classes), 0, -1))
+    numbers, bounds = summary(frame(*classes), counts), intervals(frame(*classes), counts)
+    for name, key in (
+        ("acc", "accuracy"),
+        *((key, key) for key in ("head", "medium", "tail", "worst_class")),
+    ):
+        low, high = bounds[f"{name}_ci_low"], bounds[f"{name}_ci_high"]
+        if math.isnan(numbers[key]):
+            assert math.isnan(low)
+            assert math.isnan(high)
+        else:
+            assert 0 <= low <= numbers[key] + 1e-12
+            assert numbers[key] - 1e-12 <= high <= 1
+            assert low < high
+
+
+# natural and boundary error ---------------------------------------------------------------------
+
+
+def told(*rows: tuple[int, bool, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["index", "correct", "fell"])
+
+
+ATTACKED = told((0, True, ""), (1, False, "apgd-ce"), (2, False, "clean"), (3, False, "restart 2"))
+
+
+def test_errors_are_split_by_what_broke_each_image() -> None:
+    parts = error_parts(ATTACKED, None)
+    assert parts == {"natural_error": 0.25, "boundary_error": 0.5}
+    assert sum(parts.values()) == 1 - ATTACKED["correct"].mean()
+
+
+def test_errors_are_split_by_the_clean_outcomes_in_any_order() -> None:
+    clean = told((3, True, ""), (2, False, "clean"), (1, True, ""), (0, True, ""))
+    rows, clean = ATTACKED.drop(columns="fell"), clean.drop(columns="fell")
+    assert error_parts(rows, clean) == {"natural_error": 0.25, "boundary_error": 0.5}
+    assert error_parts(clean, clean) == {"natural_error": 0.25, "boundary_error": 0.0}
+
+
+def test_without_any_clean_verdict_errors_are_not_split() -> None:
+    rows = ATTACKED.drop(columns="fell")
+    some = pd.DataFrame({"index": [0, 1], "correct": [True, True]})
+    old = ATTACKED.assign(fell=None)
+    for found in (error_parts(rows, None), error_parts(rows, some), error_parts(old, None)):
+        assert all(math.isnan(value) for value in found.values())
+
+
+# worst case over seeds --------------------------------------------------------------------------
+
+
+def test_worst_case_takes_the_first_seed_that_broke_an_image() -> None:
+    columns = ["index", "label", "pred", "correct", "fell"]
+    first = pd.DataFrame(
+        [
+            (7, 0, 0, True, ""),
+            (8, 0, 2, False, "a"),
+            (9, 1, 1, True, ""),
+            (5, 1, 0, False, "clean"),
+        ],
+        columns=columns,
+    )
+    second = pd.DataFrame(
+        [
+            (5, 1, 0, False, "clean"),
+            (9, 1, 3, False, "b"),
+            (8, 0, 1, False, "b"),
+            (7, 0, 0, True, ""),
+        ],
+        columns=columns,
+    )
+    worst = worst_case([first, second])
+    assert worst["index"].tolist() == [7, 8, 9, 5]
+    assert worst["correct"].tolist() == [True, False, False, False]
+    assert worst["pred"].tolist() == [0, 2, 3, 0]
+    assert worst["fell"].tolist() == ["", "a", "b", "clean"]

@@ -92,6 +92,27 @@ def suite(
     return pd.DataFrame(metrics), pd.DataFrame(per_class), histories
 
 
+def confused(
+    metrics: pd.DataFrame, per_class: pd.DataFrame, classes: int = 10
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Add attack ids and class groups, and make up confusions: a class's mistakes go to class 0,
+    those of class 0 to class 1.
+    """
+    metrics = metrics.assign(attack_id=metrics["attack"] + "-id")
+    third = max(1, round(classes / 3))
+    group = np.where(per_class["class_index"] >= classes - third, "tail", "head")
+    per_class = per_class.assign(attack_id=per_class["attack"] + "-id", group=group)
+    records = []
+    for row in per_class.to_dict("records"):
+        label, right = row["class_index"], round(row["accuracy"] * row["n_test"])
+        for pred, count in ((label, right), (int(label == 0), row["n_test"] - right)):
+            if count:
+                names = {"label_name": class_name(label), "pred_name": class_name(pred)}
+                keys = {k: row[k] for k in ("run_id", "method", "attack", "attack_id")}
+                records.append({**keys, "label": label, "pred": pred, "count": count, **names})
+    return metrics, per_class, pd.DataFrame(records)
+
+
 def class_name(index: int) -> str:
     return CLASSES[index] if index < len(CLASSES) else f"class_{index}"
 

@@ -1,0 +1,129 @@
+"""What a run's evaluations found, seeds of one attack taken together.
+
+Reads a run's record, outcomes and reliability report and computes no accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.config import stable_hash
+from ltrobust.evaluation.metrics import worst_case
+
+SAME_ATTACK = ("attack", "eps", "test_protocol", "limit_test", "test_sha256", "library")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One attack on one run.
+
+    Attributes:
+        attack_id: as in outcomes.parquet; several seeds are joined with "+".
+        facts: as in run.json; with several seeds the settings hold `seeds` in place of `seed`.
+        rows: outcomes, one per test image; with several seeds each image's worst case.
+    """
+
+    attack_id: str
+    facts: dict[str, Any]
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run's record with all that was evaluated on it.
+
+    Attributes:
+        record: run.json.
+        evaluations: in the order of the record.
+        flagged: names of the flagged reliability checks, None when the run has no report.
+    """
+
+    record: dict[str, Any]
+    evaluations: tuple[Evaluation, ...]
+    flagged: tuple[str, ...] | None
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder."""
+        return str(self.record["run_id"])
+
+    @property
+    def train_counts(self) -> list[int]:
+        """Training images of each class."""
+        return list(self.record["data"]["train_counts"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
+        return [str(name) for name in self.record["data"]["class_names"]]
+
+    def clean(self, like: Evaluation) -> pd.DataFrame | None:
+        """Outcomes without an attack on the same test images as another evaluation."""
+        wanted = like.facts.get("test_sha256")
+        return next(
+            (
+                one.rows
+                for one in self.evaluations
+                if one.facts["attack"] == "clean" and one.facts.get("test_sha256") == wanted
+            ),
+            None,
+        )
+
+
+def read_suite(store: SuiteStore) -> list[JudgedRun]:
+    """Read all runs of a suite."""
+    return [read_run(run) for run in store.runs()]
+
+
+def read_run(run: RunStore, only: Collection[str] | None = None) -> JudgedRun:
+    """Read one run.
+
+    Evaluations that differ in nothing but their settings' seed become one.
+
+    Args:
+        run: where the run lies.
+        only: attack ids to leave it at, before seeds are taken together; default all.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    record = run.read()
+    outcomes = run.outcomes()
+    families: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for attack_id, facts in record.get("evaluations", {}).items():
+        if only is None or attack_id in only:
+            families.setdefault(_family(facts), []).append((attack_id, facts))
+    evaluations = tuple(_together(members, outcomes) for members in families.values())
+    flagged = None
+    if run.has_reliability:
+        flagged = tuple(str(one["check"]) for one in run.reliability() if one["flagged"])
+    return JudgedRun(record, evaluations, flagged)
+
+
+def _family(facts: dict[str, Any]) -> str:
+    settings = {k: v for k, v in facts["settings"].items() if k != "seed"}
+    return stable_hash({**{name: facts.get(name) for name in SAME_ATTACK}, "settings": settings})
+
+
+def _together(members: list[tuple[str, dict[str, Any]]], outcomes: pd.DataFrame) -> Evaluation:
+    if len(members) == 1:
+        ((attack_id, facts),) = members
+        return Evaluation(attack_id, facts, outcomes[outcomes["attack_id"] == attack_id])
+    members = sorted(members, key=lambda member: member[1]["settings"].get("seed", 0))
+    ids = [attack_id for attack_id, _ in members]
+    settings = dict(members[0][1]["settings"])
+    settings.pop("seed", None)
+    settings["seeds"] = [facts["settings"].get("seed", 0) for _, facts in members]
+    facts = {
+        **members[0][1],
+        "settings": settings,
+        "seconds": sum(facts["seconds"] for _, facts in members),
+    }
+    rows = worst_case([outcomes[outcomes["attack_id"] == attack_id] for attack_id in ids])
+    attack_id = "+".join(ids)
+    return Evaluation(attack_id, facts, rows.assign(attack_id=attack_id))

@@ -1,0 +1,245 @@
+"""Which results are set against each other: two runs, or the best method against every other.
+
+Reads runs, matches their attacks and test images, and leaves the statistics to
+`evaluation.compare`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
+from ltrobust.bench.store import RunStore
+from ltrobust.errors import UserError
+from ltrobust.evaluation.compare import (
+    COLUMNS,
+    UNKNOWN,
+    compare_outcomes,
+    paired_counts,
+    paired_row,
+    seeds_row,
+)
+from ltrobust.evaluation.metrics import THIRDS, Grouping, class_groups
+from ltrobust.report.aggregate import scores
+from ltrobust.report.groups import Group
+
+LEAD_COLUMNS = [
+    *("setting", "attack", "eps", "group", "best", "other", "best_run_id", "other_run_id", "n"),
+    *("difference", "low", "high", "p", "verdict", "basis"),
+]
+CONTESTED = {"balanced": "balanced_accuracy", "tail": "tail"}
+PAIRED, SEEDS = "paired images", "seeds"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side.
+
+    Attributes:
+        a: run id of A.
+        b: run id of B.
+        groups: how head, medium and tail were cut.
+        rows: `attack`, `eps`, `attack_id` and the columns of `compare_outcomes`.
+        notes: what was left out and why, one line each.
+    """
+
+    a: str
+    b: str
+    groups: str
+    rows: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values; missing numbers are None."""
+        rows = self.rows.astype(object).where(self.rows.notna(), None).to_dict("records")
+        return {
+            "a": self.a,
+            "b": self.b,
+            "groups": self.groups,
+            "notes": list(self.notes),
+            "rows": rows,
+        }
+
+
+def compare_runs(
+    a: RunStore, b: RunStore, grouping: Grouping = THIRDS, *, per_class: bool = False
+) -> Comparison:
+    """Compare two runs, maybe of different suites, under every attack that both stood.
+
+    Attacks match when their settings and the choice of test images (`attack_id`) and the images
+    themselves (`test_sha256`) agree. Seeds of one attack that both have are taken together.
+
+    Raises:
+        UserError: the classes differ, no attack matches, or a file is damaged.
+    """
+    records = a.read(), b.read()
+    for run, record in zip((a, b), records, strict=True):
+        if not record.get("evaluations"):
+            raise UserError(f"{run.run_id} has not been evaluated; run ltrobust evaluate on it")
+    names = [list(record["data"]["class_names"]) for record in records]
+    if names[0] != names[1]:
+        raise UserError(
+            f"the classes of {a.run_id} ({len(names[0])}) and {b.run_id} ({len(names[1])}) "
+            "differ; only runs on the same data can be compared"
+        )
+    common, notes = _matching(*(record["evaluations"] for record in records))
+    one, other = read_run(a, common), read_run(b, common)
+    by_id = {evaluation.attack_id: evaluation for evaluation in other.evaluations}
+    pairs = [
+        (found, by_id[found.attack_id]) for found in one.evaluations if found.attack_id in by_id
+    ]
+    notes += [
+        f"{_name(found.facts)} left out: its seeds were run with different versions"
+        for found in one.evaluations
+        if found.attack_id not in by_id
+    ]
+    if not pairs:
+        raise UserError(
+            f"{a.run_id} and {b.run_id} have no attack in common ({'; '.join(notes)}); evaluate "
+            "one with the other's attacks, eps and test images"
+        )
+    if one.train_counts != other.train_counts:
+        notes.append("the training counts of A and B differ: head, medium and tail are those of A")
+    groups = class_groups(one.train_counts, grouping)
+    classes = range(len(one.class_names)) if per_class else ()
+    parts = [
+        compare_outcomes(left.rows, right.rows, groups, one.class_names, classes).assign(
+            attack=left.facts["attack"], eps=float(left.facts["eps"]), attack_id=left.attack_id
+        )
+        for left, right in pairs
+    ]
+    rows = pd.concat(parts, ignore_index=True)[["attack", "eps", "attack_id", *COLUMNS]]
+    text = grouping.text(len(one.class_names))
+    return Comparison(a.run_id, b.run_id, text, rows, tuple(notes))
+
+
+def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping) -> pd.DataFrame:
+    """Set the best method of each comparable setting and attack against every other.
+
+    Methods with one training seed are compared over the same test images, methods with several
+    over their seeds. A verdict is "unknown" where neither can be done.
+
+    Returns:
+        Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
+        is the best method.
+    """
+    found = {
+        (run.run_id, evaluation.attack_id): (run, evaluation)
+        for run in runs
+        for evaluation in run.evaluations
+    }
+    records = [
+        {"setting": group.slug, "attack": attack, "group": contested, **row}
+        for group in groups
+        for attack in group.attacks
+        for contested in CONTESTED
+        for row in _against_best(group, attack, contested, found, grouping)
+    ]
+    return pd.DataFrame(records, columns=LEAD_COLUMNS)
+
+
+def _matching(
+    a: Mapping[str, dict[str, Any]], b: Mapping[str, dict[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Attack ids that both have on the same images, and a line for each that is left out."""
+    common, notes = [], []
+    only_a = {attack_id: facts for attack_id, facts in a.items() if attack_id not in b}
+    only_b = {attack_id: facts for attack_id, facts in b.items() if attack_id not in a}
+    for attack_id in (attack_id for attack_id in a if attack_id in b):
+        if a[attack_id].get("test_sha256") == b[attack_id].get("test_sha256"):
+            common.append(attack_id)
+        else:
+            notes.append(f"{_name(a[attack_id])} left out: the test images differ")
+    for facts in only_a.values():
+        rivals = [other for other in only_b.values() if other["attack"] == facts["attack"]]
+        why = f"B has it with {_difference(facts, rivals[0])}" if rivals else "only in A"
+        notes.append(f"{_name(facts)} left out: {why}")
+    known = {facts["attack"] for facts in only_a.values()}
+    lonely = [facts for facts in only_b.values() if facts["attack"] not in known]
+    return common, [*notes, *(f"{_name(facts)} left out: only in B" for facts in lonely)]
+
+
+def _difference(facts: dict[str, Any], rival: dict[str, Any]) -> str:
+    mine, theirs = (
+        {**one["settings"], **{k: one.get(k) for k in ("test_protocol", "limit_test", "library")}}
+        for one in (facts, rival)
+    )
+    different = [
+        f"{name} {_short(theirs.get(name))} instead of {_short(mine.get(name))}"
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    ]
+    return ", ".join(different) or "another choice of test images"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _name(facts: dict[str, Any]) -> str:
+    seed = facts["settings"].get("seed", 0)
+    return f"{facts['attack']} (seed {seed})" if seed else str(facts["attack"])
+
+
+def _against_best(
+    group: Group,
+    attack: str,
+    contested: str,
+    found: Mapping[tuple[str, str], tuple[JudgedRun, Evaluation]],
+    grouping: Grouping,
+) -> list[dict[str, Any]]:
+    score = CONTESTED[contested]
+    frame = scores(group)
+    means = frame[frame["attack"] == attack].set_index("label")[f"{score}_mean"].dropna()
+    if len(means) < 2:
+        return []
+    best = min(means.index, key=lambda label: (-means[label], label))
+    rows = {label: _rows(group, label, attack) for label in means.index}
+    return [
+        {
+            "eps": float(rows[best]["eps"].iloc[0]),
+            "best": best,
+            "other": label,
+            "best_run_id": ",".join(rows[best]["run_id"]),
+            "other_run_id": ",".join(rows[label]["run_id"]),
+            "n": int(group.key["n"]),
+            **_lead(rows[best], rows[label], contested, found, grouping),
+        }
+        for label in sorted(means.index, key=lambda label: (-means[label], label))
+        if label != best
+    ]
+
+
+def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
+    rows = group.rows
+    return rows[(rows["label"] == label) & (rows["attack"] == attack)].sort_values("seed")
+
+
+def _lead(
+    best: pd.DataFrame,
+    other: pd.DataFrame,
+    contested: str,
+    found: Mapping[tuple[str, str], tuple[JudgedRun, Evaluation]],
+    grouping: Grouping,
+) -> dict[str, Any]:
+    score = CONTESTED[contested]
+    if max(len(best), len(other)) > 1:
+        return {**seeds_row(best[score].to_list(), other[score].to_list()), "basis": SEEDS}
+    run, one = found[best["run_id"].iloc[0], best["attack_id"].iloc[0]]
+    _, two = found[other["run_id"].iloc[0], other["attack_id"].iloc[0]]
+    if one.facts.get("test_sha256") != two.facts.get("test_sha256"):
+        nothing = dict.fromkeys(("low", "high", "p"), math.nan)
+        difference = float(best[score].iloc[0] - other[score].iloc[0])
+        return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
+    counts = paired_counts(one.rows, two.rows, len(run.train_counts))
+    if contested == "tail":
+        counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
+    row = paired_row(counts, contested)
+    return {name: row[name] for name in ("difference", "low", "high", "p", "verdict")} | {
+        "basis": PAIRED
+    }

@@ -1,0 +1,43 @@
+"""The stored profiles of a plan's runs as rows of a table. Nothing is measured here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ltrobust.bench.plan import Plan
+from ltrobust.bench.store import SuiteStore
+from ltrobust.training.profile import PHASES
+
+COLUMNS = ("run", "epochs", *PHASES, "other", "images/s", "of peak", "memory", "evaluation")
+
+
+def profile_rows(plan: Plan, store: SuiteStore) -> list[tuple[str, ...]]:
+    """One row, in the order of `COLUMNS`, for each run of a plan that has been profiled."""
+    rows = []
+    for planned in plan.runs:
+        record = store.run(planned.run.run_id).read()
+        profile = record.get("profile")
+        if profile:
+            names = {key: value["attack"] for key, value in record["evaluations"].items()}
+            rows.append((planned.run.run_id, *_training(profile), _evaluation(profile, names)))
+    return rows
+
+
+def _training(profile: dict[str, Any]) -> tuple[str, ...]:
+    training = profile.get("training")
+    if training is None:
+        return ("-",) * (len(COLUMNS) - 2)
+    seconds = training["seconds"]
+    total = sum(seconds.values())
+    return (
+        f"{training['epochs']} of {training['of_epochs']}",
+        *(f"{seconds[name] / total:.0%}" for name in (*PHASES, "other")),
+        f"{training['images_per_second']:.0f}",
+        f"{training['share_of_matrix_peak']:.0%}",
+        f"{training['peak_memory_bytes'] / 1e9:.1f} GB",
+    )
+
+
+def _evaluation(profile: dict[str, Any], names: dict[str, str]) -> str:
+    seconds = profile.get("evaluation", {}).get("seconds", {})
+    return ", ".join(f"{names.get(key, key)} {value:.1f} s" for key, value in seconds.items())

@@ -1,0 +1,138 @@
+"""Confusions under the strongest attack: counts, the table of tail classes, and the heat maps."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from report_fixtures import METHODS, class_name, confused, suite
+from test_report_figures import MANY, assert_readable
+
+from ltrobust.report import render
+from ltrobust.report.confusion import Confusions, confusion_figure, confusions, destinations
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.marks import shown_names
+
+ATTACKS = ("clean", "pgd20", "autoattack")
+
+
+def collected(classes: int = 10, **case: object) -> tuple[Confusions, pd.DataFrame]:
+    metrics, per_class, _ = suite(classes=classes, attacks=ATTACKS, **case)
+    metrics, per_class, confusion = confused(metrics, per_class, classes)
+    found = confusions(comparable_groups(metrics)[0], per_class, confusion)
+    assert found is not None
+    return found, per_class
+
+
+def test_counts_are_those_of_the_strongest_attack_most_frequent_class_first():
+    found, per_class = collected()
+    assert found.attack == "autoattack"
+    assert found.classes["n_train"].is_monotonic_decreasing
+    for method in METHODS:
+        rows = per_class[(per_class["method"] == method) & (per_class["attack"] == "autoattack")]
+        counts = found.counts[method]
+        assert counts.shape == (10, 10)
+        assert counts.sum(axis=1).tolist() == rows["n_test"].tolist()
+        assert counts.diagonal().tolist() == (rows["accuracy"] * rows["n_test"]).round().tolist()
+        assert counts.sum() == counts.diagonal().sum() + counts[1:, 0].sum() + counts[0, 1]
+
+
+def test_seeds_of_a_method_are_added_up():
+    found, per_class = collected(methods=("taet",), seeds=(0, 1))
+    rows = per_class[per_class["attack"] == "autoattack"]
+    right = (rows["accuracy"] * rows["n_test"]).round().groupby(rows["class_index"]).sum()
+    assert found.counts["taet"].diagonal().tolist() == right.tolist()
+    assert found.counts["taet"].sum() == 2000
+
+
+def test_a_method_of_which_a_seed_lacks_the_attack_is_left_out():
+    metrics, per_class, _ = suite(methods=("taet", "trades"), seeds=(0, 1), attacks=ATTACKS)
+    metrics, per_class, confusion = confused(metrics, per_class)
+    gone = (metrics["method"] == "taet") & (metrics["seed"] == 1)
+    metrics = metrics[~(gone & (metrics["attack"] == "autoattack"))]
+    found = confusions(comparable_groups(metrics)[0], per_class, confusion)
+    assert found is not None
+    assert list(found.counts) == ["trades"]
+
+
+def test_destinations_by_hand():
+    classes = pd.DataFrame(
+        {
+            "class_index": [2, 0, 1],
+            "class_name": ["dog", "cat", "ant"],
+            "n_train": [9, 5, 1],
+            "group": ["head", "tail", "tail"],
+        }
+    )
+    counts = pd.DataFrame([[8, 1, 1], [5, 2, 3], [0, 10, 0]]).to_numpy()
+    rows = destinations(Confusions("pgd20", classes, {"m": counts}), "m")
+    columns = ("class", "n_train", "right", "1st", "2nd", "3rd")
+    assert rows == [
+        dict(zip(columns, ("cat", 5, 0.2, "dog 50.00", "ant 30.00", "-"), strict=True)),
+        dict(zip(columns, ("ant", 1, 0.0, "cat 100.00", "-", "-"), strict=True)),
+    ]
+
+
+def test_the_table_has_every_tail_class_of_every_method():
+    metrics, per_class, histories = suite(attacks=ATTACKS)
+    metrics, per_class, confusion = confused(metrics, per_class)
+    files = render(metrics, per_class, histories, None, confusion)
+    table = files["tables/confusion.md"]
+    assert isinstance(table, str)
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(METHODS) * 3
+    for index in (7, 8, 9):
+        assert sum(f"| {class_name(index)} |" in row for row in rows) == len(METHODS)
+    assert "Tail classes under autoattack" in table
+    for kind in ("png", "pdf"):
+        assert f"figures/confusion.{kind}" in files
+    without = render(metrics, per_class, histories)
+    assert not [name for name in without if "confusion" in name]
+
+
+def test_nothing_is_made_of_clean_results_alone():
+    metrics, per_class, _ = suite(attacks=("clean",))
+    metrics, per_class, confusion = confused(metrics, per_class)
+    assert confusions(comparable_groups(metrics)[0], per_class, confusion) is None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"methods": ("pgd-at",), "classes": 2},
+        {"methods": ("pgd-at", "taet"), "classes": 100},
+        {"methods": MANY, "classes": 100},
+        {"methods": MANY},
+        {"methods": MANY[:1], "classes": 20},
+        {"methods": MANY[:5], "classes": 16},
+        {"methods": ("my $method_" + "x" * 40, r"c\frac$")},
+    ],
+)
+def test_heat_maps_are_readable(case):
+    found, _ = collected(**case)
+    figure = confusion_figure(found, {})
+    assert_readable(figure, f"confusion of {case}")
+    images = [axes for axes in figure.axes if axes.images]
+    assert len(images) == len(found.counts)
+    for axes, counts in zip(images, found.counts.values(), strict=True):
+        shares = axes.images[0].get_array()
+        assert shares.sum(axis=1).tolist() == pytest.approx([100] * len(counts))
+
+
+def test_many_classes_have_few_tick_labels():
+    found, _ = collected(methods=("taet",), classes=100)
+    figure = confusion_figure(found, {})
+    figure.draw_without_rendering()
+    texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert texts == ["1", "21", "41", "61", "81"]
+
+
+def test_heat_maps_carry_the_mark_of_a_flagged_method():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    metrics, per_class, confusion = confused(metrics, per_class)
+    metrics["reliability"] = ["noise" if name == "taet" else "" for name in metrics["method"]]
+    group = comparable_groups(metrics)[0]
+    found = confusions(group, per_class, confusion)
+    assert found is not None
+    titles = {axes.get_title() for axes in confusion_figure(found, shown_names(group)).axes}
+    assert titles - {""} == {*METHODS, "taet†"} - {"taet"}

@@ -1,0 +1,268 @@
+"""The signs in tables and figures: † flagged checks, ~ within noise; captions on groups."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from report_fixtures import confused, suite
+from rich.console import Console
+
+from ltrobust.report import leaderboard, terminal_tables
+from ltrobust.report.aggregate import scores, strongest_attack
+from ltrobust.report.figures import attack_figure
+from ltrobust.report.groups import attack_order, comparable_groups
+from ltrobust.report.marks import shown_names
+from ltrobust.report.markup import Table
+from ltrobust.report.tables import (
+    balanced_table,
+    error_table,
+    group_table,
+    group_tables,
+    leaderboard_table,
+)
+
+ATTACKS = ("clean", "pgd20", "autoattack")
+FOOTNOTE = "† reliability checks flagged: robal-r (pgd-above-autoattack); see docs/evaluation.md."
+
+
+def every_table(metrics: pd.DataFrame, per_class: pd.DataFrame) -> dict[str, Table]:
+    metrics, per_class, confusion = confused(metrics, per_class)
+    tables = group_tables(comparable_groups(metrics)[0], per_class, None, confusion)
+    return {table.name: table for table in tables}
+
+
+def with_reliability(metrics: pd.DataFrame, **texts: str | None) -> pd.DataFrame:
+    """Reliability of each method ("" where it is not named), as metrics.csv has it."""
+    known = {name.replace("_", "-"): text for name, text in texts.items()}
+    text = [known.get(method, "") for method in metrics["method"]]
+    return metrics.assign(reliability=text, natural_error=0.2, boundary_error=0.3)
+
+
+# reliability ------------------------------------------------------------------------------------
+
+
+def test_every_table_marks_a_flagged_method_and_says_why():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    tables = every_table(with_reliability(metrics, robal_r="pgd-above-autoattack"), per_class)
+    assert set(tables) == {
+        *("leaderboard", "balanced", "groups", "errors", "intervals", "per-class", "confusion")
+    }
+    for name, table in tables.items():
+        text = table.to_markdown()
+        assert FOOTNOTE in text, name
+        assert "| robal-r† |" in text, name
+        assert text.count("†") == text.count("robal-r†") + 1, name
+        assert "no reliability report" not in text, name
+        assert r"robal-r\textdagger{}" in table.to_latex(), name
+
+
+def test_terminal_tables_are_marked_too():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    console = Console(width=80, record=True, file=io.StringIO())
+    for drawn in terminal_tables(with_reliability(metrics, taet="noise;steps"), per_class):
+        console.print(drawn)
+    text = console.export_text()
+    assert text.count("† reliability checks flagged: taet") == 3
+    assert text.count(" taet† ") == 1 + 3 + 1
+    assert "…" not in text
+
+
+def test_without_flags_nothing_is_marked():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    for table in every_table(with_reliability(metrics), per_class).values():
+        text = table.to_markdown()
+        assert "†" not in text
+        assert "reliab" not in text
+
+
+def test_methods_without_a_report_are_named_in_the_caption_only():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    for table in every_table(with_reliability(metrics, taet=None), per_class).values():
+        assert table.caption.count("? no reliability report: taet.") == 1
+        assert "taet" in table.to_markdown().replace(table.caption, "")
+        assert "taet†" not in table.to_markdown()
+    for table in every_table(metrics, per_class).values():
+        assert "? no reliability report for any method." in table.caption
+
+
+def test_a_mean_over_seeds_is_marked_when_one_run_is_flagged():
+    metrics, _, _ = suite(methods=("taet", "trades"), seeds=(0, 1), attacks=ATTACKS)
+    metrics = with_reliability(metrics)
+    metrics.loc[(metrics["method"] == "taet") & (metrics["seed"] == 1), "reliability"] = "noise"
+    group = comparable_groups(metrics)[0]
+    assert shown_names(group) == {"taet": "taet†", "trades": "trades"}
+    assert "flagged: taet (noise);" in balanced_table(group).caption
+
+
+def test_attack_figure_marks_the_legend_and_keeps_the_colours():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    group = comparable_groups(with_reliability(metrics, robal_r="steps"))[0]
+    plain, marked = (attack_figure(scores(group), shown) for shown in (None, shown_names(group)))
+
+    def legend(figure):
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        return texts, [patch.get_facecolor() for patch in figure.legends[0].get_patches()]
+
+    assert legend(marked)[0] == [text.replace("robal-r", "robal-r†") for text in legend(plain)[0]]
+    assert legend(marked)[1] == legend(plain)[1]
+
+
+def test_marks_change_no_rank_and_no_score():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    flagged = leaderboard(with_reliability(metrics, robal_r="steps"))
+    pd.testing.assert_frame_equal(flagged, leaderboard(metrics))
+
+
+# within noise -----------------------------------------------------------------------------------
+
+
+def leads(metrics: pd.DataFrame, **verdicts: str) -> pd.DataFrame:
+    """Comparisons under AutoAttack, balanced; other methods clearly differ."""
+    group = comparable_groups(metrics)[0]
+    best, *others = leaderboard_table(group).frame["method"]
+    known = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
+    records = [
+        {
+            "setting": group.slug,
+            "attack": "autoattack",
+            "group": contest,
+            "best": best,
+            "other": other,
+            "verdict": known.get(other, "A better") if contest == "balanced" else "A better",
+            "basis": "paired images",
+        }
+        for other in others
+        for contest in ("balanced", "tail")
+    ]
+    return pd.DataFrame(records)
+
+
+def signed(table: Table) -> set[tuple[str, str]]:
+    methods = list(table.frame["method"])
+    return {(methods[row], name) for (row, name), sign in table.signs.items() if sign}
+
+
+def test_scores_within_noise_of_the_best_are_marked():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    group = comparable_groups(metrics)[0]
+    best, near, *_ = leaderboard_table(group).frame["method"]
+    known = leads(metrics, **{near.replace("-", "_"): "within noise"})
+    for table in (leaderboard_table(group, known), balanced_table(group, comparisons=known)):
+        assert signed(table) == {(near, "autoattack bal.")}
+        assert "~ within noise of the best (95%, paired over the same images)." in table.caption
+        score = table.frame.set_index("method").loc[near, "autoattack bal."].mean
+        assert rf"{100 * score:.2f}\~" in table.to_markdown()
+        assert rf"{100 * score:.2f}\textasciitilde{{}}" in table.to_latex()
+    assert best not in {name for name, _ in signed(leaderboard_table(group, known))}
+
+
+@pytest.mark.parametrize("comparisons", ["none", "empty", "clear", "other setting"])
+def test_without_noise_there_is_no_sign_and_no_sentence(comparisons):
+    metrics, _, _ = suite(attacks=ATTACKS)
+    near = dict.fromkeys(("trades", "taet", "pgd_at", "at_bsl", "robal_r"), "within noise")
+    frame = {
+        "none": None,
+        "empty": leads(metrics).iloc[:0],
+        "clear": leads(metrics),
+        "other setting": leads(metrics, **near).assign(setting="elsewhere"),
+    }[comparisons]
+    table = balanced_table(comparable_groups(metrics)[0], comparisons=frame)
+    assert not signed(table)
+    assert "~" not in table.to_markdown()
+
+
+def test_a_table_of_some_attacks_explains_only_its_own_signs():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    group = comparable_groups(metrics)[0]
+    near = leaderboard_table(group).frame["method"].iloc[1].replace("-", "_")
+    known = leads(metrics, **{near: "within noise"})
+    assert "within noise" not in balanced_table(group, ["clean", "pgd20"], known).caption
+    assert "within noise" in balanced_table(group, ["autoattack"], known).caption
+
+
+def test_seeds_as_basis_and_missing_intervals_are_said():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    _, near, far, *_ = leaderboard_table(comparable_groups(metrics)[0]).frame["method"]
+    verdicts = {near: "within noise", far: "unknown"}
+    known = leads(metrics, **{name.replace("-", "_"): v for name, v in verdicts.items()})
+    table = balanced_table(comparable_groups(metrics)[0], comparisons=known.assign(basis="seeds"))
+    assert "~ within noise of the best (95%, Welch's interval over seeds)." in table.caption
+    assert f"No interval of the distance to the best: {far}." in table.caption
+
+
+# groups, gap and errors -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("3,4,3", "Head: the 3 most frequent classes, medium: the next 4, tail: the 3 rarest."),
+        ("100/20", "Head: classes of more than 100 training images, tail: of fewer than 20,"),
+        (math.nan, "Head: the most frequent third of the classes, tail: the rarest."),
+    ],
+)
+def test_captions_say_how_groups_were_cut(text, says):
+    metrics, _, _ = suite(attacks=ATTACKS)
+    group = comparable_groups(metrics.assign(groups=text))[0]
+    for table in (group_table(group), leaderboard_table(group)):
+        assert says in table.caption
+
+
+def test_gap_is_head_minus_tail_and_no_contest():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    table = group_table(comparable_groups(metrics)[0])
+    for row in table.frame.to_dict("records"):
+        assert row["gap"].mean == pytest.approx(row["head"].mean - row["tail"].mean)
+    assert "gap" not in {name for contest in table.contests for _, name in contest}
+
+
+def test_gap_of_several_seeds_is_the_mean_of_their_gaps():
+    metrics, _, _ = suite(methods=("taet",), seeds=(0, 1), attacks=("clean",))
+    metrics["robust_gap"] = [0.5, 0.2]
+    (row,) = group_table(comparable_groups(metrics)[0]).frame.to_dict("records")
+    assert (row["gap"].mean, row["gap"].n) == (pytest.approx(0.35), 2)
+
+
+def test_errors_add_up_to_the_robust_error():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    metrics["natural_error"] = 0.125
+    metrics["boundary_error"] = 1 - metrics["accuracy"] - 0.125
+    table = error_table(comparable_groups(metrics)[0])
+    assert table is not None
+    assert set(table.frame["attack"]) == {"pgd20", "autoattack"}
+    for row in table.frame.to_dict("records"):
+        parts = row["natural"].mean + row["boundary"].mean
+        assert row["robust error"].mean == pytest.approx(parts)
+
+
+@pytest.mark.parametrize("attacks", [ATTACKS, ("clean",)])
+def test_no_error_table_where_nothing_is_known(attacks):
+    metrics, _, _ = suite(attacks=attacks)
+    assert error_table(comparable_groups(metrics)[0]) is None
+
+
+# attack names -----------------------------------------------------------------------------------
+
+
+def test_attacks_are_ordered_by_family_then_steps():
+    names = ["autoattack", "aa-apgd", "tpgd20", "lsa20a5", "pgd100", "pgd20x5", "pgd20", "noise"]
+    names += ["clean", "fgsm", "pgd20-l2", "mine"]
+    assert sorted(names, key=attack_order) == [
+        *("clean", "noise", "fgsm", "pgd20", "pgd20-l2", "pgd20x5", "pgd100", "lsa20a5"),
+        *("tpgd20", "mine", "aa-apgd", "autoattack"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "strongest"),
+    [
+        (["clean", "pgd20", "aa-apgd", "autoattack-l2"], "autoattack-l2"),
+        (["clean", "pgd20", "cw20", "aa-apgd"], "aa-apgd"),
+        (["clean", "fgsm", "cw20"], "cw20"),
+    ],
+)
+def test_the_strongest_attack_of_other_names(names, strongest):
+    assert strongest_attack(names) == strongest
