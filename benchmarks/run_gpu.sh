@@ -10,7 +10,8 @@
 #   benchmarks/run_gpu.sh merge out results/cifar10-lt   put slices together and make the report
 #
 # LTROBUST_DATA_DIR must hold CIFAR-10, and `ltrobust` must be installed (LTROBUST=... names another
-# command, such as "python -m ltrobust"). DEVICE defaults to cuda, SECONDS_LEFT to 570.
+# command, such as "python -m ltrobust"). DEVICE defaults to cuda, SECONDS_LEFT to 570; FLAGS are
+# further flags of bench.
 set -euo pipefail
 
 ltrobust=${LTROBUST:-ltrobust}
@@ -21,7 +22,7 @@ slices=(speed pgd-at trades robal at-bsl taet at-bsl-ra at-bsl-paper)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
-    sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     echo "slices: ${slices[*]}"
 }
 
@@ -65,7 +66,10 @@ case $slice in
     list) printf '%s\n' "${slices[@]}" ;;
     speed)
         mkdir -p "$results"
-        timeout "$limit" python "$here/studies/gpu_speed.py" --json "$results/gpu_speed.json"
+        for script in training autoattack data; do
+            timeout "$limit" python "$here/speed/$script.py" --device "$device" \
+                --json "$results/speed-$script.json"
+        done
         ;;
     pgd-at | trades | robal | at-bsl | taet) bench "$results" --methods "$slice" ;;
     at-bsl-ra) bench "$results" --methods at-bsl --augment randaugment ;;

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import attack_specs, make_plan, resolve_device
+from ltrobust.bench.plan import attack_specs, make_plan, resolve_device, thrift
 from ltrobust.bench.runner import load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
@@ -69,13 +69,15 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         RunError: the training cannot go on.
     """
     asked = make_settings({"methods": method, "dataset": dataset, **settings, "attacks": "clean"})
+    if asked.profile and asked.output is None:
+        raise UserError("profile is written beside a run's results; give output= too")
     plan = make_plan(asked)
     if len(plan.runs) != 1:
         raise UserError(f"train makes one run, these settings make {len(plan.runs)}")
     planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
     if asked.output is None:
-        trained = fit(planned.run, data, device=device)
+        trained = fit(planned.run, data, device=device, thrift=thrift(asked))
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)

@@ -38,6 +38,9 @@ FLAGS = {
     "search": (["bf16"], "bf16"),
     "precision": (["bf16"], "bf16"),
     "device": (["cpu"], "cpu"),
+    "grad_checkpointing": ([None], True),
+    "micro_batch": (["16"], 16),
+    "profile": ([None], True),
     "data_dir": (["there"], Path("there")),
     "download": ([None], True),
     "plugin": (["a.py", "b.py"], (Path("a.py"), Path("b.py"))),
@@ -46,7 +49,10 @@ FLAGS = {
     "overwrite": (["all"], "all"),
 }
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
-ABOUT_THE_MACHINE = {"device", "data_dir", "download", "plugin", "output", "overwrite"}
+SAVES_OR_MEASURES = {"grad_checkpointing", "micro_batch", "profile"}
+ABOUT_THE_MACHINE = SAVES_OR_MEASURES | {
+    *("device", "data_dir", "download", "plugin", "output", "overwrite")
+}
 """Settings that change no number: a plan with them has the same ids."""
 
 
@@ -159,7 +165,9 @@ def test_no_flag_is_dead_each_changes_what_is_run(name: str) -> None:
     assert ids(planned(**{name: FLAGS[name][1]}, **more)) != ids(planned(**more))
 
 
-@pytest.mark.parametrize("name", ["data_dir", "download", "output", "overwrite"])
+@pytest.mark.parametrize(
+    "name", ["data_dir", "download", "output", "overwrite", *sorted(SAVES_OR_MEASURES)]
+)
 def test_settings_about_the_machine_leave_all_ids_alone(name: str) -> None:
     assert ids(planned(**{name: FLAGS[name][1]})) == ids(planned())
 

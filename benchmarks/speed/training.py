@@ -26,7 +26,7 @@ from ltrobust.method import Context
 from ltrobust.models import build_model
 from ltrobust.seeds import generator
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import build, train_step
+from ltrobust.training.trainer import build, make_optimizer, train_step
 
 METHODS = ("pgd-at", "at-bsl", "taet", "trades")
 ARCHS = ("small-cnn", "resnet18")
@@ -62,14 +62,7 @@ def fast_side(
     trained = build(run, COUNTS, (3, 32, 32))
     trained.net.to(options.device)
     model = TrainingModel(trained.net, precision)
-    recipe = run.recipe
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
+    recipe, optimizer = run.recipe, make_optimizer(model, run)
     ctx = Context(
         class_counts=torch.tensor(COUNTS, device=options.device),
         epoch=recipe.epochs // 2,  # TAET's second stage

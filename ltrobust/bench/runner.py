@@ -31,7 +31,7 @@ from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights
-from ltrobust.training.profile import UNTIMED, StepProfile
+from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
 from ltrobust.training.trainer import build, train
 
 
@@ -193,8 +193,10 @@ def data_facts(data: LongTailedData) -> dict[str, Any]:
 
 def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter: Reporter) -> None:
     device = torch.device(plan.device)
+    profile = None
+    if plan.settings.profile:
+        profile = StepProfile(device, matrix_peak(plan.device, run.precision))
     restart_peak_memory(plan.device)
-    profile = StepProfile(device) if plan.settings.profile else None
     state = store.load_state()
     if state is not None:
         reporter.line(f"  resuming after epoch {len(state['history'])}")
@@ -219,7 +221,7 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
     )
     if profile is not None and profile.epochs:
         memory = peak_memory(plan.device)
-        training = {"of_epochs": len(trained.history), **profile.record(run.precision)}
+        training = {"of_epochs": len(trained.history), **profile.record()}
         training["peak_memory_bytes"] = memory
         store.update(profile={**store.read().get("profile", {}), "training": training})
     # last: from here on the run counts as trained

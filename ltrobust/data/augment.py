@@ -72,23 +72,21 @@ def random_crop_flip(
     Returns:
         Tensor of the same shape, dtype and device.
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     device = images.device
-    which = torch.arange(batch, device=device)
-    places = 2 * padding + 1
-    padded = F.pad(images, (padding,) * 4)
-    mirrored = _draw(2, batch, generator, device) if flip else torch.zeros_like(which)
-    # without a crop nothing is drawn, so that the stream of flips stays as it is
-    top = _draw(places, batch, generator, device) if padding else torch.zeros_like(which)
-    left = _draw(places, batch, generator, device) if padding else torch.zeros_like(which)
+    rows = torch.arange(height, device=device).expand(batch, height)
+    columns = torch.arange(width, device=device).expand(batch, width)
     if flip:
-        # a mirrored window is a window of the mirrored image, seen from the other side
-        padded = torch.cat([padded, padded.flip(3)])
-        which = which + batch * mirrored
-        left = torch.where(mirrored == 1, places - 1 - left, left)
-    # all windows as a view; taking one of each image copies whole rows
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows.permute(0, 2, 3, 1, 4, 5)[which, top, left]
+        mirrored = _draw(2, batch, generator, device).bool()
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    if padding > 0:
+        images = F.pad(images, (padding,) * 4)
+        rows = rows + _draw(2 * padding + 1, batch, generator, device)[:, None]
+        columns = columns + _draw(2 * padding + 1, batch, generator, device)[:, None]
+    # one position a pixel, shared by the channels: many times faster than indexing by four tensors
+    where = (rows * images.shape[3])[:, :, None] + columns[:, None, :]
+    taken = images.flatten(2).gather(2, where.view(batch, 1, -1).expand(-1, channels, -1))
+    return taken.view(batch, channels, height, width)
 
 
 def _draw(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -91,7 +92,8 @@ class Evaluator:
         test: the test set.
         num_classes: C, the number of logits.
         device: where to run.
-        batch_size: images at a time for all but AutoAttack; it changes no setting.
+        batch_size: images at a time for all but AutoAttack, as many as fit: it is halved where the
+            device runs out of memory, and changes no verdict. Default: 250, on CUDA 2,000.
         reporter: told of attacks and batches.
 
     Attributes:
@@ -105,7 +107,7 @@ class Evaluator:
         *,
         num_classes: int,
         device: torch.device,
-        batch_size: int = 250,
+        batch_size: int | None = None,
         reporter: Reporter | None = None,
     ) -> None:
         self.found_training = [module for module in model.modules() if module.training]
@@ -114,7 +116,7 @@ class Evaluator:
         self.num_classes = num_classes
         self.device = device
         self.input_size = model.input_size if isinstance(model, DefendedModel) else None
-        self.batch_size = batch_size
+        self.batch_size = batch_size or (2000 if device.type == "cuda" else 250)
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
@@ -134,9 +136,30 @@ class Evaluator:
         if self._clean is None:
             everything = torch.arange(len(self.test.labels))
             with torch.no_grad():
-                parts = [self.model(self.x(i)).argmax(1) for i in everything.split(250)]
-            self._clean = torch.cat(parts).cpu()
+                parts = [found for _, found in self._in_batches(everything, self._predict)]
+            self._clean = torch.cat(parts)
         return self._clean
+
+    def _predict(self, chosen: Tensor) -> Tensor:
+        return self.model(self.x(chosen)).argmax(1).cpu()
+
+    def _in_batches(
+        self, chosen: Tensor, work: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pieces of `chosen` with what `work` makes of them, as large as memory allows."""
+        done = 0
+        while done < len(chosen):
+            piece = chosen[done : done + self.batch_size]
+            try:
+                found = work(piece)
+            except torch.OutOfMemoryError:
+                if len(piece) == 1:
+                    raise
+                self.batch_size = max(1, len(piece) // 2)
+                torch.cuda.empty_cache()
+                continue
+            yield piece, found
+            done += len(piece)
 
     def x(self, chosen: Tensor) -> Tensor:
         """Test images at the given positions, as the model takes them, on its device."""
@@ -192,18 +215,24 @@ class Evaluator:
         self.reporter.begin("part", spec.name, len(tries))
         for number, (rank, restart) in enumerate(tries, 1):
             standing = (pred == self.test.labels).nonzero().flatten()
-            batches = standing.split(self.batch_size)
-            for chosen in batches:
-                aim = self.test.labels[chosen] if ranked is None else ranked[chosen, rank - 1]
-                x_adv = self._search_images(spec, chosen, aim, restart)
-                with torch.no_grad():
-                    found = self.model(x_adv).argmax(1).cpu()
+            aims = self.test.labels if ranked is None else ranked[:, rank - 1]
+            attack = partial(self._attacked, spec, aims, restart)
+            for chosen, found in self._in_batches(standing, attack):
                 broken = found != self.test.labels[chosen]
                 pred[chosen[broken]] = found[broken]
                 fell[chosen[broken]] = number
-                self.reporter.advance("part", 1 / len(batches))
+                self.reporter.advance("part", len(chosen) / len(standing))
         self.reporter.end("part")
         return pred, fell, names
+
+    @torch.no_grad()
+    def _attacked(self, spec: AttackSpec, aims: Tensor, restart: int, chosen: Tensor) -> Tensor:
+        """Predictions of the float32 model on attacked images, int64 (M,), on the CPU.
+
+        `aims` are the labels that the loss takes, for all images of the test set.
+        """
+        x_adv = self._search_images(spec, chosen, aims[chosen], restart)
+        return self.model(x_adv).argmax(1).cpu()
 
     def _search_images(self, spec: AttackSpec, chosen: Tensor, aim: Tensor, restart: int) -> Tensor:
         assert spec.steps is not None
@@ -229,7 +258,7 @@ class Evaluator:
         everything = torch.arange(len(self.test.labels))
         ranked = []
         with torch.no_grad():
-            for chosen in everything.split(self.batch_size):
+            for chosen in everything.split(250):
                 logits = self.model(self.x(chosen)).cpu()
                 logits.scatter_(1, self.test.labels[chosen, None], -torch.inf)
                 ranked.append(logits.argsort(dim=1, descending=True)[:, :-1])

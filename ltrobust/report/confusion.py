@@ -154,5 +154,6 @@ def _matrix(rows: pd.DataFrame, classes: pd.DataFrame) -> np.ndarray:
     place = {index: position for position, index in enumerate(classes["class_index"])}
     counts = np.zeros((len(place), len(place)), dtype=int)
     for label, pred, count in rows[["label", "pred", "count"]].itertuples(index=False):
-        counts[place[label], place[pred]] += count
+        if pred in place:  # a foreign file may hold anything
+            counts[place[label], place[pred]] += count
     return counts

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ltrobust.attacks.pgd import attack_mode
 from ltrobust.config import Run
 from ltrobust.method import METHODS, Context
-from ltrobust.models import Network, build_model
+from ltrobust.models import build_model
 from ltrobust.seeds import generator
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.recompute import repeated_blocks
@@ -226,6 +226,11 @@ def outer_passes(run: Run, class_counts: tuple[int, ...]) -> float:
     return _growth(loss, few, net, ()).total / one.total
 
 
+def kept_bytes(run: Callable[[Tensor], Tensor], x: Tensor, net: nn.Module) -> int:
+    """Bytes that autograd keeps for the backward pass of `run(x)`, besides the weights of `net`."""
+    return sum(_kept(run, x, net, ()).bytes.values())
+
+
 def _noise() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -247,7 +252,7 @@ class _Growth:
 def _growth(
     run: Callable[[Tensor], Tensor],
     batches: list[Tensor],
-    net: Network,
+    net: nn.Module,
     blocks: tuple[nn.Module, ...],
 ) -> _Growth:
     less, more = (_kept(run, x, net, blocks) for x in batches)
@@ -269,7 +274,7 @@ class _Kept:
 
 
 def _kept(
-    run: Callable[[Tensor], Tensor], x: Tensor, net: Network, blocks: tuple[nn.Module, ...]
+    run: Callable[[Tensor], Tensor], x: Tensor, net: nn.Module, blocks: tuple[nn.Module, ...]
 ) -> _Kept:
     """Bytes of the storages that autograd keeps, each once, by the block that is being computed."""
     known = {_place(tensor) for tensor in (*net.parameters(), *net.buffers())}

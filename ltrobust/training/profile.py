@@ -80,10 +80,13 @@ class StepProfile(Clock):
 
     Args:
         device: where the training runs; on CUDA its own events are the clock.
+        matrix_peak: floating point operations a second that the device reaches in the training's
+            precision.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, matrix_peak: float) -> None:
         self._device = device
+        self._peak = matrix_peak
         self._steps: list[_Step] = []
         self._counted = 0
         self.epochs = 0
@@ -136,15 +139,10 @@ class StepProfile(Clock):
         self._add_rates(taken)
         self._steps = []
 
-    def record(self, precision: str) -> dict[str, Any]:
-        """The profile of the epochs measured so far, for run.json; see docs/performance.md.
-
-        Args:
-            precision: of the training, "fp32" or "bf16"; the matrix peak is measured in it.
-        """
+    def record(self) -> dict[str, Any]:
+        """The profile of the epochs measured so far, for run.json."""
         rate = self._rate_images / self._rate_seconds if self._rate_seconds else 0.0
         flop = self._rate_flops / self._rate_images if self._rate_images else 0.0
-        peak = matrix_peak(str(self._device), precision)
         return {
             "epochs": self.epochs,
             "steps": self.steps,
@@ -152,8 +150,8 @@ class StepProfile(Clock):
             "seconds": dict(self.seconds),
             "images_per_second": rate,
             "flop_per_image": flop,
-            "matrix_peak_flop_per_second": peak,
-            "share_of_matrix_peak": rate * flop / peak,
+            "matrix_peak_flop_per_second": self._peak,
+            "share_of_matrix_peak": rate * flop / self._peak,
         }
 
     def _add_rates(self, taken: list[float]) -> None:

@@ -109,7 +109,7 @@ def train(
     trained = build(run, data.train_counts, data.image_shape)
     trained.net.to(device)
     model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
-    optimizer = _optimizer(model, run)
+    optimizer = make_optimizer(model, run)
     if state is not None:
         _restore(state, trained, optimizer)
     judge = make_judge(run, data)
@@ -264,10 +264,13 @@ def _batches(run: Run, n: int, epoch: int) -> Iterator[Tensor]:
         yield order[first : first + size]
 
 
-def _optimizer(model: nn.Module, run: Run) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, run: Run) -> torch.optim.SGD:
+    """SGD as the recipe wants it; one fused kernel a step on CUDA devices."""
     recipe = run.recipe
+    parameters = list(model.parameters())
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
+        fused=True if all(p.is_cuda for p in parameters) else None,
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,

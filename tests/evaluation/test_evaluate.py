@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import ltrobust
+from ltrobust.attacks.pgd import pgd
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
@@ -271,3 +272,36 @@ def test_models_without_a_usable_gradient_are_attacked_all_the_same(
     test = TestSet(images, images.flatten(1)[:, :3].argmax(1), torch.arange(4))
     result = run(model, test, name, num_classes=3)
     assert len(result.fell) == 4
+
+
+def test_batches_shrink_until_they_fit_and_verdicts_stay(
+    trained: ltrobust.TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, spec = a_fifth(trained.data), attack_spec("pgd3", EPS)
+    expected = Evaluator(trained.model, test, num_classes=10, device=CPU).run(spec)
+    sizes: list[int] = []
+
+    def tight(model: nn.Module, x: Tensor, *words: object, **more: object) -> Tensor:
+        if len(x) > 9:
+            raise torch.OutOfMemoryError("no more")
+        sizes.append(len(x))
+        return pgd(model, x, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ltrobust.evaluation.evaluate.pgd", tight)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    found = evaluator.run(spec)
+    assert torch.equal(found.pred, expected.pred)
+    assert found.fell == expected.fell
+    assert max(sizes) <= 9
+    assert sum(sizes) == int((evaluator.clean_predictions() == test.labels).sum())
+
+
+def test_an_image_that_alone_does_not_fit_is_an_error(
+    trained: ltrobust.TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*words: object, **more: object) -> Tensor:
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr("ltrobust.evaluation.evaluate.pgd", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(trained.model, a_fifth(trained.data), "pgd3")

@@ -138,8 +138,6 @@ def test_an_attack_in_pieces_is_the_attack_on_the_whole_batch(method: str, size:
     found = []
     for micro_batch in (None, size):
         defense, model = METHODS.get(method)(COUNTS), TrainingModel(network("small-cnn"), "fp32")
-        seen: list[int] = []
-        model.net.conv1.register_forward_hook(lambda _m, _i, out: seen.append(len(out)))  # type: ignore[union-attr]
         x, y = images()
         ctx = context(steps=3, micro_batch=micro_batch)
         found.append(defense.attack(model.train(), x, y, ctx))
