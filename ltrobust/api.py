@@ -28,7 +28,7 @@ from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outc
 from ltrobust.evaluation.foreign import Normalized, check_outputs, parse_normalize
 from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
 from ltrobust.evaluation.probe import probe
-from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
+from ltrobust.evaluation.reliability import USUAL_EPS, Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.training.trainer import train as fit
 
@@ -137,6 +137,8 @@ def evaluate(
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings(
         {
@@ -185,7 +187,8 @@ def _test_set(
             f"{type(data).__name__}"
         )
     images, labels = (part.detach().cpu() for part in data)
-    if len(images) != len(labels) or not len(labels) or labels.dim() != 1:
+    fits = images.dim() >= 2 and labels.dim() == 1 and len(images) == len(labels) > 0
+    if not fits:
         raise UserError(
             f"dataset: images {tuple(images.shape)} and labels {tuple(labels.shape)} must be "
             "(N, ...) and (N,) with N >= 1"
@@ -199,7 +202,8 @@ def _test_set(
                 f"dataset: images must lie in [0, 1] (or be uint8), got {float(images.min()):.4g} "
                 f"to {float(images.max()):.4g}; give normalisation by normalize="
             )
-    return TestSet(images, labels.long(), torch.arange(len(labels))), train_counts, None
+    counts = None if train_counts is None else [int(count) for count in train_counts]
+    return TestSet(images, labels.long(), torch.arange(len(labels))), counts, None
 
 
 def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: torch.device) -> int:
@@ -207,7 +211,7 @@ def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: t
     size = model.input_size if isinstance(model, DefendedModel) else None
     few = test.images[:2]
     x = to_float(enlarge(few, size)) if few.dtype == torch.uint8 else few
-    found = check_outputs(model.to(device), x.to(device), classes)
+    found = check_outputs(model.to(device).float(), x.to(device), classes)
     if int(test.labels.max()) >= found:
         raise UserError(
             f"dataset: label {int(test.labels.max())} is out of range for a model of {found} logits"
@@ -223,6 +227,7 @@ def _attacked(
 ) -> pd.DataFrame:
     """Run the attacks; one row each, with outcomes and reliability in the attributes."""
     rows, made = [], []
+    evaluator.check(attacks)
     for spec in attacks:
         result = evaluator.run(spec)
         frame = outcomes(evaluator.test, spec, spec.attack_id(test_spec), result)
@@ -244,7 +249,7 @@ def _numbers(
     frame: pd.DataFrame, counts: Sequence[int] | None, num_classes: int, seconds: float
 ) -> dict[str, float]:
     """All numbers of one attack; those that need training counts are nan without them."""
-    known = counts or [1] * num_classes
+    known = [1] * num_classes if counts is None else counts
     numbers = {**summary(frame, known), "n": len(frame), "seconds": seconds}
     numbers["robust_gap"] = numbers["head"] - numbers["tail"]
     numbers |= {**error_parts(frame, None), **intervals(frame, known)}
@@ -257,8 +262,7 @@ def reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[s
     """The reliability checks on what was measured; [] where no attack was run."""
     if all(evaluation.attack == "clean" for evaluation in made):
         return []
-    eps = usual_radius(made)
-    probes = probe(evaluator, eps=eps) if eps is not None else None
+    probes = probe(evaluator, eps=usual_radius(made) or USUAL_EPS)
     return [asdict(finding) for finding in findings(probes, made)]
 
 

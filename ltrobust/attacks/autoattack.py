@@ -84,6 +84,7 @@ def autoattack(
     search: nn.Module | None = None,
     exact: nn.Module | None = None,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
+    clean: Tensor | None = None,
     resume: dict[str, Tensor] | None = None,
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
@@ -108,6 +109,7 @@ def autoattack(
             this network; give it where `search` rounds coarsely. Default: not again.
         prepare: turns a batch of `x` into what the model takes, so that `x` can stay uint8 on the
             CPU. Default: leave it as it is.
+        clean: predictions on the images as they are, int64 (N,); default: the model is asked.
         resume: what `save` was given last.
         save: called after every batch.
         tell: called after every batch with the part's name and the share of it that is done.
@@ -125,7 +127,11 @@ def autoattack(
     names = parts(num_classes, version, restarts)
     length = len(names) // restarts
     with torch.no_grad(), _own_random_state(device):
-        state = Progress(**resume) if resume else _begin(model, x, y, batch_size, prepare)
+        if resume:
+            state = Progress(**resume)
+        else:
+            pred = _predictions(model, x, batch_size, prepare) if clean is None else clean
+            state = _begin(pred, y)
         for part, batch, last in _remaining(state, names, batch_size):
             chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
             images = prepare(x[chosen.to(x.device)])
@@ -165,16 +171,15 @@ def _remaining(
         state.position = torch.tensor([part, 0])
 
 
-def _begin(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    batch_size: int,
-    prepare: Callable[[Tensor], Tensor],
-) -> Progress:
-    pred = torch.cat([model(prepare(part)).argmax(1).cpu() for part in x.split(batch_size)])
+def _predictions(
+    model: nn.Module, x: Tensor, batch_size: int, prepare: Callable[[Tensor], Tensor]
+) -> Tensor:
+    return torch.cat([model(prepare(part)).argmax(1).cpu() for part in x.split(batch_size)])
+
+
+def _begin(pred: Tensor, y: Tensor) -> Progress:
     fell = torch.where(pred == y.cpu(), 0, -1)
-    return Progress(pred, fell, (fell == 0).nonzero().flatten(), torch.tensor([0, 0]))
+    return Progress(pred.clone(), fell, (fell == 0).nonzero().flatten(), torch.tensor([0, 0]))
 
 
 def _check(found: Tensor, x: Tensor, setting: _Setting, name: str) -> None:

@@ -33,7 +33,7 @@ L2_EPS = 0.5
 LSA_ALPHA = 10.0
 GRAMMAR = re.compile(
     rf"(?P<family>{'|'.join((*PLAIN, *COUNTED))})"
-    r"(?P<steps>[1-9][0-9]{0,4})?(?:a(?P<alpha>[0-9]{1,4}))?"
+    r"(?P<steps>[1-9][0-9]{0,4})?(?:a(?P<alpha>[1-9][0-9]{0,3}))?"
     r"(?:x(?P<restarts>[1-9][0-9]{0,2}))?(?P<l2>-l2)?(?:@(?P<eps>[0-9./]+))?"
 )
 

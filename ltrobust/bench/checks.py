@@ -12,61 +12,82 @@ from typing import Any
 from ltrobust.bench.store import RunStore
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.probe import probe
-from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
+from ltrobust.evaluation.reliability import (
+    USUAL_EPS,
+    Evaluation,
+    Finding,
+    findings,
+    usual_radius,
+)
 from ltrobust.progress import Reporter
 
 
 def lacks_reliability(store: RunStore) -> bool:
-    """Whether a run was attacked and its reliability never checked."""
-    evaluations = store.read().get("evaluations", {}).values()
-    return any(e["attack"] != "clean" for e in evaluations) and not store.reliability()
+    """Whether a run has attacks that its reliability report does not know."""
+    record = store.read()
+    evaluations = record.get("evaluations", {})
+    if all(e["attack"] == "clean" for e in evaluations.values()):
+        return False
+    return not evaluations.keys() <= set(record.get("judged", [])) or not store.has_reliability
 
 
 def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter: Reporter) -> None:
-    """Check a run's evaluations on the test images of checksum `sha`, and write the findings.
+    """Check all of a run's evaluations and write the findings; `sha` tells the evaluator's images.
 
-    Nothing is done for a run that was never attacked.
+    Of each check the most serious finding is kept, over all test images and radii that the run was
+    ever judged on, so that a small evaluation cannot wipe out what a large one has found. Nothing
+    is done for a run that was never attacked.
     """
     record = store.read()
-    made = {
-        attack_id: evaluation
-        for attack_id, evaluation in record.get("evaluations", {}).items()
-        if evaluation["test_sha256"] == sha
-    }
+    made = record.get("evaluations", {})
     if all(evaluation["attack"] == "clean" for evaluation in made.values()):
         return
     frame = store.outcomes()
-    evaluations = [
-        Evaluation(e["attack"], e["eps"], _norm(e), frame[frame["attack_id"] == attack_id])
-        for attack_id, e in made.items()
-    ]
-    found = findings(_probes(evaluator, store, sha, evaluations, reporter), evaluations)
-    store.write_reliability([asdict(finding) for finding in found])
-    flagged = [finding for finding in found if finding.flagged]
+    by_images: dict[str, list[Evaluation]] = {}
+    for attack_id, e in made.items():
+        rows = frame[frame["attack_id"] == attack_id]
+        by_images.setdefault(e["test_sha256"], []).append(
+            Evaluation(e["attack"], e["eps"], _norm(e), rows)
+        )
+    _probe_once(evaluator, store, sha, by_images.get(sha, []), reporter)
+    probes = store.read().get("probes", {})
+    found = []
+    for images, evaluations in by_images.items():
+        known = [kept for key, kept in probes.items() if key.startswith(images[:12])]
+        found += [findings(experiments, evaluations) for experiments in known or [None]]
+    worst = [max(same, key=_seriousness) for same in zip(*found, strict=True)]
+    store.write_reliability([asdict(finding) for finding in worst])
+    store.update(judged=sorted(made))
+    flagged = [finding for finding in worst if finding.flagged]
     for finding in flagged:
         reporter.line(f"  † {finding.check}: {finding.explanation}")
-    done = sum(finding.value is not None for finding in found)
+    done = sum(finding.value is not None for finding in worst)
     reporter.line(f"  reliability: {done} checks made, {len(flagged)} flagged")
 
 
-def _probes(
+def _seriousness(finding: Finding) -> tuple[bool, bool, float]:
+    """Flagged before passed before unchecked, then how far beyond its threshold."""
+    beyond = (finding.value or 0.0) - (finding.threshold or 0.0)
+    return finding.flagged, finding.value is not None, beyond
+
+
+def _probe_once(
     evaluator: Evaluator,
     store: RunStore,
     sha: str,
     evaluations: list[Evaluation],
     reporter: Reporter,
-) -> dict[str, Any] | None:
-    """The experiments at the radius of most L-inf attacks; None where there is no such attack."""
-    eps = usual_radius(evaluations)
-    if eps is None:
-        return None
+) -> None:
+    """Make the experiments at the usual radius on these images, unless the record has them."""
+    attacked = [e for e in evaluations if e.attack != "clean"]
+    if not attacked:
+        return
+    eps = usual_radius(evaluations) or USUAL_EPS
     key = f"{sha[:12]}-{eps:.6g}"
     known = store.read().get("probes", {})
     if key not in known:
         reporter.line("  checking its reliability")
-        known = {**known, key: probe(evaluator, eps=eps)}
-        store.update(probes=known)
-    return known[key]
+        store.update(probes={**known, key: probe(evaluator, eps=eps)})
 
 
 def _norm(evaluation: dict[str, Any]) -> str:

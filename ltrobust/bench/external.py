@@ -32,7 +32,7 @@ from ltrobust.data import (
     load_data,
     to_float,
 )
-from ltrobust.errors import UserError
+from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.evaluate import DefendedModel
 from ltrobust.evaluation.foreign import (
     Normalized,
@@ -150,7 +150,7 @@ def evaluate_callable(
     """
     model = load_callable(spec)
     data, ratio = _data(settings)
-    facts = {"weights_sha256": model_sha256(model), "callable": spec, "method_source": ""}
+    facts = {"weights_sha256": model_sha256(model, spec), "callable": spec, "method_source": ""}
     arch, label = type(model).__name__, spec.partition(":")[2]
     model = _normalized(model, normalize, data)
     foreign = Foreign(model, label, arch, spec, facts)
@@ -176,8 +176,9 @@ def _evaluate_foreign(
     normalize: str | None,
 ) -> RunStore:
     device = resolve_device(settings.device)
-    few = to_float(enlarge(data.test_images[:2], getattr(foreign.model, "input_size", None)))
-    check_outputs(foreign.model.to(device), few.to(device), data.num_classes)
+    size = foreign.model.input_size if isinstance(foreign.model, DefendedModel) else None
+    few = to_float(enlarge(data.test_images[:2], size))
+    check_outputs(foreign.model.to(device).float(), few.to(device), data.num_classes)
     config = _foreign_config(foreign, settings, ratio)
     if normalize is not None:
         config["normalize"] = normalize
@@ -188,9 +189,17 @@ def _evaluate_foreign(
     with suite.lock(), reporter.copy_to(run.log):
         _open_record(run, foreign.origin, config, data, device)
         missing = missing_attacks(wanted, run, data)
-        attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+        try:
+            attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+        except (UserError, RunError) as error:
+            run.update(status="failed", error=str(error))
+            raise
+        except Exception as error:  # a model of anybody's may raise anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            run.update(status="failed", error=reason)
+            raise RunError(f"{foreign.origin}: the model failed under attack ({reason})") from error
         parameters = sum(p.numel() for p in foreign.model.parameters())
-        run.update(status="done", parameters=parameters)
+        run.update(status="done", error=None, parameters=parameters)
     return run
 
 

@@ -87,6 +87,11 @@ def compare_runs(
             f"the classes of {a.run_id} ({len(names[0])}) and {b.run_id} ({len(names[1])}) "
             "differ; only runs on the same data can be compared"
         )
+    if len({str(record["config"]["data"].get("fingerprint", "")) for record in records}) > 1:
+        raise UserError(
+            f"{a.run_id} and {b.run_id} were judged on different images (their data sets differ); "
+            "only runs on the same data can be compared"
+        )
     common, notes = _matching(*(record["evaluations"] for record in records))
     one, other = read_run(a, common), read_run(b, common)
     by_id = {evaluation.attack_id: evaluation for evaluation in other.evaluations}
@@ -112,6 +117,12 @@ def compare_runs(
             attack=left.facts["attack"], eps=float(left.facts["eps"]), attack_id=left.attack_id
         )
         for left, right in pairs
+    ]
+    notes += [
+        f"† reliability checks flagged for {side} ({run.run_id}): {', '.join(flags)}; "
+        "see docs/evaluation.md"
+        for side, run in (("A", a), ("B", b))
+        if (flags := [str(each["check"]) for each in run.reliability() if each["flagged"]])
     ]
     rows = pd.concat(parts, ignore_index=True)[["attack", "eps", "attack_id", *COLUMNS]]
     text = grouping.text(len(one.class_names))
@@ -182,8 +193,15 @@ def _short(value: object) -> str:
 
 
 def _name(facts: dict[str, Any]) -> str:
-    seed = facts["settings"].get("seed", 0)
-    return f"{facts['attack']} (seed {seed})" if seed else str(facts["attack"])
+    """The attack with what else tells one evaluation from another."""
+    settings, limit = facts["settings"], facts.get("limit_test")
+    more = [
+        *([f"eps {facts['eps']:.4g}"] if facts["eps"] else []),
+        *([f"seed {settings['seed']}"] if settings.get("seed") else []),
+        *([f"search {settings['search']}"] if settings.get("search") else []),
+        *([f"limit {limit}"] if limit else []),
+    ]
+    return f"{facts['attack']} ({', '.join(more)})" if more else str(facts["attack"])
 
 
 def _against_best(

@@ -315,6 +315,7 @@ def attack_model(
         model, test, num_classes=data.num_classes, device=device, reporter=reporter
     )
     sha, origin = test_sha256(data), provenance(str(device))
+    evaluator.check(attacks.values())
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():
         part = f"{attack_id}-{sha[:12]}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -165,6 +165,15 @@ class Evaluator:
         """Test images at the given positions, as the model takes them, on its device."""
         return self._prepare(self.test.images[chosen])
 
+    def check(self, specs: Iterable[AttackSpec]) -> None:
+        """Raise UserError for the first attack that cannot run on this data."""
+        for spec in specs:
+            if spec.loss == "dlr" and self.num_classes < 3:
+                raise UserError(f"{spec.name} compares three logits; this data has two classes")
+            if spec.kind == "autoattack" and self.test.images.dim() != 4:
+                shape = tuple(self.test.images.shape)
+                raise UserError(f"{spec.name} needs images (N, C, H, W), got {shape}")
+
     def run(
         self,
         spec: AttackSpec,
@@ -177,6 +186,7 @@ class Evaluator:
         Raises:
             UserError: the attack cannot run with this number of classes.
         """
+        self.check([spec])
         began = time.perf_counter()
         details: dict[str, object] = {}
         clean = self.clean_predictions()
@@ -201,8 +211,6 @@ class Evaluator:
 
         Each try attacks the images that still stand.
         """
-        if spec.loss == "dlr" and self.num_classes < 3:
-            raise UserError(f"{spec.name} compares three logits; this data has two classes")
         tries = [
             (rank, restart)
             for restart in range(spec.restarts or 1)
@@ -296,6 +304,7 @@ class Evaluator:
                 search=search,
                 exact=None if search is exact else exact,
                 prepare=self._prepare,
+                clean=self.clean_predictions(),
                 resume=resume,
                 save=save,
                 tell=tell,
@@ -358,17 +367,21 @@ class Unfollowed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C)."""
-        return self.model(x).detach() + 0 * x.flatten(1).sum(1, keepdim=True)
+        with torch.no_grad():
+            logits = self.model(x.detach())
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
 def _follows(model: nn.Module, x: Tensor) -> bool:
     """Whether autograd leads from a model's logits back to its images."""
     with attack_mode(model), torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = model(x)
-        if not logits.requires_grad:
+        try:
+            logits = model(x)
+            (gradient,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+        except RuntimeError:  # it detaches, or leaves torch
             return False
-        return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+        return gradient is not None
 
 
 class InBfloat16(nn.Module):

@@ -103,7 +103,7 @@ def load_callable(spec: str) -> nn.Module:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"--model: module {module_name} cannot be imported ({reason})") from error
     found = getattr(module, name, None)
     if not callable(found):
@@ -111,7 +111,7 @@ def load_callable(spec: str) -> nn.Module:
     try:
         model = found()
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"--model: {spec}() failed ({reason})") from error
     if not isinstance(model, nn.Module):
         raise UserError(
@@ -159,13 +159,38 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
     return int(logits.shape[1])
 
 
-def model_sha256(model: nn.Module) -> str:
-    """SHA-256 (hex) of a model's class, its source file and its parameters and buffers."""
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    with suppress(TypeError, OSError):  # built in, or defined without a file
-        digest.update(Path(inspect.getfile(type(model))).read_bytes())
+def model_sha256(model: nn.Module, callable_name: str) -> str:
+    """SHA-256 (hex) of all that is known of what a model computes, so that a mended one is new.
+
+    That is the source files of the callable and of every module's class, the modules' plain
+    settings, and all parameters and buffers.
+
+    Args:
+        model: what the callable returned.
+        callable_name: its `module:callable`.
+    """
+    digest = hashlib.sha256(callable_name.encode())
+    kinds = {type(module) for module in model.modules()}
+    files = {_source(kind) for kind in kinds if not kind.__module__.startswith("torch.")}
+    files.add(getattr(sys.modules.get(callable_name.partition(":")[0]), "__file__", None))
+    for file in sorted(file for file in files if file):
+        with suppress(OSError):
+            digest.update(Path(file).read_bytes())
+    digest.update(repr(model).encode())
+    for name, module in model.named_modules():
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and k != "training"}
+        digest.update(f"{name} {sorted(plain.items())}".encode())
     for name, value in sorted(model.state_dict().items()):
         if torch.is_tensor(value):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+PLAIN = (int, float, str, bool, tuple)
+
+
+def _source(kind: type) -> str | None:
+    with suppress(TypeError, OSError):  # built in, or defined without a file
+        return inspect.getfile(kind)
+    return None

@@ -214,7 +214,7 @@ def _train_mode_difference(part: Evaluator) -> float:
     """How much the logits change with every module back in the mode it came in."""
     if not part.found_training:
         return 0.0
-    x = _images(part)
+    x = _images(part)[:ALONE]  # the statistics of few images differ most from the running ones
     twin = copy.deepcopy(part.model)
     came = set(map(id, part.found_training))
     for original, module in zip(part.model.modules(), twin.modules(), strict=True):
@@ -255,11 +255,12 @@ def _gradient(part: Evaluator) -> dict[str, float]:
 def _input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and input gradient; zeros where the logits do not depend on the images at all."""
     x = x.detach().clone().requires_grad_()
-    logits = model(x)
-    loss = cross_entropy_sum(logits, labels)
-    if not loss.requires_grad:
-        return logits, torch.zeros_like(x)
-    (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
+    try:
+        logits = model(x)
+        (gradient,) = torch.autograd.grad(cross_entropy_sum(logits, labels), x, allow_unused=True)
+    except RuntimeError:  # it detaches, or leaves torch
+        with torch.no_grad():
+            return model(x.detach()), torch.zeros_like(x)
     return logits.detach(), torch.zeros_like(x) if gradient is None else gradient
 
 

@@ -67,9 +67,15 @@ class Evaluation:
 
 
 def usual_radius(evaluations: Sequence[Evaluation]) -> float | None:
-    """The radius of most L-inf attacks, at which `probe` is made; None without such an attack."""
-    radii = [e.eps for e in evaluations if e.norm == "Linf" and e.attack != "clean"]
-    return max(radii, key=radii.count) if radii else None
+    """The L-inf radius of most attacks (of several AutoAttack's); None without such an attack."""
+    linf = [e for e in evaluations if e.norm == "Linf" and e.attack != "clean" and e.eps > 0]
+    radii = [e.eps for e in linf]
+    chosen = {e.eps for e in linf if e.attack.startswith("autoattack")}
+    return max(radii, key=lambda r: (radii.count(r), r in chosen, r)) if radii else None
+
+
+USUAL_EPS = 8 / 255
+"""Where `probe` is made for a model that was attacked in no L-inf ball: the field's radius."""
 
 
 @dataclass(frozen=True)

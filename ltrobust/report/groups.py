@@ -74,7 +74,8 @@ class Group:
     """Results that may stand in one table.
 
     Attributes:
-        key: the value of each of `GROUP_KEYS`.
+        key: the value of each of `GROUP_KEYS`, and `search`: the precision in which adversarial
+            images were looked for.
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
         slug: a file name part, different for each group of one report.
@@ -124,9 +125,10 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
         _group(dict(zip(BASE_KEYS, _as_tuple(base), strict=True)), part)
         for base, block in rows.groupby(list(BASE_KEYS), dropna=False, sort=False)
         for at_eps in _by_eps(block)
-        for part in _by_settings(at_eps)
+        for searched in _by_search(at_eps)
+        for part in _by_settings(searched)
     ]
-    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in GROUP_KEYS])
+    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in (*GROUP_KEYS, "search")])
     return _with_slugs(found)
 
 
@@ -181,7 +183,11 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
         compact_json([settings_of(settings), _foreign_library(library)])
         for settings, library in zip(rows["attack_settings"], rows["attack_library"], strict=True)
     ]
-    return rows.assign(run_id=rows["run_id"].astype(str), signature=signatures)
+    return rows.assign(
+        run_id=rows["run_id"].astype(str),
+        signature=signatures,
+        search=rows["attack_settings"].map(_search),
+    )
 
 
 def _by_eps(block: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -196,6 +202,29 @@ def _by_eps(block: pd.DataFrame) -> Iterator[pd.DataFrame]:
     for _, rows in attacked.groupby(rounded, dropna=False):
         joined = clean["run_id"].isin({*rows["run_id"], *clean_alone})
         yield pd.concat([clean[joined].assign(eps=rows["eps"].iloc[0]), rows])
+
+
+def _by_search(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each precision that attacks searched in, clean rows of their runs included.
+
+    Runs that have clean rows alone join the float32 rows, or whichever there are.
+    """
+    clean, attacked = rows[rows["attack"] == "clean"], rows[rows["attack"] != "clean"]
+    kinds = sorted(attacked["search"].unique(), reverse=True)  # fp32 first
+    if len(kinds) < 2:
+        yield rows
+        return
+    alone = set(clean["run_id"]) - set(attacked["run_id"])
+    for kind in kinds:
+        part = attacked[attacked["search"] == kind]
+        joined = clean["run_id"].isin({*part["run_id"], *(alone if kind == kinds[0] else ())})
+        yield pd.concat([clean[joined], part])
+
+
+def _search(settings: object) -> str:
+    """Precision in which an attack looked for adversarial images."""
+    known = settings_of(settings)
+    return str(known.get("search", "fp32")) if isinstance(known, dict) else "fp32"
 
 
 def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -224,7 +253,9 @@ def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
             "keep one of them in metrics.csv"
         )
     labels = _labels(rows)
-    key = {**base, "eps": float(rows["eps"].iloc[0])}
+    attacked = rows.loc[rows["attack"] != "clean", "search"]
+    search = "fp32" if attacked.empty else attacked.iloc[0]
+    key = {**base, "eps": float(rows["eps"].iloc[0]), "search": search}
     return Group(key, rows.assign(label=labels).reset_index(drop=True))
 
 
@@ -301,6 +332,7 @@ def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
         "split_sha256": f"sha{str(key['split_sha256'])[:8]}",
         "n": f"n{key['n']}",
         "eps": f"eps{format_eps(key['eps']).replace('/', 'of')}",
+        "search": f"search-{key['search']}",
     }
 
 

@@ -19,6 +19,7 @@ from ltrobust.report.groups import (
     comparable_groups,
     settings_of,
 )
+from ltrobust.report.marks import flagged_checks
 
 ATTACK_SCORES = (
     "accuracy_mean",
@@ -40,7 +41,8 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
         share it), `method`, the setting, `n_seeds`, `seeds` ("0,1,2"), for each attack
         `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the same for `balanced_accuracy`, and
         `<attack>_tail_mean`; `attack_settings` and `attack_library` (JSON, attack to value),
-        `run_ids`, `group`. Scores are fractions in [0, 1]; std is the sample standard deviation,
+        `run_ids`, `group`, `search` (precision in which attacks searched), `reliability` (flagged
+        checks). Scores are fractions in [0, 1]; std is the sample standard deviation,
         NaN for one seed; a mean is NaN unless all seeds of the row have the attack. Sorted by
         balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
 
@@ -62,6 +64,8 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
         "attack_library",
         "run_ids",
         "group",
+        "search",
+        "reliability",
     ]
     return pd.DataFrame([record for _, record in ranked], columns=columns)
 
@@ -102,4 +106,5 @@ def _row(group: Group, frame: pd.DataFrame, label: str, rank: int) -> dict[str, 
         "attack_library": compact_json({name: str(value) for name, value in libraries.items()}),
         "run_ids": ",".join(group.runs(label)),
         "group": group.slug,
+        "reliability": ";".join(flagged_checks(group)[label]),
     }

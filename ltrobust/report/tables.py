@@ -238,6 +238,11 @@ def describe(group: Group) -> str:
         str(key["precision"]),
         f"split seed {key['split_seed']}",
         _seeds(group),
+        *(
+            [f"adversarial images looked for in {key['search']}, verdicts in fp32"]
+            if key["search"] != "fp32"
+            else []
+        ),
     ]
     return f"{', '.join(parts)}.{_libraries(group)}{_attack_seeds(group)}"
 

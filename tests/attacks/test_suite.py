@@ -150,6 +150,7 @@ def test_endings_and_families(name: str, wanted: dict[str, object]) -> None:
         ("clean@0.1", "clean images have no attack"),
         ("autoattack20", "unknown attack"),
         ("pgd20a5", "unknown attack"),
+        ("lsa20a0", "unknown attack"),
         ("pgd20-l2x5", "unknown attack"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,14 @@ from bench_helpers import Cli, Finished
 from torch import nn
 
 import ltrobust
+from ltrobust.bench.checks import lacks_reliability
 from ltrobust.bench.runner import load_defended
 from ltrobust.bench.store import RunStore
 from ltrobust.config import Run
 from ltrobust.data import load_data, to_float
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
+from ltrobust.evaluation.foreign import model_sha256
 
 EVALUATE = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--attacks", "clean,pgd2")
 MODULE = """
@@ -90,6 +94,88 @@ def test_a_callable_of_the_current_folder_gives_a_run_like_any_other(cli: Cli, m
     findings = json.loads((run / "reliability.json").read_text())
     assert {"check", "flagged", "value", "threshold", "explanation"} == set(findings[0])
     assert findings[0]["check"] in outcome.stdout.replace("\n", "")
+
+
+def test_a_mended_model_is_a_new_one(cli: Cli, module: str) -> None:
+    """Old verdicts must not be served for a model whose code or plain settings have changed."""
+    words = (*EVALUATE, "--model", f"{module}:plain", "--output", "out")
+    assert cli(*words).code == 0
+    changed = MODULE.replace("mean=0.0, std=1.0", "mean=0.0, std=1000.0")
+    Path(f"{module}.py").write_text(changed)
+    del sys.modules[module]
+    assert cli(*words).code == 0
+    assert len(list(Path("out/runs").iterdir())) == 2
+
+
+def test_what_tells_models_apart() -> None:
+    def scaled(scale: float) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        model.scale = scale  # type: ignore[assignment]
+        return model
+
+    one = model_sha256(scaled(1.0), "a:f")
+    assert model_sha256(scaled(1.0), "a:f") == one
+    assert model_sha256(scaled(2.0), "a:f") != one
+    assert model_sha256(scaled(1.0), "a:g") != one
+    other = scaled(1.0)
+    other[1].bias.data += 1  # type: ignore[operator]
+    assert model_sha256(other, "a:f") != one
+
+
+def reliability() -> dict[str, dict[str, object]]:
+    text = (only_run("out") / "reliability.json").read_text()
+    return {finding["check"]: finding for finding in json.loads(text)}
+
+
+def test_a_small_evaluation_wipes_out_no_mark(cli: Cli, module: str) -> None:
+    changed = MODULE.replace("mean=0.0, std=1.0", "mean=0.0, std=3000.0")
+    Path(f"{module}.py").write_text(changed)
+    words = ("evaluate", "--dataset", "digits-lt", "--model", f"{module}:plain", "--output", "out")
+    assert cli(*words, "--limit-test", "60", "--attacks", "clean,pgd2").code == 0
+    before = {name for name, found in reliability().items() if found["flagged"]}
+    assert "vanishing-gradients" in before
+    assert cli(*words, "--limit-test", "10", "--attacks", "fgsm@0.001").code == 0
+    assert {name for name, found in reliability().items() if found["flagged"]} >= before
+
+
+def test_attacks_in_other_balls_are_checked_too(cli: Cli, module: str) -> None:
+    words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
+    assert cli(*words, "--model", f"{module}:plain", "--attacks", "pgd2-l2,pgd2@0").code == 0
+    assert reliability()["random-outputs"]["value"] is not None
+    assert reliability()["vanishing-gradients"]["value"] is not None
+
+
+def test_searches_in_two_precisions_never_share_a_table(cli: Cli, module: str) -> None:
+    words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
+    model = ("--model", f"{module}:plain")
+    assert cli(*words, *model, "--attacks", "clean,pgd2").code == 0
+    assert cli(*words, *model, "--attacks", "fgsm", "--precision", "bf16").code == 0
+    tables = [path.read_text() for path in Path("out/tables").glob("balanced*.md")]
+    assert len(tables) == 2
+    coarse = [text for text in tables if "looked for in bf16" in text]
+    assert len(coarse) == 1
+    assert "fgsm" in coarse[0]
+    assert "pgd2" not in coarse[0]
+    assert set(pd.read_csv("out/leaderboard.csv")["search"]) == {"fp32", "bf16"}
+
+
+def test_a_report_that_a_kill_left_behind_is_made_up_for(
+    cli: Cli, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
+    model = ("--model", f"{module}:plain")
+    assert cli(*words, *model, "--attacks", "clean,pgd2").code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("ltrobust.bench.runner.check_reliability", _killed)
+        assert cli(*words, *model, "--attacks", "clean,pgd2,pgd12").code == 130
+    assert lacks_reliability(RunStore(only_run("out")))
+    assert cli(*words, *model, "--attacks", "clean,pgd2,pgd12").code == 0
+    assert not lacks_reliability(RunStore(only_run("out")))
+
+
+def _killed(*words: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_normalize_gives_the_model_what_it_expects(cli: Cli, module: str) -> None:
@@ -192,6 +278,7 @@ IMAGES, LABELS = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
         ((IMAGES, LABELS + 8), {"eps": 0.1}, "out of range for a model of 3 logits"),
         ((IMAGES, LABELS - 1), {"eps": 0.1}, "integers from 0"),
         ((IMAGES, LABELS.float()), {"eps": 0.1}, "integers from 0"),
+        ((torch.tensor(0.5), LABELS), {"eps": 0.1}, r"\(N, ...\) and \(N,\)"),
         ((IMAGES, LABELS), {"eps": 0.1, "limit_test": 2}, "apply to a data set's name"),
         ((IMAGES, LABELS), {"eps": 0.1, "train_counts": [5, 4]}, "3 logits, the data 2 classes"),
         (IMAGES, {"eps": 0.1}, "two tensors"),
@@ -214,3 +301,86 @@ def test_stronger_settings_break_no_less(finished: Finished, attack: str, norm: 
     fell = table.attrs["outcomes"].groupby("attack")["fell"].agg(set)
     assert fell["clean"] <= {"", "clean"}
     assert "clean" in fell[table["attack"][1]]
+
+
+class Coin(nn.Module):
+    """A random layer; right and wrong change from pass to pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(1)) + torch.randn(len(x), 4)
+
+
+@pytest.mark.parametrize("attack", ["aa-rand", "aa-apgd"])
+def test_random_models_are_judged_and_marked(attack: str) -> None:
+    torch.manual_seed(0)
+    data = (torch.rand(12, 1, 4, 4), torch.arange(12) % 4)
+    table = ltrobust.evaluate(Coin(), data, ["clean", attack], eps=0.01, device="cpu")
+    assert table["accuracy"][1] <= table["accuracy"][0]
+    flagged = {f["check"] for f in table.attrs["reliability"] if f["flagged"]}
+    assert "random-outputs" in flagged
+
+
+class Numpy(nn.Module):
+    """Leaves torch, where autograd cannot follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(x.numpy()).flatten(1)[:, :4] * 5
+
+
+def double() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).double()
+
+
+@pytest.mark.parametrize("make", [Numpy, double])
+def test_unusual_models_are_evaluated(make: Callable[[], nn.Module]) -> None:
+    data = (torch.rand(12, 1, 4, 4, dtype=torch.float64), torch.arange(12) % 4)
+    counts = np.array([5, 4, 3, 2])
+    table = ltrobust.evaluate(
+        make(), data, "clean,pgd2x2", eps=0.1, device="cpu", train_counts=counts
+    )
+    assert table["head"].notna().all()
+
+
+def test_no_module_is_no_model() -> None:
+    with pytest.raises(UserError, match=r"must be a torch.nn.Module, got function"):
+        ltrobust.evaluate(lambda x: x, (IMAGES, LABELS), "clean", eps=0.1)  # type: ignore[arg-type]
+
+
+def test_an_attack_that_cannot_run_is_refused_before_the_first_one() -> None:
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), torch.rand(6, 1, 4, 4)
+    with pytest.raises(UserError, match="three logits"):
+        ltrobust.evaluate(model, (images, torch.arange(6) % 2), "pgd2,dlr3", eps=0.1, device="cpu")
+    with pytest.raises(UserError, match=r"needs images \(N, C, H, W\)"):
+        ltrobust.evaluate(
+            nn.Linear(64, 10), (torch.rand(6, 64), torch.arange(6)), "autoattack", eps=0.1
+        )
+
+
+def test_a_model_that_fails_under_attack_leaves_one_line_and_a_failed_run(
+    cli: Cli, module: str
+) -> None:
+    text = (
+        MODULE
+        + """
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        if len(x) > 4:
+            raise ValueError("only\\nfour")
+        return self.linear(x.flatten(1))
+"""
+    )
+    Path(f"{module}.py").write_text(text)
+    outcome = cli(*EVALUATE, "--model", f"{module}:Small", "--output", "out")
+    assert outcome.code == 1
+    assert len(outcome.stderr.strip().splitlines()) == 1
+    assert "the model failed under attack (ValueError: only four)" in outcome.stderr
+    assert json.loads((only_run("out") / "run.json").read_text())["status"] == "failed"

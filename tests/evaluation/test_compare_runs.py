@@ -65,10 +65,10 @@ def test_attacks_match_by_settings_and_images_and_the_rest_is_named(tmp_path: Pa
     found = compare_runs(a, b)
     assert list(found.rows["attack"].unique()) == ["clean", "pgd2"]
     assert sorted(found.notes) == [
-        "autoattack left out: only in B",
-        "cw2 left out: the test images differ",
-        "fgsm left out: only in A",
-        "mim2 left out: B has it with steps 2 instead of 5",
+        "autoattack (eps 0.1) left out: only in B",
+        "cw2 (eps 0.1) left out: the test images differ",
+        "fgsm (eps 0.1) left out: only in A",
+        "mim2 (eps 0.1) left out: B has it with steps 2 instead of 5",
     ]
     clean = found.rows[found.rows["attack"] == "clean"]
     assert (clean["difference"] == 0).all()
@@ -89,7 +89,7 @@ def test_seeds_that_both_have_are_taken_together(tmp_path: Path) -> None:
     row = found.rows.set_index("images").loc["all"]
     assert row["attack_id"] == "pgd2-2-0+pgd2-2-1"
     assert row["a"] == pytest.approx((first & second).mean())
-    assert found.notes == ("pgd2 (seed 2) left out: only in A",)
+    assert found.notes == ("pgd2 (eps 0.1, seed 2) left out: only in A",)
 
 
 def test_groups_are_those_of_a_with_a_note_where_counts_differ(tmp_path: Path) -> None:
