@@ -16,6 +16,11 @@ TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that counts as rounding."""
 
 
+CPU_PIECE = 32
+"""Images that pass together in float32 on a CPU: their maps stay in its cache, which is worth 1.3x.
+In bfloat16, with half the bytes, it is worth nothing."""
+
+
 class FoldedNetwork(nn.Module):
     """A network with folded batch norms.
 
@@ -44,8 +49,10 @@ class FoldedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C), float32."""
+        size = len(x) if x.is_cuda or self.bf16 else CPU_PIECE
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self._body[0](_ChannelsLast.apply(x)).float()
+            pieces = [self._body[0](part) for part in _ChannelsLast.apply(x).split(size)]
+            return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
 
 
 class FoldedConvolution(nn.Module):
