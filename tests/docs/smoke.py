@@ -22,6 +22,13 @@ ATTACKING = "--limit-test 20 --attacks clean,pgd2"
 REMOVED = re.compile(
     r"--(dataset|arch|epochs|attacks|imbalance-ratio|precision) \S+|--download|--limit-\w+ \d+"
 )
+MODELS = """
+from ltrobust.models import build_model
+
+
+def robust_net():
+    return build_model("small-cnn", num_classes=10, in_channels=1, image_size=8).eval()
+"""
 OURS = re.compile(r"^ltrobust (bench|train|evaluate)\b(.*)$")
 
 
@@ -31,6 +38,9 @@ def small(line: str) -> str:
     if match is None or "--help" in line:
         return line
     command, rest = match[1], REMOVED.sub("", match[2]).replace("--seeds 0,1,2", "--seeds 0,1")
+    if "--model" in rest:
+        rest = re.sub(r"--normalize \S+", "--normalize 0.5,0.5", rest)
+        return f"ltrobust evaluate {rest} --dataset digits-lt {ATTACKING}"
     if "--checkpoint" in rest:
         return f"ltrobust evaluate {rest} --dataset digits-lt --arch small-cnn {ATTACKING}"
     extra = {"bench": f"{TRAINING} {ATTACKING}", "train": TRAINING, "evaluate": ATTACKING}[command]
@@ -46,7 +56,7 @@ def default_output(flags: str) -> str:
 
 
 def write_files(page: Path, folder: Path) -> None:
-    """Put there what the commands expect: the page's Python files and a checkpoint."""
+    """Put there what the commands expect: the page's Python files, a checkpoint and a module."""
     import torch
 
     from ltrobust.models import build_model
@@ -57,6 +67,7 @@ def write_files(page: Path, folder: Path) -> None:
             (folder / name[1]).write_text(block.body, encoding="utf-8")
     model = build_model("small-cnn", num_classes=10, in_channels=1, image_size=8)
     torch.save(model.state_dict(), folder / "model.pt")
+    (folder / "my_models.py").write_text(MODELS, encoding="utf-8")
 
 
 def run_page(page: Path) -> None:
