@@ -43,9 +43,9 @@ def one(method: str, precision: str, seed: int, asked: argparse.Namespace) -> di
 
 def judge(fp32: list[float], bf16: list[float]) -> dict[str, float | bool]:
     """Means, their difference, its standard error, and whether it is within three of these."""
-    error = math.sqrt(
-        sum(statistics.variance(side) / len(side) for side in (fp32, bf16)) if len(fp32) > 1 else 0
-    )
+    sides = (fp32, bf16)
+    several = min(map(len, sides)) > 1
+    error = math.sqrt(sum(statistics.variance(s) / len(s) for s in sides)) if several else 0.0
     difference = statistics.mean(bf16) - statistics.mean(fp32)
     return {
         "fp32": statistics.mean(fp32),
