@@ -22,13 +22,19 @@ from ltrobust.bench.runner import load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, TestSpec
-from ltrobust.data import LongTailedData, dataset_spec, enlarge, load_data, to_float
+from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import RunError, UserError, unknown
-from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
-from ltrobust.evaluation.foreign import Normalized, check_outputs, parse_normalize
+from ltrobust.evaluation.evaluate import (
+    DefendedModel,
+    Evaluator,
+    TestSet,
+    model_images,
+    outcomes,
+)
+from ltrobust.evaluation.foreign import check_outputs, normalized
 from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
 from ltrobust.evaluation.probe import probe
-from ltrobust.evaluation.reliability import USUAL_EPS, Evaluation, findings, usual_radius
+from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.training.trainer import train as fit
 
@@ -160,9 +166,7 @@ def evaluate(
     test, counts, known = _test_set(dataset, train_counts)
     if normalize is not None:
         channels = test.images.shape[1] if test.images.dim() == 4 else 1
-        trained_mode = model.training
-        model = Normalized(model, *parse_normalize(normalize, channels))
-        model.training = trained_mode
+        model = normalized(model, normalize, channels)
     if eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
     radius = known if eps is None else eps
@@ -208,10 +212,8 @@ def _test_set(
 
 def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: torch.device) -> int:
     """Number of logits of a model that fits the test set; UserError for one that does not."""
-    size = model.input_size if isinstance(model, DefendedModel) else None
-    few = test.images[:2]
-    x = to_float(enlarge(few, size)) if few.dtype == torch.uint8 else few
-    found = check_outputs(model.to(device).float(), x.to(device), classes)
+    model = model.to(device).float()
+    found = check_outputs(model, model_images(model, test.images[:2].to(device)), classes)
     if int(test.labels.max()) >= found:
         raise UserError(
             f"dataset: label {int(test.labels.max())} is out of range for a model of {found} logits"
@@ -241,7 +243,7 @@ def _attacked(
         made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))
     table = pd.DataFrame(rows)
     table.attrs["outcomes"] = pd.concat([e.frame for e in made], ignore_index=True)
-    table.attrs["reliability"] = reliability(evaluator, made)
+    table.attrs["reliability"] = _reliability(evaluator, made)
     return table
 
 
@@ -258,11 +260,11 @@ def _numbers(
     return numbers
 
 
-def reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The reliability checks on what was measured; [] where no attack was run."""
     if all(evaluation.attack == "clean" for evaluation in made):
         return []
-    probes = probe(evaluator, eps=usual_radius(made) or USUAL_EPS)
+    probes = probe(evaluator, eps=usual_radius(made))
     return [asdict(finding) for finding in findings(probes, made)]
 
 

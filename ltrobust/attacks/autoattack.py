@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ltrobust.attacks.pgd import Norm
 from ltrobust.errors import RunError
 
 Part = str
-Norm = Literal["Linf", "L2"]
 TOLERANCE = {"Linf": 1e-5, "L2": 1e-4}
 """How far rounding may carry a float32 perturbation beyond eps."""
 VERSIONS = {"autoattack": "standard", "aa-apgd": "apgd", "aa-rand": "rand"}

@@ -13,7 +13,6 @@ from ltrobust.bench.store import RunStore
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import (
-    USUAL_EPS,
     Evaluation,
     Finding,
     findings,
@@ -82,7 +81,7 @@ def _probe_once(
     attacked = [e for e in evaluations if e.attack != "clean"]
     if not attacked:
         return
-    eps = usual_radius(evaluations) or USUAL_EPS
+    eps = usual_radius(evaluations)
     key = f"{sha[:12]}-{eps:.6g}"
     known = store.read().get("probes", {})
     if key not in known:

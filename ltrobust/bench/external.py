@@ -28,18 +28,15 @@ from ltrobust.data import (
     LongTailedData,
     data_fingerprint,
     dataset_spec,
-    enlarge,
     load_data,
-    to_float,
 )
 from ltrobust.errors import RunError, UserError
-from ltrobust.evaluation.evaluate import DefendedModel
+from ltrobust.evaluation.evaluate import DefendedModel, model_images
 from ltrobust.evaluation.foreign import (
-    Normalized,
     check_outputs,
     load_callable,
     model_sha256,
-    parse_normalize,
+    normalized,
 )
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
@@ -158,12 +155,7 @@ def evaluate_callable(
 
 
 def _normalized(model: nn.Module, normalize: str | None, data: LongTailedData) -> nn.Module:
-    if normalize is None:
-        return model
-    mean, std = parse_normalize(normalize, data.image_shape[0])
-    wrapped = Normalized(model, mean, std)
-    wrapped.training = model.training
-    return wrapped
+    return model if normalize is None else normalized(model, normalize, data.image_shape[0])
 
 
 def _evaluate_foreign(
@@ -176,9 +168,8 @@ def _evaluate_foreign(
     normalize: str | None,
 ) -> RunStore:
     device = resolve_device(settings.device)
-    size = foreign.model.input_size if isinstance(foreign.model, DefendedModel) else None
-    few = to_float(enlarge(data.test_images[:2], size))
-    check_outputs(foreign.model.to(device).float(), few.to(device), data.num_classes)
+    model = foreign.model.to(device).float()
+    check_outputs(model, model_images(model, data.test_images[:2].to(device)), data.num_classes)
     config = _foreign_config(foreign, settings, ratio)
     if normalize is not None:
         config["normalize"] = normalize

@@ -54,6 +54,13 @@ class DefendedModel(nn.Module):
         return self.adjust(self.net(x))
 
 
+def model_images(model: nn.Module, images: Tensor) -> Tensor:
+    """Images as a model takes them: uint8 become float in [0, 1], enlarged where ours wants it."""
+    if images.dtype != torch.uint8:
+        return images
+    return to_float(enlarge(images, model.input_size if isinstance(model, DefendedModel) else None))
+
+
 @dataclass(frozen=True)
 class TestSet:
     """Test images on the CPU: uint8 or float (N, ...), labels int64 (N,), index in the source."""
@@ -115,7 +122,6 @@ class Evaluator:
         self.test = test
         self.num_classes = num_classes
         self.device = device
-        self.input_size = model.input_size if isinstance(model, DefendedModel) else None
         self.batch_size = batch_size or (2000 if device.type == "cuda" else 250)
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
@@ -333,10 +339,7 @@ class Evaluator:
         return plain if folded is None else DefendedModel(folded, self.model.adjust).eval()
 
     def _prepare(self, images: Tensor) -> Tensor:
-        images = images.to(self.device)
-        if images.dtype != torch.uint8:
-            return images
-        return to_float(enlarge(images, self.input_size))
+        return model_images(self.model, images.to(self.device))
 
     def _start(
         self, spec: AttackSpec, chosen: Tensor, x: Tensor, restart: int = 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ltrobust.attacks.pgd import attack_mode
 from ltrobust.errors import UserError
 
 STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -85,6 +86,13 @@ def parse_normalize(text: str, channels: int) -> tuple[Tensor, Tensor]:
     return mean_values, std_values
 
 
+def normalized(model: nn.Module, text: str, channels: int) -> Normalized:
+    """Wrap a model that expects what `parse_normalize` reads from `text`; its mode stays."""
+    wrapped = Normalized(model, *parse_normalize(text, channels))
+    wrapped.training = model.training
+    return wrapped
+
+
 def load_callable(spec: str) -> nn.Module:
     """Import `module:callable` and call it without arguments; the current folder is importable.
 
@@ -131,10 +139,8 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
     Raises:
         UserError: the model fails, or gives something else than (B, num_classes) numbers.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        with torch.no_grad():
+        with attack_mode(model), torch.no_grad():
             logits = model(images)
     except Exception as error:
         shape = tuple(images.shape)
@@ -142,9 +148,6 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
         raise UserError(
             f"the model fails on images of shape {shape} ({type(error).__name__}: {reason})"
         ) from error
-    finally:
-        for module in training:
-            module.training = True
     if not torch.is_tensor(logits):
         raise UserError(f"the model must return a tensor of logits, got {type(logits).__name__}")
     if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:

@@ -66,16 +66,15 @@ class Evaluation:
     frame: pd.DataFrame
 
 
-def usual_radius(evaluations: Sequence[Evaluation]) -> float | None:
-    """The L-inf radius of most attacks (of several AutoAttack's); None without such an attack."""
+def usual_radius(evaluations: Sequence[Evaluation]) -> float:
+    """Where `probe` is made: the L-inf radius of most attacks (of several, AutoAttack's).
+
+    A model that was attacked in no L-inf ball gets the field's usual radius.
+    """
     linf = [e for e in evaluations if e.norm == "Linf" and e.attack != "clean" and e.eps > 0]
     radii = [e.eps for e in linf]
     chosen = {e.eps for e in linf if e.attack.startswith("autoattack")}
-    return max(radii, key=lambda r: (radii.count(r), r in chosen, r)) if radii else None
-
-
-USUAL_EPS = 8 / 255
-"""Where `probe` is made for a model that was attacked in no L-inf ball: the field's radius."""
+    return max(radii, key=lambda r: (radii.count(r), r in chosen, r), default=8 / 255)
 
 
 @dataclass(frozen=True)
