@@ -2,6 +2,8 @@
 
 The sides of a comparison take turns, each once a round, and every other round runs backwards, so
 that whatever else the machine does hits all of them alike. Figures are medians over the rounds.
+Each side can have a process of its own, as it would have in real use: what one leaves behind in the
+memory allocator and in caches of kernels would otherwise change the speed of the other.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -118,6 +124,83 @@ def alternate(
         if time.perf_counter() - began > budget:
             break
     return seconds
+
+
+Make = Callable[..., Callable[[], Any]]
+"""A function of a module that prepares a side, warms it up, and returns what is to be measured."""
+
+
+@contextmanager
+def in_processes(
+    sides: Mapping[str, tuple[Make, tuple[Any, ...]]],
+) -> Iterator[dict[str, Callable[[], Any]]]:
+    """Prepare each side in a process of its own; yields what runs it there, by name.
+
+    Args:
+        sides: the function that makes a side, and its arguments, all of which can be pickled. A
+            side's results must be, too.
+    """
+    # forked from a process that has imported but never computed: no threads of OpenMP are lost
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["ltrobust.api", "pyautoattack"])
+    with ExitStack() as stack:
+        runs: dict[str, Callable[[], Any]] = {}
+        for name, (make, arguments) in sides.items():
+            ours, theirs = context.Pipe()
+            threads = torch.get_num_threads()
+            worker = context.Process(target=_serve, args=(theirs, threads, make, arguments))
+            worker.start()
+            theirs.close()
+            stack.callback(worker.join)
+            stack.enter_context(closing(ours))
+            _answer(ours)  # prepared
+            runs[name] = lambda ours=ours: _ask(ours)
+        yield runs
+
+
+def judged(
+    sides: Mapping[str, tuple[Make, tuple[Any, ...]]],
+    repeats: int,
+    budget: float,
+    device: torch.device,
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Measure sides that take turns in processes of their own, and keep their last results."""
+    results: dict[str, Any] = {}
+
+    def keeping(name: str, run: Callable[[], Any]) -> Callable[[], None]:
+        return lambda: results.update({name: run()})
+
+    with in_processes(sides) as runs:
+        kept = {name: keeping(name, run) for name, run in runs.items()}
+        seconds = alternate(kept, repeats=repeats, budget=budget, device=device, warm_up={})
+    return seconds, results
+
+
+def _ask(connection: Connection) -> Any:
+    connection.send("run")
+    return _answer(connection)
+
+
+def _answer(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        raise SystemExit("a side ended with an error, see above") from None
+
+
+def _serve(connection: Connection, threads: int, make: Make, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(threads)
+    run = make(*arguments)
+    connection.send(None)
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        found = run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        connection.send(found)
 
 
 def _clock(run: Callable[[], object], device: torch.device) -> float:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import plain
 import torch
-from _harness import Findings, Options, alternate, compare, finish, parse
+from _harness import Findings, Make, Options, compare, finish, judged, parse
 from _subject import Subject, subject
 from pyautoattack import AutoAttack
 
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.plan import resolve_device
 
 SEARCHES: dict[str, Literal["bf16"] | None] = {"fp32": None, "bf16": "bf16"}
 CASES = tuple(f"autoattack/{precision}/small-cnn" for precision in SEARCHES)
@@ -47,39 +48,48 @@ def shortened() -> Iterator[None]:
         AutoAttack.__init__ = original
 
 
-def sides(attacked: Subject, wanted: list[str]) -> dict[str, Callable[[], list[bool]]]:
-    """What to run, by side; each returns which images stand."""
-    net, x, y = attacked.plain()
+def plain_side(options: Options) -> Callable[[], list[bool]]:
+    """pyautoattack called directly; the runs return which images stand."""
 
-    def directly() -> list[bool]:
+    def directly(attacked: Subject) -> list[bool]:
+        net, x, y = attacked.plain()
         with torch.random.fork_rng(devices=[0] if x.is_cuda else []):
             return plain.autoattack(net, x, y, attacked.eps)
 
-    def searched(precision: str) -> Callable[[], list[bool]]:
-        spec = attack_spec("autoattack", attacked.eps, search=SEARCHES[precision])
-        return lambda: (attacked.evaluator().run(spec).pred == attacked.test.labels).tolist()
+    return prepared(directly, options)
 
-    return {"plain": directly, **{name: searched(name) for name in wanted}}
+
+def fast_side(precision: str, options: Options) -> Callable[[], list[bool]]:
+    """AutoAttack through the Evaluator, on a search network of a precision."""
+    resolve_device(options.device.type)
+
+    def searched(attacked: Subject) -> list[bool]:
+        spec = attack_spec("autoattack", attacked.eps, search=SEARCHES[precision])
+        return (attacked.evaluator().run(spec).pred == attacked.test.labels).tolist()
+
+    return prepared(searched, options)
+
+
+def prepared(attack: Callable[[Subject], list[bool]], options: Options) -> Callable[[], list[bool]]:
+    """The attack on the subject, after a short one that is not counted."""
+    attacked = subject(options, QUICK_IMAGES if options.quick else IMAGES)
+    with shortened():
+        attack(attacked.first(WARM_IMAGES))
+
+    def run() -> list[bool]:
+        with shortened() if options.quick else nullcontext():
+            return attack(attacked)
+
+    return run
 
 
 def measure(options: Options) -> Findings:
     wanted = [p for p in SEARCHES if f"autoattack/{p}/small-cnn" in options.cases]
-    attacked = subject(options, QUICK_IMAGES if options.quick else IMAGES)
-    stands: dict[str, list[bool]] = {}
-
-    def keeping(name: str, run: Callable[[], list[bool]]) -> Callable[[], None]:
-        return lambda: stands.update({name: run()})
-
-    with shortened():
-        for warm in sides(attacked.first(WARM_IMAGES), wanted).values():
-            warm()
-    seconds = alternate(
-        {name: keeping(name, run) for name, run in sides(attacked, wanted).items()},
-        repeats=1 if options.quick else ROUNDS,
-        budget=BUDGET,
-        device=options.device,
-        warm_up={},
-    )
+    sides: dict[str, tuple[Make, tuple[object, ...]]] = {"plain": (plain_side, (options,))}
+    for name in wanted:
+        sides[name] = (fast_side, (name, options))
+    rounds = 1 if options.quick else ROUNDS
+    seconds, stands = judged(sides, rounds, BUDGET, options.device)
     findings = Findings()
     for name in wanted:
         case = f"autoattack/{name}/small-cnn"
@@ -94,12 +104,7 @@ def measure(options: Options) -> Findings:
 
 def main() -> None:
     options = parse(__doc__.partition("\n")[0], CASES)
-    if options.quick:
-        with shortened():
-            findings = measure(options)
-    else:
-        findings = measure(options)
-    finish(options, findings)
+    finish(options, measure(options))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import plain
 import torch
-from _harness import Findings, Options, alternate, compare, finish, parse
+from _harness import Findings, Make, Options, compare, finish, judged, parse
 from _subject import Subject, subject
 from torch import Tensor
 
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.plan import resolve_device
 from ltrobust.seeds import derive_seed
 
 CASE = "evaluation/fp32/small-cnn"
@@ -39,37 +40,48 @@ def starting_noise(attacked: Subject, seed: int = 0) -> Tensor:
     return noise.to(attacked.device)
 
 
-def sides(attacked: Subject) -> dict[str, Callable[[], Verdicts]]:
-    net, x, y = attacked.plain()
-    noise = starting_noise(attacked)
+def plain_side(options: Options) -> Callable[[], Verdicts]:
+    """The plain loops; the runs return which images stand, by attack."""
 
-    def plainly() -> Verdicts:
-        return {name: plain.evaluate(net, x, y, name, attacked.eps, noise) for name in ATTACKS}
+    def plainly(attacked: Subject) -> Callable[[], Verdicts]:
+        net, x, y = attacked.plain()
+        noise = starting_noise(attacked)
+        return lambda: {
+            name: plain.evaluate(net, x, y, name, attacked.eps, noise) for name in ATTACKS
+        }
 
-    def through_evaluator() -> Verdicts:
+    return prepared(plainly, options)
+
+
+def fast_side(options: Options) -> Callable[[], Verdicts]:
+    """The attacks through the Evaluator."""
+    resolve_device(options.device.type)
+
+    def through_evaluator(attacked: Subject) -> Verdicts:
         evaluator, labels = attacked.evaluator(), attacked.test.labels
         specs = {name: attack_spec(name, attacked.eps) for name in ATTACKS}
         return {n: (evaluator.run(spec).pred == labels).tolist() for n, spec in specs.items()}
 
-    return {"plain": plainly, "fast": through_evaluator}
+    return prepared(lambda attacked: lambda: through_evaluator(attacked), options)
+
+
+def prepared(
+    make: Callable[[Subject], Callable[[], Verdicts]], options: Options
+) -> Callable[[], Verdicts]:
+    """What is made for the subject, after a run on few images that is not counted."""
+    attacked = subject(options, QUICK_IMAGES if options.quick else IMAGES)
+    make(attacked.first(20))()
+    return make(attacked)
 
 
 def measure(options: Options) -> Findings:
-    attacked = subject(options, QUICK_IMAGES if options.quick else IMAGES)
-    verdicts: dict[str, Verdicts] = {}
-
-    def keeping(name: str, run: Callable[[], Verdicts]) -> Callable[[], None]:
-        return lambda: verdicts.update({name: run()})
-
-    few = sides(attacked.first(20))
-    seconds = alternate(
-        {name: keeping(name, run) for name, run in sides(attacked).items()},
-        repeats=1 if options.quick else ROUNDS,
-        budget=BUDGET,
-        device=options.device,
-        warm_up=few,
-    )
-    count = len(attacked.test.labels)
+    rounds = 1 if options.quick else ROUNDS
+    sides: dict[str, tuple[Make, tuple[object, ...]]] = {
+        "plain": (plain_side, (options,)),
+        "fast": (fast_side, (options,)),
+    }
+    seconds, verdicts = judged(sides, rounds, BUDGET, options.device)
+    count = len(verdicts["plain"]["clean"])
     differ = {
         name: sum(a != b for a, b in zip(*(verdicts[s][name] for s in verdicts), strict=True))
         for name in ATTACKS

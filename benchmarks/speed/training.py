@@ -3,7 +3,8 @@
     python benchmarks/speed/training.py --json training.json
 
 Batch 128 of random images with long-tailed labels, no data path. The plain side is the same
-float32 script for fp32 and bf16 cases; all three take turns. About 12 minutes on two cores.
+float32 script for fp32 and bf16 cases; all three take turns, each in a process of its own. About 12
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import plain
 import torch
-from _harness import Findings, Options, alternate, compare, finish, parse
+from _harness import Findings, Make, Options, compare, finish, judged, parse
 from _peak import SIZES, matrix_peak, step_gflop
 from torch import Tensor
 
@@ -55,9 +56,8 @@ def settings_of(what: str, precision: str, arch: str, options: Options) -> Run:
     return make_plan(asked).runs[0].run
 
 
-def fast_side(
-    what: str, precision: str, arch: str, x: Tensor, y: Tensor, options: Options
-) -> Callable[[], object]:
+def fast_side(what: str, precision: str, arch: str, options: Options) -> Callable[[], None]:
+    x, y = batch(options)
     run = settings_of(what, precision, arch, options)
     trained = build(run, COUNTS, (3, 32, 32))
     trained.net.to(options.device)
@@ -76,12 +76,11 @@ def fast_side(
         train_step(model, trained.method, x, y, ctx)
         optimizer.step()
 
-    return step
+    return warm(step, options)
 
 
-def plain_side(
-    what: str, arch: str, x: Tensor, y: Tensor, options: Options
-) -> Callable[[], object]:
+def plain_side(what: str, arch: str, options: Options) -> Callable[[], None]:
+    x, y = batch(options)
     torch.manual_seed(0)
     model = build_model(arch, num_classes=len(COUNTS)).to(options.device)
     optimizer = plain.make_optimizer(model)
@@ -90,6 +89,13 @@ def plain_side(
         with torch_defaults(options.device):
             plain.train_step(what, model, optimizer, x, y, COUNTS)
 
+    return warm(step, options)
+
+
+def warm(step: Callable[[], None], options: Options) -> Callable[[], None]:
+    """The step, after two that are not counted."""
+    for _ in range(0 if options.quick else 2):
+        step()
     return step
 
 
@@ -114,17 +120,14 @@ def measure(what: str, arch: str, options: Options, findings: Findings) -> None:
     wanted = [p for p in PRECISIONS if f"{what}/{p}/{arch}" in options.cases]
     if not wanted:
         return
-    x, y = batch(options)
-    sides = {"plain": plain_side(what, arch, x, y, options)}
+    sides: dict[str, tuple[Make, tuple[object, ...]]] = {
+        "plain": (plain_side, (what, arch, options))
+    }
     for precision in wanted:
-        sides[precision] = fast_side(what, precision, arch, x, y, options)
-    seconds = alternate(
-        sides,
-        repeats=1 if options.quick else ROUNDS,
-        budget=BUDGET,
-        device=options.device,
-        warm_up={} if options.quick else None,
-    )
+        sides[precision] = (fast_side, (what, precision, arch, options))
+    rounds = 1 if options.quick else ROUNDS
+    seconds, _ = judged(sides, rounds, BUDGET, options.device)
+    x, y = batch(options)
     gflop = step_gflop(build_model(arch, num_classes=len(COUNTS)), x, y, what, plain.STEPS)
     for precision in wanted:
         case = f"{what}/{precision}/{arch}"

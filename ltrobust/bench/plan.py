@@ -12,6 +12,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import SuiteStore
@@ -107,9 +108,9 @@ def thrift(settings: Settings) -> Thrift:
 def resolve_device(name: str) -> str:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
     if name == "auto":
-        return _prepared("cuda") if torch.cuda.is_available() else "cpu"
+        return _prepared("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
-        return name
+        return _prepared(name)
     kind, _, number = name.partition(":")
     if kind != "cuda" or (":" in name and not number.isdecimal()):
         raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:N"])
@@ -121,11 +122,14 @@ def resolve_device(name: str) -> str:
 
 
 def _prepared(device: str) -> str:
-    """Set what holds for the whole process on a CUDA device, and return its name.
+    """Set what holds for the whole process on a device, and return its name.
 
-    float32 means float32, not TF32, or verdicts would not be what they claim; AutoAttack seeds the
-    current device only.
+    On CUDA, float32 means float32, not TF32, or verdicts would not be what they claim; AutoAttack
+    seeds the current device only.
     """
+    if device == "cpu":
+        keep_freed_memory()
+        return device
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = True

@@ -6,8 +6,11 @@ Nothing here looks at how fast anything is.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import json
+import multiprocessing
+import operator
 import os
 import subprocess
 import sys
@@ -154,6 +157,21 @@ def test_the_sides_take_turns_and_every_other_round_runs_backwards(
     assert warm == ["plain", "fast"]
     assert rounds == ["plain", "fast", "fast", "plain", "plain", "fast"]
     assert [len(s) for s in seconds.values()] == [3, 3]
+
+
+def test_each_side_has_a_process_of_its_own(script: Callable[[str], ModuleType]) -> None:
+    # partial(f) is a side that is made by partial and runs f
+    sides = dict.fromkeys(("plain", "fast"), (functools.partial, (os.getpid,)))
+    seconds, pids = script("_harness").judged(sides, 3, 60.0, torch.device("cpu"))
+    assert [len(s) for s in seconds.values()] == [3, 3]
+    assert len({os.getpid(), *pids.values()}) == 3
+    assert not multiprocessing.active_children()
+
+
+def test_a_side_that_fails_ends_the_script(script: Callable[[str], ModuleType]) -> None:
+    sides = {"plain": (functools.partial, (operator.truediv, 1, 0))}
+    with pytest.raises(SystemExit, match="a side ended with an error"):
+        script("_harness").judged(sides, 1, 60.0, torch.device("cpu"))
 
 
 def test_no_round_begins_after_the_budget(script: Callable[[str], ModuleType]) -> None:
