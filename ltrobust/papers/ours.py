@@ -1,0 +1,248 @@
+"""Our side of an entry: the runs its suites plan, and numbers from their stored outcomes.
+
+A number is looked up by method, ratio and attack in the entry's suites, in their order; only the
+evaluations that a suite plans are read, so that evaluations on different test images never mix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
+from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.store import SuiteStore
+from ltrobust.config import Run
+from ltrobust.evaluation.compare import CELLS
+from ltrobust.evaluation.metrics import mean_interval, per_class
+from ltrobust.papers.entries import Variant
+
+LOOKED_AT = {"clean": "val_acc", "pgd20": "val_robust_acc"}
+"""Columns of history.csv in which a run that chooses on the test set keeps its scores there."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One evaluation of one of our runs.
+
+    Attributes:
+        planned: the run and its attacks.
+        judged: what is stored about it.
+        evaluation: its outcomes under the attack.
+        suite: number of the suite that plans it.
+    """
+
+    planned: PlannedRun
+    judged: JudgedRun
+    evaluation: Evaluation
+    suite: int
+
+    @property
+    def run(self) -> Run:
+        """The run's settings."""
+        return self.planned.run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number of ours.
+
+    Attributes:
+        value, low, high: fractions in [0, 1]. One seed: the interval covers the choice of test
+            images; several: Student's t over the seeds. NaN where there is none.
+        n: test images that count.
+        seeds: training seeds.
+        runs: the runs behind it.
+        test_protocol: of the test set.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: tuple[int, ...]
+    runs: tuple[Run, ...]
+    test_protocol: str
+
+
+class Ours:
+    """The stored runs of an entry's plans.
+
+    Args:
+        plans: one a suite, in the entry's order.
+        store: where the runs lie; runs that are missing are not found, and nothing fails.
+    """
+
+    def __init__(self, plans: Sequence[Plan], store: SuiteStore) -> None:
+        self.plans = tuple(plans)
+        self._store = store
+        self._found: list[Found] = []
+        self._history: dict[str, pd.DataFrame] = {}
+        for number, plan in enumerate(plans):
+            for planned in plan.runs:
+                self._read(planned, number)
+
+    def _read(self, planned: PlannedRun, suite: int) -> None:
+        store = self._store.run(planned.run.run_id)
+        self._history[planned.run.run_id] = store.history()
+        ids = planned.attack_ids()
+        if not ids.keys() & store.read().get("evaluations", {}).keys():
+            return
+        judged = read_run(store, ids.keys())
+        for evaluation in judged.evaluations:
+            self._found.append(Found(planned, judged, evaluation, suite))
+
+    def find(
+        self, variant: Variant, ratio: float | None, attack: str, suite: int | None = None
+    ) -> list[Found]:
+        """Evaluations of a variant, one a seed, all of the first suite that has it (or of `suite`).
+
+        Args:
+            variant: the run; fields that are None may be anything.
+            ratio: imbalance ratio; None may be anything.
+            attack: name.
+        """
+        matching = [
+            found
+            for found in self._found
+            if _is(found.run, variant, ratio) and found.evaluation.facts["attack"] == attack
+        ]
+        suites = [found.suite for found in matching if suite in (None, found.suite)]
+        return [found for found in matching if suites and found.suite == suites[0]]
+
+    def planned(self, variant: Variant, ratio: float | None) -> list[Run]:
+        """The runs a variant stands for, whether or not they were done."""
+        runs = [planned.run for plan in self.plans for planned in plan.runs]
+        return [run for run in runs if _is(run, variant, ratio)]
+
+    def measure(
+        self,
+        variant: Variant,
+        ratio: float | None,
+        attack: str,
+        metric: str,
+        suite: int | None = None,
+    ) -> Measured | None:
+        """A number of a variant; None when it was not measured.
+
+        Args:
+            metric: as `published.Value.metric`.
+        """
+        found = self.find(variant, ratio, attack, suite)
+        if not found:
+            return None
+        if variant.epoch == "last":
+            return self._last_epoch(found, attack, metric)
+        strata = [strata_of(one, metric) for one in found]
+        if any(part.empty for part in strata):
+            return None
+        values = [float((part["right"] / part["n"]).mean()) for part in strata]
+        low, high = _interval(values, strata)
+        return _measured(found, values, low, high, int(strata[0]["n"].sum()))
+
+    def history(self, variant: Variant) -> pd.DataFrame:
+        """The learning curve of a variant's first run; empty when there is none."""
+        for run in self.planned(variant, None):
+            if len(self._history[run.run_id]):
+                return self._history[run.run_id]
+        return pd.DataFrame()
+
+    def train_counts(self, classes: Sequence[str]) -> list[int]:
+        """Training images of these classes in the first run that is there; [] without any."""
+        for found in self._found:
+            places = classes_of(f"mean:{','.join(classes)}".casefold(), found.judged.class_names)
+            if places is not None:
+                return [found.judged.train_counts[place] for place in places]
+        return []
+
+    def _last_epoch(self, found: list[Found], attack: str, metric: str) -> Measured | None:
+        """What a run that keeps its best epoch on the test set scored there after the last one."""
+        column = LOOKED_AT.get(attack)
+        if column is None or metric != "accuracy":
+            return None
+        if any(one.run.select != "best-on-test" for one in found):
+            return None
+        histories = [self._history[one.run.run_id] for one in found]
+        if any(history.empty or column not in history for history in histories):
+            return None
+        values = [float(history[column].iloc[-1]) for history in histories]
+        if any(math.isnan(value) for value in values):
+            return None
+        n = len(found[0].evaluation.rows)
+        strata = [pd.DataFrame({"right": [round(v * n)], "n": [n]}) for v in values]
+        low, high = _interval(values, strata)
+        return _measured(found, values, low, high, n)
+
+
+def strata_of(found: Found, metric: str) -> pd.DataFrame:
+    """Rows of `right` and `n` of which a metric is the mean share; empty when it has no images.
+
+    One row for "accuracy", else one a class; classes without test images are left out of
+    "balanced", and make the mean over named classes empty.
+    """
+    names = found.judged.class_names
+    classes = per_class(found.evaluation.rows, len(names))
+    frame = pd.DataFrame({"right": classes["right"], "n": classes["n_test"]})
+    if metric == "accuracy":
+        frame = frame.sum().to_frame().T
+    elif metric != "balanced":
+        chosen = classes_of(metric, names)
+        frame = frame.iloc[chosen or []]
+        return frame if len(frame) and (frame["n"] > 0).all() else frame.iloc[:0]
+    return frame[frame["n"] > 0]
+
+
+def counts_of(counts: pd.DataFrame, metric: str, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of `compare.paired_counts` (columns `CELLS`) that a metric is made of."""
+    if metric == "accuracy":
+        return counts[CELLS].sum().to_frame().T
+    if metric == "balanced":
+        return counts
+    return counts.iloc[classes_of(metric, names) or []]
+
+
+def classes_of(metric: str, names: Sequence[str]) -> list[int] | None:
+    """Classes of a metric such as "mean:dog,frog"; None when one of them is not there."""
+    known = {name.casefold(): place for place, name in enumerate(names)}
+    wanted = metric.partition(":")[2].split(",")
+    return [known[name] for name in wanted] if all(name in known for name in wanted) else None
+
+
+def _is(run: Run, variant: Variant, ratio: float | None) -> bool:
+    return (
+        run.method == variant.method
+        and variant.augment in (None, run.recipe.augment)
+        and variant.select in (None, run.select)
+        and ratio in (None, run.data.imbalance_ratio)
+    )
+
+
+def _interval(values: Sequence[float], strata: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    if len(values) == 1:
+        part = strata[0]
+        return mean_interval(part["right"].to_numpy(float), part["n"].to_numpy(float))
+    half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1))
+    half /= math.sqrt(len(values))
+    middle = float(np.mean(values))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _measured(
+    found: Sequence[Found], values: Sequence[float], low: float, high: float, n: int
+) -> Measured:
+    facts: dict[str, Any] = found[0].evaluation.facts
+    return Measured(
+        value=float(np.mean(values)),
+        low=low,
+        high=high,
+        n=n,
+        seeds=tuple(one.run.seed for one in found),
+        runs=tuple(one.run for one in found),
+        test_protocol=str(facts["test_protocol"]),
+    )

@@ -1,0 +1,167 @@
+"""Do an entry: run what is missing, compare, judge, draw and write.
+
+All entries of one output directory share its `runs/`, as one suite, so that a run which several
+figures need is done once. Nothing is printed here but the progress of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ltrobust.bench.estimate import estimate, in_words
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import Plan, PlannedRun, make_plan
+from ltrobust.bench.runner import Failure, run_plan
+from ltrobust.bench.settings import make_settings
+from ltrobust.bench.store import SuiteStore
+from ltrobust.errors import UserError, unknown
+from ltrobust.papers.claims import judge
+from ltrobust.papers.compare import compare
+from ltrobust.papers.entries import SCALES, Entry, Scale, entry_names, read_entry, read_scales
+from ltrobust.papers.figures import entry_figure, scale_note
+from ltrobust.papers.ours import Ours
+from ltrobust.papers.published import read_values
+from ltrobust.papers.tables import claims_table, latex, markdown, short_table
+from ltrobust.progress import Reporter
+from ltrobust.report import figure_bytes
+from ltrobust.report.markup import Table
+
+DEFAULT_OUTPUT = Path("results/papers")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An entry with the plans of its suites at one scale."""
+
+    entry: Entry
+    scale: Scale
+    plans: tuple[Plan, ...]
+
+    def runs(self) -> list[PlannedRun]:
+        """The runs of all suites, each once."""
+        seen = {planned.run.run_id: planned for plan in self.plans for planned in plan.runs}
+        return list(seen.values())
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What an entry came to: the frames that were written, and tables for the terminal."""
+
+    entry: Entry
+    comparison: pd.DataFrame
+    claims: pd.DataFrame
+    tables: tuple[Table, ...]
+
+
+def choose_scale(asked: str | None, device: str | None) -> Scale:
+    """The scale that was asked for, else full with a CUDA device and cpu without one.
+
+    Raises:
+        UserError: there is no such scale.
+    """
+    for scale in SCALES:
+        if asked == scale:
+            return scale
+    if asked is not None:
+        raise unknown("scale", asked, SCALES)
+    if device in (None, "auto"):
+        return "full" if torch.cuda.is_available() else "cpu"
+    return "cpu" if device == "cpu" else "full"
+
+
+def make_jobs(names: Sequence[str], folder: Path, scale: Scale, flags: dict[str, Any]) -> list[Job]:
+    """Plan entries by name; "all" stands for every entry of the folder.
+
+    Args:
+        names: entries; repeated ones count once.
+        folder: where the entries lie.
+        scale: "full" or "cpu".
+        flags: settings that win over the entries' (output, data_dir, device, download); None does
+            not count.
+
+    Raises:
+        UserError: an unknown name, an entry that is wrong, or settings that do not fit.
+    """
+    if not names:
+        raise UserError("name an entry, or all; ltrobust reproduce --list shows them")
+    wanted = [one for name in names for one in (entry_names(folder) if name == "all" else [name])]
+    scales = read_scales(folder)
+    jobs = []
+    for entry in [read_entry(folder, name) for name in dict.fromkeys(wanted)]:
+        plans = []
+        for settings in entry.settings(scales, scale):
+            given = {key: value for key, value in flags.items() if value is not None}
+            plans.append(make_plan(make_settings({**settings, **given})))
+        jobs.append(Job(entry, scale, tuple(plans)))
+    return jobs
+
+
+def missing(plan: Plan, store: SuiteStore) -> Plan:
+    """A plan with the runs only that are not finished or lack an attack.
+
+    What is finished is taken as it is, without its data or its weights, so that figures can be
+    drawn again from the stored outcomes alone.
+    """
+    runs = tuple(planned for planned in plan.runs if not _finished(planned, store))
+    return replace(plan, runs=runs)
+
+
+def run_missing(job: Job, store: SuiteStore, reporter: Reporter) -> list[Failure]:
+    """Train and evaluate what an entry lacks, in a locked directory; return what failed."""
+    failures: dict[str, Failure] = {}
+    for plan in job.plans:
+        left = missing(plan, store)
+        if not left.runs:
+            continue
+        load = Loader(left)
+        expected = estimate(left, store, load)
+        reporter.line(
+            f"{job.entry.name}: {len(left.runs)} of {len(plan.runs)} runs to do on {plan.device}, "
+            f"about {in_words(expected.seconds)}"
+        )
+        if expected.warning:
+            reporter.line(f"warning: {expected.warning}")
+        for failure in run_plan(left, store, load, reporter):
+            failures[failure.run_id] = failure
+    return list(failures.values())
+
+
+def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
+    """Compare, judge and draw from what is stored, and write it to `<output>/<entry>/`.
+
+    Files: comparison.csv, .md and .tex, claims.csv, figure.png and .pdf.
+
+    Raises:
+        UserError: the published values or a stored file are wrong.
+    """
+    entry, values, ours = job.entry, read_values(folder), Ours(job.plans, store)
+    frame = compare(entry, values, ours, job.scale)
+    claims = judge(entry, values, ours)
+    note = f"{scale_note(job.plans)}." if job.scale == "cpu" else ""
+    note = note.replace("\n", " ")
+    figure = entry_figure(entry, frame, values, ours, job.scale)
+    files: dict[str, str | bytes] = {
+        "comparison.csv": frame.to_csv(index=False, lineterminator="\n"),
+        "comparison.md": markdown(entry, frame, claims, note),
+        "comparison.tex": latex(entry, frame, claims, note),
+        "claims.csv": claims.to_csv(index=False, lineterminator="\n"),
+        "figure.png": figure_bytes(figure, "png"),
+        "figure.pdf": figure_bytes(figure, "pdf"),
+    }
+    for name, content in files.items():
+        store.write(f"{entry.name}/{name}", content)
+    tables = [short_table(entry, frame, note)]
+    tables += [claims_table(entry, claims)] if len(claims) else []
+    return Reproduced(entry, frame, claims, tuple(tables))
+
+
+def _finished(planned: PlannedRun, store: SuiteStore) -> bool:
+    record = store.run(planned.run.run_id).read()
+    there = record.get("evaluations", {})
+    return record.get("status") == "done" and planned.attack_ids().keys() <= there.keys()

@@ -1,0 +1,154 @@
+"""The shipped entries: they load, name what exists, and find published values for what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ltrobust.errors import UserError
+from ltrobust.method import METHODS, load_builtin_methods
+from ltrobust.papers.claims import published_difference
+from ltrobust.papers.entries import (
+    SCALES,
+    entry_names,
+    read_entry,
+    read_scales,
+    shipped_folder,
+)
+from ltrobust.papers.published import TORCHATTACKS, find, read_values, select
+from ltrobust.papers.reproduce import make_jobs
+
+FOLDER = shipped_folder()
+NAMES = entry_names(FOLDER)
+VALUES = read_values(FOLDER)
+
+
+def test_there_are_entries_of_each_paper() -> None:
+    kinds = {
+        prefix for name in NAMES for prefix in ("robal-", "at-bsl-", "taet-") if prefix in name
+    }
+    assert kinds == {"robal-", "at-bsl-", "taet-"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_an_entry_can_be_planned_at_each_scale(name: str, scale, tmp_path: Path) -> None:
+    (job,) = make_jobs([name], FOLDER, scale, {"output": tmp_path, "device": "cpu"})
+    assert job.runs()
+    archs = {planned.run.arch for planned in job.runs()}
+    assert ("small-cnn" in archs) == (scale == "cpu")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_compares_with_runs_that_it_plans(name: str, tmp_path: Path) -> None:
+    entry = read_entry(FOLDER, name)
+    (job,) = make_jobs([name], FOLDER, "cpu", {"output": tmp_path, "device": "cpu"})
+    load_builtin_methods()
+    planned = {
+        (p.run.method, p.run.data.imbalance_ratio, spec.name)
+        for plan in job.plans
+        for p in plan.runs
+        for spec in p.attacks
+    }
+    for value in select(entry, VALUES):
+        if value.ours is not None:
+            assert value.ours.method in METHODS.names()
+            assert (value.ours.method, value.ratio, value.attack) in planned
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_selector_finds_published_values(name: str) -> None:
+    entry = read_entry(FOLDER, name)
+    for selector in entry.published:
+        one = entry.model_copy(update={"published": (selector,)})
+        assert select(one, VALUES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_values_imply_every_claim(name: str) -> None:
+    entry = read_entry(FOLDER, name)
+    published = select(entry, VALUES)
+    for claim in entry.claims:
+        assert published_difference(claim, published) > 0, claim.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_claim_rests_on_a_doubtful_value_or_on_torchattacks(name: str) -> None:
+    entry = read_entry(FOLDER, name)
+    published = select(entry, VALUES)
+    for claim in entry.claims:
+        for cell in (*claim.more, *claim.less):
+            value = find(published, cell)
+            assert value is not None
+            assert not value.doubt
+            assert value.published_attack != TORCHATTACKS
+
+
+def test_values_are_percent_with_a_source() -> None:
+    accuracies = VALUES[VALUES["metric"].str.contains("accuracy|robustness")]
+    assert accuracies["value"].between(0, 100).all()
+    assert (VALUES["source"] != "").all()
+
+
+def test_suite_settings_win_over_those_of_the_scale() -> None:
+    entry = read_entry(FOLDER, "robal-table")
+    first, second = entry.settings(read_scales(FOLDER), "cpu")
+    assert (first["limit_test"], second["limit_test"]) == (1000, 200)
+    full = entry.settings(read_scales(FOLDER), "full")[1]
+    assert full["arch"] == "wrn-34-10"
+    assert "limit_test" not in full
+    assert not {"full", "cpu"} & full.keys()
+
+
+def write(folder: Path, **changes) -> Path:
+    """A folder with one small entry, and published values of two methods."""
+    folder.mkdir(exist_ok=True)
+    entry = {
+        "title": "A table",
+        "method": "at-bsl",
+        "draw": "bars",
+        "suites": [{"dataset": "digits-lt", "methods": ["at-bsl"], "attacks": ["clean"]}],
+        "published": [{"where": {"method": "AT-BSL"}, "ours": {"AT-BSL": "at-bsl"}}],
+        **changes,
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(entry))
+    (folder / "_scales.yaml").write_text("cpu: {arch: small-cnn}\nfull: {}\n")
+    row = dict(VALUES.iloc[0]) | {"method": "AT-BSL", "value": "50", "setting_notes": ""}
+    pd.DataFrame([row]).to_csv(folder / "published_numbers.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"draw": "pie"}, "unknown drawing in mine.yaml: 'pie'"),
+        ({"titel": "x"}, "mine.yaml: titel"),
+        ({"published": []}, "mine.yaml: published"),
+        ({"published": [{"where": {"methods": "AT-BSL"}}]}, "did you mean 'method'"),
+        ({"published": [{"where": {"method": "Nobody"}}]}, "no published value has method: Nobody"),
+        ({"claims": [{"text": "x", "more": {"attack": "clean"}}]}, "claims.0.less"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_one_clear_line(tmp_path, changes, message) -> None:
+    folder = write(tmp_path, **changes)
+    with pytest.raises(UserError) as error:
+        select(read_entry(folder, "mine"), read_values(folder))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_claim_compares_cells_with_cells_and_gains_with_gains(tmp_path) -> None:
+    cell = {"method": "at-bsl", "attack": "clean"}
+    folder = write(tmp_path, claims=[{"text": "x", "more": [cell, cell], "less": cell}])
+    with pytest.raises(UserError, match="both a gain"):
+        read_entry(folder, "mine")
+
+
+def test_a_value_that_is_no_number_is_named_by_its_line(tmp_path) -> None:
+    file = write(tmp_path) / "published_numbers.csv"
+    file.write_text(file.read_text().replace(",50,", ",fifty,"))
+    with pytest.raises(UserError, match="line 2: value 'fifty'"):
+        read_values(tmp_path)

@@ -1,0 +1,254 @@
+"""When a published value agrees, differs or cannot be compared, and what a claim comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from papers_fixtures import CIFAR, job, store_results
+
+from ltrobust.papers.claims import judge
+from ltrobust.papers.compare import AGREES, DIFFERS, compare, verdict, why_not
+from ltrobust.papers.entries import Cell, Claim, Variant, read_entry, shipped_folder
+from ltrobust.papers.ours import Measured, Ours
+from ltrobust.papers.published import read_values, select
+
+FOLDER = shipped_folder()
+VALUES = read_values(FOLDER)
+
+
+def measured(value: float, half: float = 0.0196, seeds: tuple[int, ...] = (0,)) -> Measured:
+    return Measured(value, value - half, value + half, 1000, seeds, (), "balanced")
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        (0.300, AGREES),
+        # interval 1.96 + tolerance 1.5 + two standard errors of 1 = 5.46 points
+        (0.354, AGREES),
+        (0.246, AGREES),
+        (0.355, DIFFERS),
+        (0.245, DIFFERS),
+    ],
+)
+def test_agrees_within_interval_tolerance_and_two_standard_errors(published, expected) -> None:
+    assert verdict(published, measured(0.3), "") == expected
+
+
+def test_a_reason_makes_a_value_not_comparable_however_near_it_is() -> None:
+    assert verdict(0.3, measured(0.3), "cpu scale") == "not comparable: cpu scale"
+
+
+@pytest.fixture(scope="module")
+def values():
+    """Published values of RoBal's table by (method, attack)."""
+    found = select(read_entry(FOLDER, "robal-table"), VALUES)
+    return {(value.method, value.attack): value for value in found}
+
+
+@pytest.fixture(scope="module")
+def full_runs(tmp_path_factory):
+    """The runs of RoBal's table at full scale, by method."""
+    made = job("robal-table", tmp_path_factory.mktemp("full"), scale="full")
+    return {planned.run.method: planned.run for planned in made.runs()}
+
+
+def test_the_same_training_and_test_set_can_be_compared(values, full_runs) -> None:
+    run = full_runs["pgd-at"]
+    assert why_not(values["PGD-AT", "pgd20"], [run], measured(0.3), "full") == ""
+
+
+def test_no_value_is_a_target_at_cpu_scale(values, full_runs) -> None:
+    run = full_runs["pgd-at"]
+    assert why_not(values["PGD-AT", "pgd20"], [run], measured(0.3), "cpu") == "cpu scale"
+
+
+def test_other_training_is_a_reason(values, full_runs) -> None:
+    value, run = values["PGD-AT", "pgd20"], full_runs["pgd-at"]
+    other = run.model_copy(update={"arch": "resnet18"})
+    assert why_not(value, [other], measured(0.3), "full") == "architecture WRN-34-10, ours resnet18"
+    shorter = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 76})})
+    assert why_not(value, [shorter], measured(0.3), "full") == "80 epochs, ours 76"
+    chosen = run.model_copy(update={"select": "best-on-test"})
+    assert "epoch: the last" in why_not(value, [chosen], measured(0.3), "full")
+
+
+def test_another_test_set_or_none_is_a_reason_but_not_its_size(values, full_runs) -> None:
+    value, run = values["PGD-AT", "pgd20"], full_runs["pgd-at"]
+    tailed = dataclasses.replace(measured(0.3), test_protocol="long-tailed")
+    assert why_not(value, [run], tailed, "full") == "balanced test set, ours long-tailed"
+    small = dataclasses.replace(measured(0.3), n=200)
+    assert why_not(value, [run], small, "full") == ""
+    assert why_not(value, [run], None, "full") == "ours is missing"
+
+
+def everything(name: str):
+    return select(read_entry(FOLDER, name), VALUES)
+
+
+@pytest.mark.parametrize("scale", ["cpu", "full"])
+def test_doubtful_values_and_torchattacks_are_never_targets(scale, full_runs) -> None:
+    seen = set()
+    for value in [*everything("taet-scatter"), *everything("at-bsl-table")]:
+        reason = why_not(value, list(full_runs.values()), measured(0.3), scale)
+        if value.doubt:
+            assert reason == value.doubt
+            seen.add(reason.split(":")[0])
+        elif "torchattacks" in value.published_attack:
+            assert "another attack than the reference's" in reason
+            seen.add("torchattacks")
+    assert seen == {"SUSPECT", "CONFLICT", "torchattacks"}
+
+
+def test_a_method_that_is_not_here_is_shown_without_a_number_of_ours(tmp_path) -> None:
+    made = job("taet-tail", tmp_path)
+    frame = compare(made.entry, VALUES, Ours(made.plans, store_results(made, tmp_path)), "full")
+    reat = frame[frame["published_method"] == "REAT"]
+    assert len(reat)
+    assert set(reat["verdict"]) == {"not comparable: method not in ltrobust"}
+    assert reat["ours"].isna().all()
+
+
+def test_autoattack_and_pgd_come_from_their_own_test_images(tmp_path) -> None:
+    made = job("robal-table", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    n = frame.groupby("attack")["n"].unique().map(list).to_dict()
+    assert n == {
+        **{key: [400] for key in ("clean", "fgsm", "pgd20", "mim20", "cw20")},
+        "aa-apgd": [200],
+    }
+    row = frame[(frame["method"] == "pgd-at") & (frame["attack"] == "pgd20")].iloc[0]
+    assert row["low"] < row["ours"] < row["high"]
+    assert row["difference"] == pytest.approx(row["ours"] - 0.2930)
+
+
+def test_several_seeds_give_their_mean_and_students_interval(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    plan = made.plans[0]
+    more = [
+        dataclasses.replace(p, run=p.run.model_copy(update={"seed": seed}))
+        for p in plan.runs
+        for seed in (0, 1, 2)
+    ]
+    plans = (dataclasses.replace(plan, runs=tuple(more)),)
+    made = dataclasses.replace(made, plans=plans)
+    ours = Ours(plans, store_results(made, tmp_path))
+    found = ours.measure(Variant(method="pgd-at"), 50, "pgd20", "accuracy")
+    assert found is not None
+    assert found.seeds == (0, 1, 2)
+    each = [
+        one.evaluation.rows["correct"].mean()
+        for one in ours.find(Variant(method="pgd-at"), 50, "pgd20")
+    ]
+    assert found.value == pytest.approx(np.mean(each))
+    half = 4.302652729911275 * np.std(each, ddof=1) / np.sqrt(3)
+    assert found.high - found.low == pytest.approx(2 * half)
+
+
+MORE = Cell(method="robal-r", attack="pgd20")
+LESS = Cell(method="pgd-at", attack="pgd20")
+
+
+def judged(tmp_path: Path, chances: dict[str, float], claim: Claim | None = None):
+    """The verdict on "RoBal-R is above PGD-AT under PGD-20" where each has this accuracy."""
+
+    def chance(planned, attack, labels):
+        return np.full(len(labels), chances[planned.run.method])
+
+    made = job("robal-fake-gain", tmp_path)
+    claim = claim or Claim(text="above", more=(MORE,), less=(LESS,))
+    entry = made.entry.model_copy(update={"claims": (claim,)})
+    store = store_results(made, tmp_path, chance, n=200)
+    return judge(entry, VALUES, Ours(made.plans, store)).iloc[0]
+
+
+EVEN = {"pgd-at": 0.4, "trades": 0.4, "robal-n": 0.4, "robal-r": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("robal", "expected"), [(0.7, "agrees"), (0.4, "within noise"), (0.1, "differs")]
+)
+def test_a_claim_follows_the_interval_of_our_difference(tmp_path, robal, expected) -> None:
+    row = judged(tmp_path, EVEN | {"robal-r": robal})
+    assert row["verdict"] == expected
+    assert row["basis"] == "paired images"
+    assert row["low"] <= row["ours"] <= row["high"]
+    assert row["published"] == pytest.approx(0.3387 - 0.2930)
+
+
+def test_a_claim_without_our_runs_is_not_measured(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    from ltrobust.bench.store import SuiteStore
+
+    claims = judge(made.entry, VALUES, Ours(made.plans, SuiteStore(tmp_path)))
+    assert set(claims["verdict"]) == {"not measured"}
+    assert claims["published"].notna().all()
+
+
+def test_a_claim_about_a_method_that_is_only_published_is_not_measured(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    claims = judge(made.entry, VALUES, Ours(made.plans, store_results(made, tmp_path)))
+    verdicts = claims.set_index("claim")["verdict"]
+    assert verdicts.iloc[0] == "not measured"
+    assert "re-scaling" in verdicts.index[0]
+    assert "not measured" not in set(verdicts.iloc[1:])
+    assert claims["published"].iloc[0] == pytest.approx((0.3905 - 0.2930) - (0.2823 - 0.2815))
+
+
+def test_a_gain_against_itself_is_within_noise_with_a_width(tmp_path) -> None:
+    gain = (MORE, LESS)
+    claim = Claim(text="the same gain twice", more=gain, less=gain)
+    row = judged(tmp_path, EVEN | {"robal-r": 0.7}, claim)
+    assert row["ours"] == 0
+    assert row["verdict"] == "within noise"
+    assert row["low"] < 0 < row["high"]
+    assert row["basis"] == "paired images"
+
+
+def test_a_gain_that_the_same_images_lose_is_found_by_pairing(tmp_path) -> None:
+    """RoBal-R gains under PGD-20 what it does not keep under APGD: both sides on 200 images."""
+
+    def chance(planned, attack, labels):
+        fake = planned.run.method == "robal-r" and attack == "pgd20"
+        return np.where(labels < (7 if fake else 4), 1.0, 0.0)
+
+    made = job("robal-fake-gain", tmp_path)
+    claims = judge(
+        made.entry, VALUES, Ours(made.plans, store_results(made, tmp_path, chance, n=200))
+    )
+    row = claims[claims["claim"].str.startswith("RoBal-R's gain")].iloc[0]
+    assert row["ours"] == pytest.approx(0.3)
+    # 60 of 200 images lose 1: (60 + .5 - .5) / 202 -+ 1.96 sqrt(((60 + 1) / 202 - mean^2) / 202)
+    mean = 60 / 202
+    half = 1.959963984540054 * np.sqrt((61 / 202 - mean**2) / 202)
+    assert (row["low"], row["high"]) == pytest.approx((mean - half, mean + half))
+    assert row["verdict"] == "agrees"
+
+
+def test_best_against_last_epoch_takes_the_last_from_the_history(tmp_path) -> None:
+    made = job("at-bsl-overfitting", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    frame = compare(made.entry, VALUES, ours, "cpu").set_index(["series", "attack"])
+    assert frame.loc[("last epoch", "pgd20"), "ours"] == pytest.approx(0.3 * 0.5)
+    assert frame.loc[("last epoch", "clean"), "ours"] == pytest.approx(0.6)
+    assert frame.loc[("best epoch", "pgd20"), "published"] == pytest.approx(0.3693)
+    claims = judge(made.entry, VALUES, ours)
+    assert set(claims["basis"]) == {"two intervals"}
+
+
+def test_class_means_are_over_the_named_classes(tmp_path) -> None:
+    made = job("taet-tail", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    (found,) = ours.find(Variant(method="taet"), 10, "pgd20")
+    rows = found.evaluation.rows
+    by_class = rows.groupby("label")["correct"].mean()
+    rare = [CIFAR.index(name) for name in ("dog", "frog", "horse", "ship", "truck")]
+    mean = ours.measure(Variant(method="taet"), 10, "pgd20", "mean:dog,frog,horse,ship,truck")
+    assert mean is not None
+    assert mean.value == pytest.approx(by_class[rare].mean())
+    assert mean.n == rows["label"].isin(rare).sum()
+    assert ours.measure(Variant(method="taet"), 10, "pgd20", "class:zebra") is None
