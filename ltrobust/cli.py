@@ -20,9 +20,13 @@ from rich.text import Text
 from ltrobust.errors import RunError, UserError, unknown
 
 if TYPE_CHECKING:
+    from ltrobust.bench.collect import SuiteResults
+    from ltrobust.bench.filters import Filters
     from ltrobust.bench.pairs import Comparison
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.store import RunStore, SuiteStore
+    from ltrobust.evaluation.metrics import Grouping
+    from ltrobust.papers.reproduce import Job
 
 app = typer.Typer(
     name="ltrobust",
@@ -480,37 +484,103 @@ def _show_reliability(run: RunStore) -> None:
 
 @app.command(
     epilog="Examples:\n\n  ltrobust report results/digits-lt\n\n"
-    "  ltrobust report results/cifar100-lt --groups 100/20"
+    "  ltrobust report results/cifar100-lt --groups 100/20\n\n"
+    "  ltrobust report results/mine results/theirs --imbalance-ratio 50 --output results/both"
 )
 def report(
-    directory: Annotated[Path, typer.Argument(help="A suite's directory.")],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIRECTORY...",
+            help="Suites' directories, or folders with metrics.csv and per_class.csv.",
+            show_default=False,
+        ),
+    ],
+    dataset: Annotated[
+        str | None, _flag("Only these data sets; all filters: a,b.", panel=DATA)
+    ] = None,
+    imbalance_ratio: Annotated[
+        str | None, _flag("Only these imbalance ratios.", panel=DATA)
+    ] = None,
+    arch: Annotated[str | None, _flag("Only these architectures.", panel=TRAINING)] = None,
+    recipe: Annotated[str | None, _flag("Only these recipes.", panel=TRAINING)] = None,
+    methods: Annotated[str | None, _flag("Only these methods.", panel=TRAINING)] = None,
     groups: Groups = None,
+    output: Annotated[
+        Path | None,
+        _flag(
+            "Write the report here; without it one directory is rebuilt in place, and several or "
+            "a filter are only printed.",
+            panel=RUNNING,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Rebuild tables and figures from the stored outcomes."""
+    """Rebuild tables and figures from stored files; merge several directories."""
+    from ltrobust.bench.filters import parse_filters
+    from ltrobust.evaluation.metrics import parse_groups
+
+    filters = parse_filters(
+        dataset=dataset,
+        imbalance_ratio=imbalance_ratio,
+        arch=arch,
+        recipe=recipe,
+        methods=methods,
+    )
+    grouping = None if groups is None else parse_groups(groups)
+    if len({path.resolve() for path in directories}) == 1 and output is None and not filters.chosen:
+        _rebuild_report(directories[0], grouping)
+    else:
+        _merged_report(directories, filters, grouping, output)
+
+
+def _rebuild_report(directory: Path, grouping: Grouping | None) -> None:
+    from ltrobust.bench.merge import check_directory, rebuild
     from ltrobust.bench.store import SuiteStore
 
+    check_directory(directory)
     store = SuiteStore(directory)
-    if not store.runs():
-        raise UserError(f"{directory} holds no runs; give a suite's directory (results/<suite>)")
     with store.lock():
-        if not _show_report(store, groups):
-            raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
+        _show_results(rebuild(store, grouping), store)
 
 
-def _show_report(store: SuiteStore, groups: str | None = None) -> bool:
-    """Rebuild and print a suite's tables; False when no run has been evaluated."""
+def _merged_report(
+    directories: list[Path], filters: Filters, grouping: Grouping | None, output: Path | None
+) -> None:
+    """Print what directories hold together, and write it where the user said."""
+    from ltrobust.bench.collect import write_report
+    from ltrobust.bench.merge import check_output, gather
+    from ltrobust.bench.store import SuiteStore
+
+    store = None if output is None else SuiteStore(output)
+    if store is not None:
+        check_output(store.path, directories)
+    results = gather(directories, filters, grouping)
+    if store is not None:
+        with store.lock():
+            write_report(store, results)
+    _show_results(results, store)
+
+
+def _show_report(store: SuiteStore) -> None:
+    """Rebuild and print a suite's tables; nothing when no run has been evaluated."""
     from ltrobust.bench.collect import build_report
-    from ltrobust.evaluation.metrics import parse_groups
+
+    results = build_report(store)
+    if not results.metrics.empty:
+        _show_results(results, store)
+
+
+def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
+    """Print the tables of a report, and where its files are."""
     from ltrobust.report import terminal_tables
 
-    results = build_report(store, parse_groups(groups))
-    if results.metrics.empty:
-        return False
     for table in terminal_tables(results.metrics, results.classes, results.comparisons):
         out.print(table)
-    out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
-    return True
+    if store is None:
+        out.print("nothing was written; --output DIR writes tables, figures and CSV files there")
+    else:
+        out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
 
 
 @app.command(
@@ -573,6 +643,94 @@ def _show_comparison(found: Comparison) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust reproduce --list\n\n"
+    "  ltrobust reproduce robal-table --scale cpu --data-dir ~/data\n\n"
+    "  ltrobust reproduce all --dry-run"
+)
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Published tables and figures by name, or all.")
+    ] = None,
+    list_entries: Annotated[
+        bool, _flag("Print what there is, one line each, and stop.", "--list", panel=RUNNING)
+    ] = False,
+    scale: Annotated[
+        str | None,
+        _flag(
+            "full (the papers' settings; default with a CUDA device) or cpu (small network, few "
+            "epochs and images).",
+            panel=TRAINING,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        _flag("One directory for all; default results/papers.", "--output", panel=RUNNING),
+    ] = None,
+    entries: Annotated[
+        Path | None, _flag("A folder with entries of yours; see docs/reproduce.md.", panel=RUNNING)
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    device: Device = None,
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Run a paper's table or figure again and set the published values beside ours."""
+    from ltrobust.papers.entries import entry_names, read_entry, shipped_folder
+    from ltrobust.papers.reproduce import DEFAULT_OUTPUT, choose_scale, make_jobs
+
+    folder = entries or shipped_folder()
+    if list_entries:
+        for name in entry_names(folder):
+            print(f"{name}  {read_entry(folder, name).title}")
+        return
+    chosen = choose_scale(scale, device)
+    place = output or DEFAULT_OUTPUT
+    flags = {"output": place, "data_dir": data_dir, "download": download, "device": device}
+    jobs = make_jobs(names or [], folder, chosen, flags)
+    out.print(f"scale: {chosen}" + ("" if scale else " (--scale full or cpu to choose)"))
+    if dry_run:
+        _show_jobs(jobs, place)
+        return
+    _reproduce(jobs, folder, place)
+
+
+def _show_jobs(jobs: list[Job], output: Path) -> None:
+    """Print the runs of each entry and what is there of them; nothing is written."""
+    from ltrobust.bench.runner import describe
+    from ltrobust.bench.store import SuiteStore
+    from ltrobust.papers.reproduce import missing
+
+    store = SuiteStore(output)
+    for job in jobs:
+        left = {p.run.run_id for plan in job.plans for p in missing(plan, store).runs}
+        out.print(f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do", highlight=False)
+        for planned in job.runs():
+            state = "to do" if planned.run.run_id in left else "done "
+            line = f"  {state}  {planned.run.run_id}  {describe(planned.run)}"
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
+    from ltrobust.bench.store import SuiteStore
+    from ltrobust.papers.reproduce import run_missing, write_entry
+    from ltrobust.progress import Reporter
+
+    store, failures = SuiteStore(output), dict[str, str]()
+    with store.lock():
+        for job in jobs:
+            with Reporter(out) as reporter:
+                failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
+            for table in write_entry(job, folder, store).tables:
+                out.print(table.to_rich())
+            out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
+    for run_id, reason in failures.items():
+        err.print(f"failed: {run_id}: {reason}", soft_wrap=True, markup=False)
+    if failures:
+        raise typer.Exit(1)
 
 
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")

@@ -1,21 +1,22 @@
 """From the runs' records and outcomes to metrics.csv, per_class.csv and all reports.
 
-Reads only files: `ltrobust report` can rebuild everything on a machine without torch models.
+Reads only files: `ltrobust report` can rebuild everything on a machine without torch models. What
+several directories hold together, and what CSV files alone give, is the part of `merge.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
-from ltrobust.bench.pairs import leads
-from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.bench.pairs import LEAD_COLUMNS, leads
+from ltrobust.bench.store import SuiteStore
 from ltrobust.config import stable_hash
 from ltrobust.evaluation.metrics import (
     THIRDS,
@@ -40,7 +41,8 @@ METRICS_COLUMNS = [
     *("acc_ci_low", "acc_ci_high", "head_ci_low", "head_ci_high", "medium_ci_low"),
     *("medium_ci_high", "tail_ci_low", "tail_ci_high", "worst_class_ci_low"),
     *("worst_class_ci_high", "robust_gap", "natural_error", "boundary_error", "groups"),
-    "reliability",
+    *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
+    *("recipe_changes", "reliability_report"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -57,19 +59,23 @@ CONFUSION_COLUMNS = [
 
 @dataclass(frozen=True)
 class SuiteResults:
-    """All frames of a suite.
+    """All frames that a report is made of.
 
     Attributes:
         metrics: a row per run and attack.
         classes: a row per run, attack and class.
         confusion: a row per run, attack, class and prediction that occurs.
         comparisons: the best method of each setting and attack against every other.
+        histories: run id to its learning curve; runs may be missing.
+        examples: run id to a few attacked images of it; runs may be missing.
     """
 
     metrics: pd.DataFrame
     classes: pd.DataFrame
     confusion: pd.DataFrame
     comparisons: pd.DataFrame
+    histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def metrics_table(
@@ -84,6 +90,7 @@ def metrics_table(
     metrics = [_metrics_row(run, evaluation, grouping) for run, evaluation in pairs]
     classes = [_class_rows(run, evaluation, grouping) for run, evaluation in pairs]
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
+    both = both.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
     return both, each.reset_index(drop=True)
 
@@ -159,7 +166,27 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "ltrobust": versions["ltrobust"],
         "git_commit": record["provenance"]["git_commit"],
         "device": record["provenance"]["device_name"],
+        "train_seconds": record.get("timings", {}).get("train_seconds"),
+        "peak_memory_bytes": record.get("peak_memory_bytes"),
+        "parameters": record.get("parameters"),
+        "attack_device": evaluation.facts.get("provenance", {}).get("device_name", ""),
+        "recipe_changes": _recipe_changes(record),
+        "reliability_report": "no" if run.flagged is None else "yes",
     }
+
+
+def _recipe_changes(record: dict[str, Any]) -> str:
+    """Values of the recipe that were set one by one, such as "attack.steps=3;lr=0.05"."""
+    options = record.get("overrides", {}).get("option", [])
+    names = [str(option).partition("=")[0] for option in options]
+    paths = {name.removeprefix("recipe.") for name in names if name.startswith("recipe.")}
+    changes = []
+    for path in sorted(paths):
+        value = record["config"]["recipe"]
+        for part in path.split("."):
+            value = value[part]
+        changes.append(f"{path}={value}")
+    return ";".join(changes)
 
 
 def _class_rows(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> pd.DataFrame:
@@ -192,25 +219,86 @@ def build_report(store: SuiteStore, grouping: Grouping = THIRDS) -> SuiteResults
         UserError: the grouping does not fit the number of classes, or a file is damaged.
     """
     runs = read_suite(store)
+    results = results_of(runs, store, grouping)
+    if results.metrics.empty:
+        return results
+    comparisons = leads(comparable_groups(results.metrics), runs, grouping)
+    results = replace(results, comparisons=comparisons)
+    write_report(store, results)
+    return results
+
+
+def results_of(
+    runs: Sequence[JudgedRun], store: SuiteStore, grouping: Grouping = THIRDS
+) -> SuiteResults:
+    """Make the frames of a report from a suite's runs, comparisons left empty.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes.
+    """
     metrics, classes = metrics_table(runs, grouping)
-    confusion = confusion_table(runs)
-    if metrics.empty:
-        return SuiteResults(metrics, classes, confusion, pd.DataFrame())
-    comparisons = leads(comparable_groups(metrics), runs, grouping)
-    files = render(metrics, classes, _histories(store.runs()), comparisons, confusion)
-    for name, frame in (
-        ("metrics.csv", metrics),
-        ("per_class.csv", classes),
-        ("confusion.csv", confusion),
-        ("comparisons.csv", comparisons),
-    ):
+    comparisons = pd.DataFrame(columns=LEAD_COLUMNS)
+    return SuiteResults(
+        metrics,
+        classes,
+        confusion_table(runs),
+        comparisons,
+        read_histories(store),
+        read_examples(store),
+    )
+
+
+def write_report(store: SuiteStore, results: SuiteResults) -> None:
+    """Write the CSV files of results, their tables, figures and page; stale ones go."""
+    files = rendered(results, store)
+    for name, frame in _csv_frames(results).items():
         store.write(name, frame.to_csv(index=False))
     for name, content in files.items():
         store.write(name, content)
     store.drop_reports(set(files))
-    return SuiteResults(metrics, classes, confusion, comparisons)
 
 
-def _histories(runs: list[RunStore]) -> dict[str, pd.DataFrame]:
-    histories = {run.run_id: run.history() for run in runs}
+def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:
+    """Leaderboard, tables, figures and page under their names relative to the store's directory."""
+    from ltrobust.report.page import page  # plotly takes a second to import
+
+    files = render(
+        results.metrics,
+        results.classes,
+        results.histories,
+        results.comparisons,
+        results.confusion,
+        results.examples,
+    )
+    files["index.html"] = page(
+        results.metrics,
+        results.classes,
+        results.histories,
+        results.comparisons,
+        title=store.path.resolve().name,
+        downloads={
+            "leaderboard.csv": "leaderboard.csv",
+            **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},
+        },
+    )
+    return files
+
+
+def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
+    return {
+        "metrics.csv": results.metrics,
+        "per_class.csv": results.classes,
+        "confusion.csv": results.confusion,
+        "comparisons.csv": results.comparisons,
+    }
+
+
+def read_examples(store: SuiteStore) -> dict[str, pd.DataFrame]:
+    """Run id to attacked images, of the runs that have some."""
+    return {run.run_id: run.examples() for run in store.runs() if run.has_examples}
+
+
+def read_histories(store: SuiteStore) -> dict[str, pd.DataFrame]:
+    """Run id to learning curve, of the runs that have one."""
+    histories = {run.run_id: run.history() for run in store.runs()}
     return {run_id: history for run_id, history in histories.items() if len(history)}

@@ -133,7 +133,12 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
     """Set the best method of each comparable setting and attack against every other.
 
     Methods with one training seed are compared over the same test images, methods with several
-    over their seeds. A verdict is "unknown" where neither can be done.
+    over their seeds. A verdict is "unknown" where neither can be done, such as without outcomes.
+
+    Args:
+        groups: the results.
+        runs: those whose outcomes are at hand; others may stand in `groups`.
+        grouping: how head, medium and tail are cut.
 
     Returns:
         Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
@@ -248,12 +253,14 @@ def _lead(
     score = CONTESTED[contested]
     if max(len(best), len(other)) > 1:
         return {**seeds_row(best[score].to_list(), other[score].to_list()), "basis": SEEDS}
-    run, one = found[best["run_id"].iloc[0], best["attack_id"].iloc[0]]
-    _, two = found[other["run_id"].iloc[0], other["attack_id"].iloc[0]]
-    if one.facts.get("test_sha256") != two.facts.get("test_sha256"):
+    mine, theirs = (
+        found.get((rows["run_id"].iloc[0], rows["attack_id"].iloc[0])) for rows in (best, other)
+    )
+    if mine is None or theirs is None or _images(mine) != _images(theirs):
         nothing = dict.fromkeys(("low", "high", "p"), math.nan)
         difference = float(best[score].iloc[0] - other[score].iloc[0])
         return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
+    (run, one), (_, two) = mine, theirs
     counts = paired_counts(one.rows, two.rows, len(run.train_counts))
     if contested == "tail":
         counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
@@ -261,3 +268,8 @@ def _lead(
     return {name: row[name] for name in ("difference", "low", "high", "p", "verdict")} | {
         "basis": PAIRED
     }
+
+
+def _images(judged: tuple[JudgedRun, Evaluation]) -> object:
+    """What tells one choice of test images from another."""
+    return judged[1].facts.get("test_sha256")

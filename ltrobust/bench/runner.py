@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ltrobust.bench.checks import check_reliability, lacks_reliability
+from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import peak_memory, provenance, restart_peak_memory
@@ -77,7 +78,7 @@ def _do_run(
         data = load(planned)
         _same_images(record, data)
         missing = missing_attacks(planned.attack_ids(), store, data)
-        complete = not missing and not lacks_reliability(store)
+        complete = not missing and not _lacks_findings(store, data)
         if store.trained and complete and record.get("status") == "done":
             unmeasured = "; nothing to profile" if plan.settings.profile else ""
             reporter.line(f"{planned.run.run_id}: done before{unmeasured}")
@@ -286,7 +287,7 @@ def evaluate_run(
     Returns:
         What `attack_model` does.
     """
-    if not missing and not lacks_reliability(store):
+    if not missing and not _lacks_findings(store, data):
         return {}
     model = load_defended(planned.run, data, store, device)
     return attack_model(model, planned.test, data, store, device, missing, reporter)
@@ -304,7 +305,7 @@ def attack_model(
     """Attack a model and store the outcomes of each attack, by its id, when it ends.
 
     Then the reliability checks are made and stored; what they need of the model is kept in the
-    run's record, so that further attacks cost no further experiments.
+    run's record, so that further attacks cost no further experiments. Last come the examples.
 
     Returns:
         Seconds that each attack, by its id, took here; for one that was resumed the part done here.
@@ -347,7 +348,13 @@ def attack_model(
         reporter.advance("run")
     reporter.end("run")
     check_reliability(evaluator, store, sha, reporter)
+    keep_examples(evaluator, store, sha, data.train_counts)
     return taken
+
+
+def _lacks_findings(store: RunStore, data: LongTailedData) -> bool:
+    """Whether something is missing that is made when all attacks are done."""
+    return lacks_reliability(store) or lacks_examples(store, test_sha256(data))
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:

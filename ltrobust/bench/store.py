@@ -13,11 +13,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -25,6 +26,10 @@ from ltrobust.errors import UserError
 from ltrobust.training import checkpoint
 
 Status = Literal["queued", "running", "failed", "done"]
+EXAMPLE_COLUMNS = [
+    *("index", "label", "pred_clean", "pred_adv", "attack", "eps", "shape", "clean"),
+    "adversarial",
+]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -176,6 +181,47 @@ class RunStore:
     def _reliability_file(self) -> Path:
         return self.path / "reliability.json"
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether the run has images to look at."""
+        return self._examples_file.is_file()
+
+    def write_examples(self, frame: pd.DataFrame) -> None:
+        """Write examples.parquet, from what `evaluation.examples.attack_examples` returns."""
+        packed = frame.assign(
+            shape=frame["adversarial"].map(lambda image: list(image.shape)),
+            clean=[image.astype(np.uint8).tobytes() for image in frame["clean"]],
+            adversarial=[image.astype("<f4").tobytes() for image in frame["adversarial"]],
+        )
+        buffer = io.BytesIO()
+        packed[EXAMPLE_COLUMNS].to_parquet(buffer, index=False)
+        write_atomic(self._examples_file, buffer.getvalue())
+
+    def examples(self) -> pd.DataFrame:
+        """Clean and adversarial images as arrays, uint8 and float32 in [0, 1]; empty without any.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.has_examples:
+            return pd.DataFrame(columns=EXAMPLE_COLUMNS)
+        try:
+            frame = pd.read_parquet(self._examples_file)
+            shapes = [tuple(shape) for shape in frame["shape"]]
+            return frame.assign(
+                shape=frame["shape"].map(tuple),
+                clean=_arrays(frame["clean"], shapes, "u1"),
+                adversarial=_arrays(frame["adversarial"], shapes, "<f4"),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self._examples_file} is damaged; delete it and evaluate the run again"
+            ) from None
+
+    @property
+    def _examples_file(self) -> Path:
+        return self.path / "examples.parquet"
+
     def save_attack_state(self, attack_id: str, tensors: dict[str, Tensor]) -> None:
         """Keep where a long attack stands."""
         write_atomic(self._attack_file(attack_id), checkpoint.to_bytes(tensors))
@@ -260,6 +306,14 @@ class SuiteStore:
             for file in (self.path / folder).glob("*"):
                 if f"{folder}/{file.name}" not in keep:
                     file.unlink()
+
+
+def _arrays(contents: Iterable[bytes], shapes: list[tuple[int, ...]], kind: str) -> list[Any]:
+    """Arrays of these shapes from their bytes."""
+    return [
+        np.frombuffer(content, dtype=kind).reshape(shape)
+        for content, shape in zip(contents, shapes, strict=True)
+    ]
 
 
 def write_file(path: Path, content: str) -> None:

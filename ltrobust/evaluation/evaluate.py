@@ -267,6 +267,27 @@ class Evaluator:
         # a gradient that is no number leads nowhere; the image must stay an image
         return torch.where(found.isfinite(), found, x)
 
+    def adversarial(self, spec: AttackSpec) -> Tensor:
+        """Adversarial versions of all test images, also of those misclassified without an attack.
+
+        Args:
+            spec: a first-order attack that moves away from the true class; of several restarts the
+                first is taken.
+
+        Returns:
+            Images as the model takes them, float32 (N, ...), on the CPU.
+        """
+        assert spec.kind == "first-order"
+        assert spec.loss != "targeted"
+        labels = self.test.labels
+
+        def attacked(chosen: Tensor) -> Tensor:
+            return self._search_images(spec, chosen, labels[chosen], 0).cpu()
+
+        with torch.no_grad():
+            pieces = self._in_batches(torch.arange(len(labels)), attacked)
+            return torch.cat([found for _, found in pieces])
+
     def _classes_by_logit(self) -> Tensor:
         """For each image all classes but its own, most likely first, int64 (N, C - 1)."""
         everything = torch.arange(len(self.test.labels))

@@ -13,13 +13,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
-from ltrobust.report.aggregate import class_scores, scores, training_curves
+from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
 from ltrobust.report.confusion import confusion_figure, confusions
+from ltrobust.report.cost import cost_table
+from ltrobust.report.cost_figure import cost_figure, training_costs
+from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
 from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.report.leaderboard import leaderboard
 from ltrobust.report.marks import shown_names
+from ltrobust.report.markup import Table
+from ltrobust.report.ratios import ratio_families, ratio_table
 from ltrobust.report.style import DPI, styled
+from ltrobust.report.sweeps import eps_sweeps, ratio_sweep, steps_sweep
 from ltrobust.report.tables import balanced_table, group_table, group_tables, per_class_table
 
 __all__ = ["figure_bytes", "leaderboard", "render", "terminal_tables"]
@@ -34,8 +41,9 @@ def render(
     histories: Mapping[str, pd.DataFrame],
     comparisons: pd.DataFrame | None = None,
     confusion: pd.DataFrame | None = None,
+    examples: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, str | bytes]:
-    """Make every file of a report.
+    """Make every file of a report but its page.
 
     Args:
         metrics: rows of metrics.csv.
@@ -43,11 +51,13 @@ def render(
         histories: run id to its history.csv; runs may be missing.
         comparisons: rows of comparisons.csv; without them no score is marked as within noise.
         confusion: rows of confusion.csv; without them its table and figure are left out.
+        examples: run id to its examples.parquet as read by the store; runs may be missing.
 
     Returns:
-        Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex`,
+        Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex|csv`,
         `figures/<name>.png|pdf`. With several groups of comparable results, each name ends in its
-        group's slug. Equal input gives equal bytes.
+        group's slug, and what spans groups in that of its family where there are several. Equal
+        input gives equal bytes.
 
     Raises:
         UserError: metrics is empty, lacks columns, or contradicts itself.
@@ -59,23 +69,33 @@ def render(
     for group in groups:
         ending = f"-{group.slug}" if len(groups) > 1 else ""
         for table in group_tables(group, per_class, comparisons, confusion):
-            files[f"tables/{table.name}{ending}.md"] = table.to_markdown()
-            files[f"tables/{table.name}{ending}.tex"] = table.to_latex()
-        for name, figure in _figures(group, per_class, histories, confusion).items():
-            for kind in ("png", "pdf"):
-                files[f"figures/{name}{ending}.{kind}"] = figure_bytes(figure, kind)
+            files |= _table_files(table, ending)
+        figures = _figures(group, per_class, histories, confusion)
+        figures |= _more_figures(group, per_class, examples or {})
+        for name, figure in figures.items():
+            files |= _figure_files(name, figure, ending)
+    sweeps = eps_sweeps(groups)
+    for slug, sweep in sweeps.items():
+        files |= _figure_files("eps", eps_figure(sweep), f"-{slug}" if len(sweeps) > 1 else "")
+    families = ratio_families(groups)
+    for family in families:
+        ending = f"-{family.slug}" if len(families) > 1 else ""
+        files |= _table_files(ratio_table(family), ending)
+        files |= _figure_files("ratios", ratio_figure(ratio_sweep(family)), ending)
     return files
 
 
 def terminal_tables(
     metrics: pd.DataFrame, per_class: pd.DataFrame, comparisons: pd.DataFrame | None = None
 ) -> list[RichTable]:
-    """Tables for the command line: balanced, by class frequency, and by class up to 20 classes.
+    """Tables for the command line: balanced, by class frequency, by class up to 20 classes, cost,
+    and by imbalance ratio.
 
     A balanced table of many attacks comes in parts that fit 80 columns for one seed.
     """
     tables = []
-    for group in comparable_groups(metrics):
+    groups = comparable_groups(metrics)
+    for group in groups:
         for start in range(0, len(group.attacks), _TERMINAL_ATTACKS):
             part = group.attacks[start : start + _TERMINAL_ATTACKS]
             tables.append(balanced_table(group, part, comparisons))
@@ -83,6 +103,9 @@ def terminal_tables(
         classes = per_class_table(group, per_class)
         if 0 < classes.frame["class"].nunique() <= _TERMINAL_CLASSES:
             tables.append(classes)
+        cost = cost_table(group, class_attacks(group.attacks))
+        tables += [] if cost is None else [cost]
+    tables += [ratio_table(family) for family in ratio_families(groups)]
     return [table.to_rich() for table in tables]
 
 
@@ -93,6 +116,19 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     with styled():
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
+
+
+def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
+    name = f"tables/{table.name}{ending}"
+    return {
+        f"{name}.md": table.to_markdown(),
+        f"{name}.tex": table.to_latex(),
+        f"{name}.csv": table.to_csv(),
+    }
+
+
+def _figure_files(name: str, figure: Figure, ending: str) -> dict[str, str | bytes]:
+    return {f"figures/{name}{ending}.{kind}": figure_bytes(figure, kind) for kind in ("png", "pdf")}
 
 
 def _figures(
@@ -106,7 +142,25 @@ def _figures(
     return {
         "per-class": per_class_figure(class_scores(group, per_class)),
         "balance": balance_figure(averages),
-        "training": training_figure(training_curves(group, histories), group.labels),
         "attacks": attack_figure(averages, shown_names(group)),
+        **(
+            {"training": training_figure(training_curves(group, histories), group.labels)}
+            if histories
+            else {}
+        ),
         **({"confusion": confusion_figure(mistakes, shown_names(group))} if mistakes else {}),
+    }
+
+
+def _more_figures(
+    group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
+) -> dict[str, Figure]:
+    """Figures that need what not every suite has; those that have nothing to show are left out."""
+    shown, labels = shown_names(group), group.labels
+    steps, costs = steps_sweep(group), training_costs(group)
+    images = example_rows(group, per_class, examples)
+    return {
+        **({"steps": steps_figure(steps, shown, labels)} if len(steps) else {}),
+        **({"cost": cost_figure(costs, shown, labels)} if len(costs) else {}),
+        **({"adversarial": adversarial_figure(images, shown)} if len(images) else {}),
     }

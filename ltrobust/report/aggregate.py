@@ -69,22 +69,34 @@ def records_by_cell(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]
 
 def ranking_score(frame: pd.DataFrame, label: str) -> tuple[float, float, float]:
     """Mean balanced accuracy of a label under AutoAttack, pgd20 and clean; missing is -inf."""
-    own = frame[frame["label"] == label].set_index("attack")["balanced_accuracy_mean"]
-    autoattack, pgd, clean = (
-        -math.inf if math.isnan(value) else value
-        for value in (float(own.get(name, math.nan)) for name in ("autoattack", "pgd20", "clean"))
-    )
-    return autoattack, pgd, clean
+    return _ranking_scores(frame)[label]
 
 
 def ranked_labels(frame: pd.DataFrame) -> list[str]:
     """Labels of a `scores` frame, best balanced AutoAttack accuracy first, then by name."""
 
+    found = _ranking_scores(frame)
+
     def key(label: str) -> tuple[float, float, float, str]:
-        autoattack, pgd, clean = ranking_score(frame, label)
+        autoattack, pgd, clean = found[label]
         return -autoattack, -pgd, -clean, label
 
-    return sorted(frame["label"].unique(), key=key)
+    return sorted(found, key=key)
+
+
+def _ranking_scores(frame: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    means: dict[str, dict[str, float]] = {}
+    columns = (frame["label"], frame["attack"], frame["balanced_accuracy_mean"])
+    for label, attack, mean in zip(*columns, strict=True):
+        means.setdefault(label, {})[attack] = -math.inf if math.isnan(mean) else float(mean)
+    return {
+        label: (
+            own.get("autoattack", -math.inf),
+            own.get("pgd20", -math.inf),
+            own.get("clean", -math.inf),
+        )
+        for label, own in means.items()
+    }
 
 
 def strongest_attack(attacks: Sequence[str]) -> str | None:
@@ -98,6 +110,16 @@ def strongest_attack(attacks: Sequence[str]) -> str | None:
         if own:
             return family if family in own else own[-1]
     return next(reversed(adversarial), None)
+
+
+def class_attacks(attacks: Sequence[str]) -> list[str]:
+    """Pick the attacks that a short table shows: clean, the longest PGD, the strongest one.
+
+    Names are expected weakest first, as in `Group.attacks`.
+    """
+    pgd = [name for name in attacks if name.startswith("pgd")]
+    wanted = ["clean", *pgd[-1:], strongest_attack(attacks)]
+    return [name for name in attacks if name in wanted]
 
 
 def class_scores(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:
@@ -147,10 +169,11 @@ def training_curves(group: Group, histories: Mapping[str, pd.DataFrame]) -> pd.D
     """Average training histories of a group over seeds, on the epochs that all seeds have.
 
     Returns:
-        Columns `label, epoch` and `<column>_mean`, `<column>_std` for `train_loss` and
-        `train_robust_acc`; labels of which a run has no history are left out.
+        Columns `label, epoch` and `<column>_mean`, `<column>_std` for `train_loss`,
+        `train_robust_acc` and `val_robust_acc` (NaN where no epoch was judged); labels of which a
+        run has no history are left out.
     """
-    curves = ("train_loss", "train_robust_acc")
+    curves = ("train_loss", "train_robust_acc", "val_robust_acc")
     names = [f"{column}_{part}" for column in curves for part in ("mean", "std")]
     records = []
     for label in group.labels:

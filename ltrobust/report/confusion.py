@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from ltrobust.report.aggregate import ranked_labels, scores, strongest_attack
 from ltrobust.report.groups import Group
-from ltrobust.report.labels import thin
+from ltrobust.report.labels import fit, thin
 from ltrobust.report.style import WIDTH, in_style, new_figure, short
 
 LINE = 0.11
@@ -98,6 +98,34 @@ def destinations(mistakes: Confusions, label: str) -> list[dict[str, Any]]:
     return rows
 
 
+def confused_shares(mistakes: Confusions) -> pd.DataFrame:
+    """Predictions on the tail classes, a row each that occurs, most frequent first in its class.
+
+    Returns:
+        Columns `attack, method, class_index, class_name, n_train, prediction, n` (test images of
+        the class), `share`, a fraction in [0, 1].
+    """
+    facts = mistakes.classes.to_dict("records")
+    rows = [
+        {
+            "attack": mistakes.attack,
+            "method": label,
+            "class_index": fact["class_index"],
+            "class_name": fact["class_name"],
+            "n_train": fact["n_train"],
+            "prediction": facts[place]["class_name"],
+            "n": int(counts.sum()),
+            "share": counts[place] / counts.sum(),
+        }
+        for label, matrix in mistakes.counts.items()
+        for fact, counts in zip(facts, matrix, strict=True)
+        if fact["group"] == "tail"
+        for place in np.argsort(-counts, kind="stable")
+        if counts[place]
+    ]
+    return pd.DataFrame(rows)
+
+
 @in_style
 def confusion_figure(mistakes: Confusions, shown: Mapping[str, str]) -> Figure:
     """One heat map a method: rows are true classes, columns predictions, most frequent first.
@@ -121,7 +149,7 @@ def confusion_figure(mistakes: Confusions, shown: Mapping[str, str]) -> Figure:
         counts = mistakes.counts[label]
         totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(100 * counts / totals, vmin=0, vmax=100, cmap="Blues", aspect="equal")
-        axes.set_title(short(shown.get(label, label), 40 // columns), pad=3, fontsize=8)
+        axes.set_title(fit(shown.get(label, label), side, 8), pad=3, fontsize=8)
         axes.grid(visible=False)
         _class_ticks(axes, names if named else None, len(names))
         left, below = place % columns == 0, place + columns >= len(labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,13 @@ from matplotlib.patches import Patch
 from ltrobust.report.aggregate import ranked_labels, records_by_cell, strongest_attack
 from ltrobust.report.groups import attack_order
 from ltrobust.report.labels import (
-    CHARACTER,
     Point,
     count_ticks,
+    fit,
     label_points,
     legend_below,
     legend_height,
+    text_width,
     thin,
 )
 from ltrobust.report.style import (
@@ -32,6 +34,8 @@ from ltrobust.report.style import (
     CLEAN_COLOUR,
     ROBUST_COLOUR,
     WIDTH,
+    Mark,
+    empty_figure,
     in_style,
     marks_for,
     new_figure,
@@ -42,11 +46,12 @@ PERCENT = 100.0
 
 
 @in_style
-def per_class_figure(classes: pd.DataFrame) -> Figure:
+def per_class_figure(classes: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
     """Clean and robust accuracy of each class over its number of training images.
 
     Args:
         classes: from `class_scores`. Robust is AutoAttack, else the longest PGD, else any attack.
+        shown: label to label as written; default as it is.
 
     Returns:
         One panel a label, classes from most to least frequent, accuracy in percent on the left
@@ -54,10 +59,12 @@ def per_class_figure(classes: pd.DataFrame) -> Figure:
     """
     labels = list(dict.fromkeys(classes["label"]))
     if not labels:
-        return _empty("no per-class results")
+        return empty_figure("no per-class results")
     order = classes.drop_duplicates("class_index")
+    shown = shown or {}
     columns = min(len(labels), 2 if len(labels) <= 6 else 3)
     rows = math.ceil(len(labels) / columns)
+    room = (WIDTH - 1.2) / columns
     names = [short(str(name), 14) for name in order["class_name"]]
     below = 0.065 * max(map(len, names)) if len(names) <= 20 else 0.2
     figure = new_figure(1.3 * rows + 0.6 + below)
@@ -67,7 +74,8 @@ def per_class_figure(classes: pd.DataFrame) -> Figure:
         own = classes[classes["label"] == label]
         _count_bars(axes, order, show_counts=place % columns == columns - 1)
         _class_lines(axes, own, order, robust)
-        axes.set_title(short(label, 46 // columns), pad=3, fontsize=9 if columns < 3 else 8)
+        size = 9 if columns < 3 else 8
+        axes.set_title(fit(shown.get(label, label), room, size), pad=3, fontsize=size)
         axes.set_ylabel("accuracy (%)" if place % columns == 0 else "")
         _class_ticks(axes, names, show_names=place + columns >= len(labels))
         # names above an unused panel hang into it and need no room of their own
@@ -79,15 +87,16 @@ def per_class_figure(classes: pd.DataFrame) -> Figure:
 
 
 @in_style
-def balance_figure(scores: pd.DataFrame) -> Figure:
+def balance_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
     """Balanced accuracy against balanced robustness: over all classes, and over the tail classes.
 
     Args:
         scores: from `scores`. The robust axis is AutoAttack, else the longest PGD, else any attack.
+        shown: label to label as written; default as it is.
     """
     robust = strongest_attack(sorted(scores["attack"].unique(), key=attack_order))
     if robust is None or "clean" not in set(scores["attack"]):
-        return _empty("needs clean results and an attack")
+        return empty_figure("needs clean results and an attack")
     labels = ranked_labels(scores)
     side_by_side = len(labels) <= 6 and max(map(len, labels)) <= 12
     figure = new_figure(2.6) if side_by_side else new_figure(6.6)
@@ -107,43 +116,85 @@ def balance_figure(scores: pd.DataFrame) -> Figure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, points in zip(panels, drawn, strict=True):
-        label_points(axes, points)
+        named = [replace(point, name=(shown or {}).get(point.name, point.name)) for point in points]
+        label_points(axes, named)
     return figure
 
 
 @in_style
-def training_figure(curves: pd.DataFrame, labels: Sequence[str] = ()) -> Figure:
+def training_figure(
+    curves: pd.DataFrame, labels: Sequence[str] = (), shown: Mapping[str, str] | None = None
+) -> Figure:
     """Training loss and robust training accuracy by epoch, a band of one deviation over seeds.
+
+    Where epochs were judged (`select` is not `last`), a panel below shows the robust validation
+    accuracy over the faint robust training accuracy, so that overfitting is seen: the one falls
+    while the other rises. The two are measured on different images and in different ways; compare
+    their courses, not their heights.
 
     Args:
         curves: from `training_curves`.
         labels: all labels of the report, so that each keeps its colour when some have no history.
+        shown: label to label as written in the legend; default as it is.
     """
     if curves.empty:
-        return _empty("no training history")
+        return empty_figure("no training history")
     drawn = set(curves["label"])
     marks = {name: mark for name, mark in marks_for([*labels, *drawn]).items() if name in drawn}
-    figure = new_figure(2.4 + legend_height(list(marks), WIDTH))
-    panels = figure.subplots(1, 2)
+    names = [(shown or {}).get(label, label) for label in marks]
+    judged = curves.groupby("label").filter(lambda own: own["val_robust_acc_mean"].notna().any())
+    below = 2.2 if len(judged) else 0.0
+    figure = new_figure(2.4 + below + legend_height(names, WIDTH))
+    panels = figure.subplot_mosaic(
+        [["loss", "train"], ["val", "val"]] if below else [["loss", "train"]]
+    )
     for axes, column, title, scale in (
-        (panels[0], "train_loss", "training loss", 1.0),
-        (panels[1], "train_robust_acc", "robust training accuracy (%)", PERCENT),
+        (panels["loss"], "train_loss", "training loss", 1.0),
+        (panels["train"], "train_robust_acc", "robust training accuracy (%)", PERCENT),
     ):
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.locator_params(nbins=5)
-        axes.locator_params(axis="x", integer=True)
+        _epochs_axis(axes, title)
         for label, mark in marks.items():
-            own = curves[curves["label"] == label]
-            mean, std = scale * own[f"{column}_mean"], scale * own[f"{column}_std"]
-            dot = mark.marker if len(own) == 1 else None
-            axes.plot(own["epoch"], mean, color=mark.colour, linestyle=mark.dash, marker=dot)
-            axes.fill_between(
-                own["epoch"], mean - std, mean + std, color=mark.colour, alpha=0.15, linewidth=0
-            )
+            _curve(axes, curves[curves["label"] == label], column, mark, scale)
+    if below:
+        _overfitting(panels["val"], judged, marks)
     handles = [Line2D([], [], color=mark.colour, linestyle=mark.dash) for mark in marks.values()]
-    legend_below(figure, handles, list(marks))
+    legend_below(figure, handles, names)
     return figure
+
+
+def _epochs_axis(axes: Axes, title: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.locator_params(nbins=5)
+    axes.locator_params(axis="x", integer=True)
+
+
+def _curve(axes: Axes, own: pd.DataFrame, column: str, mark: Mark, scale: float) -> None:
+    mean, std = scale * own[f"{column}_mean"], scale * own[f"{column}_std"]
+    dot = mark.marker if mean.notna().sum() == 1 else None
+    axes.plot(own["epoch"], mean, color=mark.colour, linestyle=mark.dash, marker=dot)
+    axes.fill_between(
+        own["epoch"], mean - std, mean + std, color=mark.colour, alpha=0.15, linewidth=0
+    )
+
+
+def _overfitting(axes: Axes, judged: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+    """Robust accuracy on validation images, its best epoch marked, over that of the training."""
+    _epochs_axis(axes, "robust accuracy (%): validation, its best epoch marked; training faint")
+    for label, own in judged.groupby("label", sort=False):
+        mark = marks[str(label)]
+        train = PERCENT * own["train_robust_acc_mean"]
+        axes.plot(own["epoch"], train, color=mark.colour, linewidth=0.9, alpha=0.4)
+        _curve(axes, own, "val_robust_acc", mark, PERCENT)
+        best = int(own["val_robust_acc_mean"].argmax())
+        axes.plot(
+            own["epoch"].iloc[best],
+            PERCENT * own["val_robust_acc_mean"].iloc[best],
+            color=mark.colour,
+            marker=mark.marker,
+            markersize=6,
+            markeredgecolor="white",
+        )
 
 
 @in_style
@@ -158,7 +209,7 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
         name for name in sorted(scores["attack"].unique(), key=attack_order) if name != "clean"
     ]
     if not attacks:
-        return _empty("no attack was evaluated")
+        return empty_figure("no attack was evaluated")
     labels = ranked_labels(scores)
     marks = marks_for(labels)
     names = [(shown or {}).get(label, label) for label in labels]
@@ -181,7 +232,7 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
             error_kw={"elinewidth": 0.8, "capsize": min(2.0, 20 * width)},
         )
     slot = (WIDTH - 0.7) / len(attacks)
-    crowded = CHARACTER * max(len(short(name, 16)) for name in attacks) > slot
+    crowded = max(text_width(short(name, 16), 8) for name in attacks) + 0.08 > slot
     axes.set_xticks(range(len(attacks)), [short(name, 16) for name in attacks])
     axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)
     axes.set_ylabel("balanced accuracy (%)")
@@ -191,12 +242,6 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
         for name in labels
     ]
     legend_below(figure, handles, names)
-    return figure
-
-
-def _empty(reason: str) -> Figure:
-    figure = new_figure(1.0)
-    figure.text(0.5, 0.5, reason, ha="center", va="center", color="#606060")
     return figure
 
 

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -37,6 +38,8 @@ BASE_KEYS = (
     "n",
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
+LATER_KEYS = ("recipe_changes",)
+"""Keys that groups got later; they stand at the end where keys are columns."""
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
 """Scores that older metrics lack; in these less is better, or neither."""
@@ -61,8 +64,19 @@ LATER_COLUMNS: dict[str, Any] = {
     "boundary_error": math.nan,
     "groups": "",
     "reliability": None,
+    "seconds": math.nan,
+    "device": "",
+    "imbalance_type": "",
+    "n_train": math.nan,
+    "train_seconds": math.nan,
+    "peak_memory_bytes": math.nan,
+    "parameters": math.nan,
+    "attack_device": "",
+    "recipe_changes": "",
+    "reliability_report": "",
 }
 """Columns that older metrics lack, with what stands in for them."""
+_MEASURED = ("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters")
 _FAMILIES = (
     *("clean", "noise", "fgsm", "pgd", "mim", "cw", "lsa", "dlr", "tpgd", ""),
     *("aa-rand", "aa-apgd", "autoattack"),
@@ -74,8 +88,8 @@ class Group:
     """Results that may stand in one table.
 
     Attributes:
-        key: the value of each of `GROUP_KEYS`, and `search`: the precision in which adversarial
-            images were looked for.
+        key: the value of each of `GROUP_KEYS` and `LATER_KEYS`, and `search`: the precision in
+            which adversarial images were looked for.
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
         slug: a file name part, different for each group of one report.
@@ -85,12 +99,12 @@ class Group:
     rows: pd.DataFrame
     slug: str = ""
 
-    @property
+    @cached_property
     def attacks(self) -> list[str]:
         """Names of the attacks that any run has, weakest family first, AutoAttack last."""
         return sorted(self.rows["attack"].unique(), key=attack_order)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """Row labels, in alphabetical order."""
         return sorted(self.rows["label"].unique())
@@ -102,8 +116,16 @@ class Group:
 
     def runs(self, label: str) -> list[str]:
         """Run ids of one row, in the order of their seeds."""
-        rows = self.rows[self.rows["label"] == label].sort_values(["seed", "run_id"])
-        return list(rows["run_id"].drop_duplicates())
+        return list(self._runs.get(label, ()))
+
+    @cached_property
+    def _runs(self) -> dict[str, list[str]]:
+        """Run ids by label; asked for all the time."""
+        rows = self.rows.sort_values(["seed", "run_id"]).drop_duplicates(["label", "run_id"])
+        found: dict[str, list[str]] = {}
+        for label, run_id in zip(rows["label"], rows["run_id"], strict=True):
+            found.setdefault(label, []).append(run_id)
+        return found
 
 
 def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
@@ -112,24 +134,28 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
     Clean rows join every eps group of their run; a run with clean rows alone joins all eps groups
     of its setting, so that its missing attacks show. Where one attack was run with several settings
     or library versions, each combination is a group of its own. A single attack seed is no setting,
-    the worst case over several (`seeds`) is, and never stands beside single ones.
+    the worst case over several (`seeds`) is, and never stands beside single ones. Changed values of
+    a recipe (`recipe_changes`) make another recipe.
 
     Args:
         metrics: one row per run and attack, at least the columns in `REQUIRED`.
 
     Raises:
-        UserError: no rows, missing columns, or two different results for one run and attack.
+        UserError: no rows, missing columns, two different results for one run and attack, or
+            results of one setting whose head, medium and tail are cut differently.
     """
     rows = _checked(metrics)
+    keys = [*BASE_KEYS, *LATER_KEYS]
     found = [
-        _group(dict(zip(BASE_KEYS, _as_tuple(base), strict=True)), part)
-        for base, block in rows.groupby(list(BASE_KEYS), dropna=False, sort=False)
+        _group(dict(zip(keys, _as_tuple(base), strict=True)), part)
+        for base, block in rows.groupby(keys, dropna=False, sort=False)
         for at_eps in _by_eps(block)
         for searched in _by_search(at_eps)
         for part in _by_settings(searched)
     ]
-    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in (*GROUP_KEYS, "search")])
-    return _with_slugs(found)
+    order = (*GROUP_KEYS, "search", *LATER_KEYS)
+    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in order])
+    return with_slugs(found)
 
 
 def attack_order(name: str) -> tuple[int, int, str]:
@@ -184,6 +210,8 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
         for settings, library in zip(rows["attack_settings"], rows["attack_library"], strict=True)
     ]
     return rows.assign(
+        **{name: rows[name].astype(float) for name in _MEASURED},
+        **{name: rows[name].fillna("") for name in LATER_KEYS},
         run_id=rows["run_id"].astype(str),
         signature=signatures,
         search=rows["attack_settings"].map(_search),
@@ -252,6 +280,12 @@ def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
             f"run {run_id} has two different results of attack '{attack}' under the same settings; "
             "keep one of them in metrics.csv"
         )
+    cuts = sorted({cut for cut in rows["groups"] if isinstance(cut, str) and cut})
+    if len(cuts) > 1:
+        raise UserError(
+            f"results of one setting cut head, medium and tail differently ({'; '.join(cuts)}); "
+            "report each directory again with the same --groups"
+        )
     labels = _labels(rows)
     attacked = rows.loc[rows["attack"] != "clean", "search"]
     search = "fp32" if attacked.empty else attacked.iloc[0]
@@ -289,7 +323,7 @@ def _foreign_library(library: object) -> str:
     return "" if name.startswith("ltrobust ") else name
 
 
-def _with_slugs(groups: list[Group]) -> list[Group]:
+def with_slugs(groups: list[Group]) -> list[Group]:
     """Give each group the shortest name that tells it from the others."""
     bases = [_slug([*_tokens(group.key).values()][:4]) for group in groups]
     named: dict[str, Group] = {}
@@ -297,7 +331,7 @@ def _with_slugs(groups: list[Group]) -> list[Group]:
         rivals = [other for other, name in zip(groups, bases, strict=True) if name == base]
         name = _slug([base, *_differences(group, rivals)])
         if name in named:
-            name = f"{name}-{_digest(compact_json([str(group.key), *_signatures(group)]))}"
+            name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
         named[name] = Group(group.key, group.rows, name)
     return list(named.values())
 
@@ -311,14 +345,14 @@ def _differences(group: Group, rivals: list[Group]) -> list[str]:
         if any(_tokens(rival.key)[name] != token for rival in rivals)
     ]
     if any(rival is not group and _tokens(rival.key) == own for rival in rivals):
-        different.append(f"attacks-{_digest(compact_json(_signatures(group)))}")
+        different.append(f"attacks-{_digest(compact_json(signatures(group)))}")
     return different
 
 
 def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
     return {
         "dataset": str(key["dataset"]),
-        "imbalance_ratio": f"ir{key['imbalance_ratio']:g}",
+        "imbalance_ratio": _ratio_token(key["imbalance_ratio"]),
         "arch": str(key["arch"]),
         "recipe": str(key["recipe"]),
         "test_protocol": str(key["test_protocol"]),
@@ -333,10 +367,16 @@ def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
         "n": f"n{key['n']}",
         "eps": f"eps{format_eps(key['eps']).replace('/', 'of')}",
         "search": f"search-{key['search']}",
+        "recipe_changes": str(key["recipe_changes"]) or "as-it-is",
     }
 
 
-def _signatures(group: Group) -> list[str]:
+def _ratio_token(ratio: float) -> str:
+    return "" if math.isnan(ratio) else f"ir{ratio:g}"  # NaN: several ratios
+
+
+def signatures(group: Group) -> list[str]:
+    """What was run: every attack with its settings and, where it is not ours, its library."""
     pairs = zip(group.rows["attack"], group.rows["signature"], strict=True)
     return sorted({f"{attack} {signature}" for attack, signature in pairs})
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import Bbox
 
-from ltrobust.report.style import short
+from ltrobust.report.style import DPI, FONT, short
 
 _GAP = 2.0
 _NEAR = 10.0
 CHARACTER = 0.068
-_HANDLE = 0.42
+"""Usual width in inches of an eight-point character."""
+_HANDLE = 0.46
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,49 @@ def label_points(axes: Axes, points: Sequence[Point], size: float = 8) -> None:
         _write(axes, point, (x, y), size, place)
 
 
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width in inches of a line of text of `size` points, as it is drawn."""
+    properties = FontProperties(FONT, weight=weight, size=size)
+    return float(_ruler().get_text_width_height_descent(text, properties, False)[0]) / DPI
+
+
+@cache
+def _ruler() -> RendererAgg:
+    return RendererAgg(1, 1, DPI)
+
+
+def fit(text: str, room: float, size: float, weight: str = "normal") -> str:
+    """Cut the middle out of a name until it is no wider than `room` inches."""
+    # no name is so narrow that more characters could stand
+    limit = min(len(text), max(4, int(room * 72 / size * 5)))
+    while limit > 3 and text_width(short(text, limit), size, weight) > room:
+        limit -= 1
+    return short(text, limit)
+
+
 def thin(count: int, most: int) -> list[int]:
     """Positions to label out of `count`, evenly spaced, at most `most` of them."""
     step = 1 if count <= most else math.ceil(count / most)
     return list(range(0, count, step))
+
+
+def apart(places: Sequence[float], texts: Sequence[str], room: float) -> list[int]:
+    """Which tick labels can stand without touching, the first one always among them.
+
+    Args:
+        places: where on the axis each tick lies, as a share of its length, increasing.
+        texts: the labels, horizontal.
+        room: length of the axis in inches.
+    """
+    kept: list[int] = []
+    for number, (place, text) in enumerate(zip(places, texts, strict=True)):
+        if kept:
+            last = kept[-1]
+            needed = (text_width(text, 8) + text_width(texts[last], 8)) / 2 + 0.08
+            if (place - places[last]) * room < needed:
+                continue
+        kept.append(number)
+    return kept
 
 
 def count_ticks(low: float, high: float) -> list[int]:
@@ -91,7 +134,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]
 
 def legend_columns(names: Sequence[str], width: float) -> int:
     """Number of legend columns that fit into `width` inches."""
-    widths = [len(name) * CHARACTER + _HANDLE for name in names]
+    widths = [text_width(name, 8) + _HANDLE for name in names]
     room = width - 0.2
     return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
 

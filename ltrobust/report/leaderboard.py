@@ -13,6 +13,7 @@ import pandas as pd
 from ltrobust.report.aggregate import ranked_labels, ranking_score, scores
 from ltrobust.report.groups import (
     GROUP_KEYS,
+    LATER_KEYS,
     Group,
     attack_order,
     compact_json,
@@ -42,9 +43,9 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
         `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the same for `balanced_accuracy`, and
         `<attack>_tail_mean`; `attack_settings` and `attack_library` (JSON, attack to value),
         `run_ids`, `group`, `search` (precision in which attacks searched), `reliability` (flagged
-        checks). Scores are fractions in [0, 1]; std is the sample standard deviation,
-        NaN for one seed; a mean is NaN unless all seeds of the row have the attack. Sorted by
-        balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
+        checks), `recipe_changes`. Scores are fractions in [0, 1]; std is the sample standard
+        deviation, NaN for one seed; a mean is NaN unless all seeds of the row have the attack.
+        Sorted by balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
 
     Raises:
         UserError: see `comparable_groups`.
@@ -66,6 +67,7 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
         "group",
         "search",
         "reliability",
+        *LATER_KEYS,
     ]
     return pd.DataFrame([record for _, record in ranked], columns=columns)
 

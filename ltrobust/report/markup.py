@@ -1,4 +1,4 @@
-"""A table of scores and its three renderings: Markdown, LaTeX and the terminal.
+"""A table of scores and its renderings: Markdown, LaTeX, the terminal, and CSV for machines.
 
 Numbers are written in percent with two decimals; in each contest the best value is bold and the
 second underlined. What stands in a table is decided in `tables.py`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,26 @@ _LATEX = {
     "\n": " ",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+_LETTERS = frozenset("ßæøłÆØŁœŒ–—‘’“”…")
+"""What pdflatex knows beyond ASCII without further packages: these, and letters with an accent."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Mean and sample standard deviation over `n` runs of something that is no share.
+
+    Attributes:
+        mean: in the unit that the column names; NaN when missing.
+        std: in the same unit; NaN for one run.
+        n: runs.
+        digits: decimals shown.
+    """
+
+    mean: float
+    std: float
+    n: int
+    digits: int
 
 
 @dataclass(frozen=True)
@@ -44,10 +65,12 @@ class Table:
         name: file name part, such as "balanced".
         title: one line.
         caption: what a reader needs to know to use the numbers.
-        frame: cells are text, integers, or fractions in [0, 1] (float or Spread; NaN is missing).
+        frame: cells are text, integers, fractions in [0, 1] (float or Spread; NaN is missing), or
+            Quantity for what is no share.
         contests: sets of cells (row position, column) of which the largest is marked best.
         sections: row positions before which a rule is drawn.
         signs: what is written behind the text of a cell.
+        data: the same numbers for machines; None where `frame` itself serves.
     """
 
     name: str
@@ -57,6 +80,7 @@ class Table:
     contests: tuple[tuple[Cell, ...], ...] = ()
     sections: tuple[int, ...] = ()
     signs: Mapping[Cell, str] = field(default_factory=dict)
+    data: pd.DataFrame | None = None
 
     def to_markdown(self) -> str:
         """Render as a GitHub table under its title, the caption below it."""
@@ -100,6 +124,11 @@ class Table:
             lines.append(_latex_row(marks[mark].format(_latex(text)) for text, mark in row))
         lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
         return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        """Write the numbers in full precision, shares as fractions; an empty cell is missing."""
+        data = _spread_out(self.frame) if self.data is None else self.data
+        return data.to_csv(index=False, lineterminator="\n")
 
     def to_rich(self) -> RichTable:
         """Render for the terminal."""
@@ -174,12 +203,33 @@ def percent(value: float) -> str:
 def cell_text(cell: object) -> str:
     """Write one cell: text as it is, a fraction in percent, a deviation only for n > 1."""
     if isinstance(cell, Spread):
-        if cell.n > 1 and not math.isnan(cell.mean):
-            return f"{percent(cell.mean)} ± {percent(cell.std)} (n={cell.n})"
-        return percent(cell.mean)
+        return _with_deviation(percent(cell.mean), percent(cell.std), cell)
+    if isinstance(cell, Quantity):
+        mean, std = (_number(value, cell.digits) for value in (cell.mean, cell.std))
+        return _with_deviation(mean, std, cell)
     if isinstance(cell, float):
         return percent(cell)
     return str(cell)
+
+
+def _with_deviation(mean: str, std: str, cell: Spread | Quantity) -> str:
+    return f"{mean} ± {std} (n={cell.n})" if cell.n > 1 and not math.isnan(cell.mean) else mean
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give mean, deviation and n of cells that hold them columns of their own."""
+    columns: dict[str, list[object]] = {}
+    for name, cells in frame.items():
+        if any(isinstance(cell, Spread | Quantity) for cell in cells):
+            for part in ("mean", "std", "n"):
+                columns[f"{name} {part}"] = [getattr(cell, part, None) for cell in cells]
+        else:
+            columns[str(name)] = list(cells)
+    return pd.DataFrame(columns)
 
 
 def _shown(cell: object) -> float | None:
@@ -204,6 +254,22 @@ def _markdown(text: object) -> str:
 
 
 def _latex(text: object) -> str:
-    escaped = "".join(_LATEX.get(sign, sign) for sign in str(text))
+    composed = unicodedata.normalize("NFC", str(text))
+    escaped = "".join(_LATEX.get(sign) or _latex_letter(sign) for sign in composed)
     # a row that begins with one of these would be read as an argument of the row end before it
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _latex_letter(sign: str) -> str:
+    """The sign itself where pdflatex can set it, else its code point."""
+    if sign.isspace():
+        return " "
+    plain = sign.isascii() and sign.isprintable()
+    return sign if plain or sign in _LETTERS or _accented(sign) else f"[U+{ord(sign):04X}]"
+
+
+def _accented(sign: str) -> bool:
+    """Whether a sign is a letter of ASCII with one of the accents that LaTeX has."""
+    parts = unicodedata.normalize("NFD", sign)
+    base, accent = parts[:1], parts[1:]
+    return base.isascii() and base.isalpha() and accent in _ACCENTS

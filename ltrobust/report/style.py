@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 P = ParamSpec("P")
 R = TypeVar("R")
 
+FONT = "DejaVu Sans"
 WIDTH = 5.0
 DPI = 150
 # Okabe and Ito (2008), without the yellow that is too light for lines on white
@@ -32,7 +33,7 @@ BAR_COLOUR = "#D9D9D9"
 CLEAN_COLOUR, ROBUST_COLOUR = PALETTE[0], PALETTE[1]
 
 _SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -96,6 +97,13 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.06)
+    return figure
+
+
+def empty_figure(reason: str) -> Figure:
+    """Make a figure that says why there is nothing to draw."""
+    figure = new_figure(1.0)
+    figure.text(0.5, 0.5, reason, ha="center", va="center", color="#606060")
     return figure
 
 

@@ -1,10 +1,12 @@
 """Chooses what stands in the tables of one group of comparable results, and says so in captions.
 
-It decides columns, order and wording; averages come from `aggregate.py`, the look from `markup.py`.
+It decides columns, order and titles; averages come from `aggregate.py`, the wording of captions
+from `captions.py`, the look from `markup.py`, the frames behind the CSV files from `plain.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pandas as pd
 
 from ltrobust.report.aggregate import (
     Spread,
+    class_attacks,
     class_scores,
     ranked_labels,
     ranking_score,
@@ -21,10 +24,13 @@ from ltrobust.report.aggregate import (
     scores,
     strongest_attack,
 )
-from ltrobust.report.confusion import Confusions, confusions, destinations
-from ltrobust.report.groups import Group, format_eps, settings_of
+from ltrobust.report.captions import describe, reading, spread_note
+from ltrobust.report.confusion import Confusions, confused_shares, confusions, destinations
+from ltrobust.report.cost import cost_table
+from ltrobust.report.groups import Group
 from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names
 from ltrobust.report.markup import Cell, Table, by_column, by_row, percent
+from ltrobust.report.plain import attack_scores, method_scores
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores whose distance to the best is marked when it is within noise."""
@@ -50,7 +56,9 @@ def leaderboard_table(group: Group, comparisons: pd.DataFrame | None = None) -> 
         {"rank": order.index(score) + 1, **row}
         for score, row in zip(order, _score_rows(frame, wanted, shown_names(group)), strict=True)
     ]
-    table = _column_table("leaderboard", "Leaderboard", group, rows, grouping_note(group))
+    data = method_scores(group, [(attack, score) for _, attack, score in wanted])
+    data.insert(1, "rank", [row["rank"] for row in rows])
+    table = _column_table("leaderboard", "Leaderboard", group, rows, data, grouping_note(group))
     return _with_noise(table, group, wanted, comparisons)
 
 
@@ -66,7 +74,8 @@ def balanced_table(
         for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
     ]
     rows = _score_rows(scores(group), wanted, shown_names(group))
-    table = _column_table("balanced", "Accuracy and balanced accuracy", group, rows)
+    data = method_scores(group, [(attack, score) for _, attack, score in wanted])
+    table = _column_table("balanced", "Accuracy and balanced accuracy", group, rows, data)
     return _with_noise(table, group, wanted, comparisons)
 
 
@@ -94,10 +103,11 @@ def group_table(group: Group) -> Table:
     return Table(
         "groups",
         "Accuracy by class frequency",
-        caption + _reading(group),
+        caption + reading(group),
         pd.DataFrame(rows),
         tuple(contests),
         tuple(sections[1:]),
+        data=attack_scores(group, group.attacks, list(GROUP_COLUMNS.values())),
     )
 
 
@@ -114,10 +124,20 @@ def error_table(group: Group) -> Table | None:
     caption = (
         f"{describe(group)} natural: share of images misclassified without an attack, boundary: "
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
-        f"less is better.{_spread_note(group)}{reliability_note(group)}"
+        f"less is better.{spread_note([group])}{reliability_note(group)}"
     )
-    title = "Natural and boundary error"
-    return Table("errors", title, caption, pd.DataFrame(rows), (), tuple(sections[1:]))
+    data = attack_scores(group, attacks, ["natural_error", "boundary_error", "accuracy"])
+    data["accuracy_mean"] = 1 - data["accuracy_mean"]
+    robust = {f"accuracy_{part}": f"robust_error_{part}" for part in ("mean", "std")}
+    return Table(
+        "errors",
+        "Natural and boundary error",
+        caption,
+        pd.DataFrame(rows),
+        (),
+        tuple(sections[1:]),
+        data=data.rename(columns=robust),
+    )
 
 
 def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
@@ -128,7 +148,7 @@ def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
     columns = [shown[label] for label in labels]
     rows: list[dict[str, Any]] = []
     sections = []
-    for attack in _class_attacks(group):
+    for attack in class_attacks(group.attacks):
         sections.append(len(rows))
         block = classes[classes["attack"] == attack]
         cells = {
@@ -149,19 +169,30 @@ def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
     return Table(
         "per-class",
         "Accuracy by class",
-        f"{describe(group)} Classes from most to least frequent." + _reading(group),
+        f"{describe(group)} Classes from most to least frequent." + reading(group),
         pd.DataFrame(rows, columns=["attack", "class", "n_train", *columns]),
         by_row(columns, range(len(rows))),
         tuple(sections[1:]),
+        data=_class_data(group, classes),
     )
+
+
+def _class_data(group: Group, classes: pd.DataFrame) -> pd.DataFrame:
+    """The per-class table with a row a cell."""
+    columns = ["attack", "class_index", "class_name", "n_train", "method", "n_seeds"]
+    classes = classes[classes["attack"].isin(class_attacks(group.attacks))]
+    data = classes.rename(columns={"label": "method"})[[*columns, "accuracy_mean", "accuracy_std"]]
+    order = {attack: place for place, attack in enumerate(group.attacks)}
+    data = data.sort_values("attack", key=lambda s: s.map(order), kind="stable", ignore_index=True)
+    data.insert(0, "setting", group.slug)
+    return data
 
 
 def interval_table(group: Group) -> Table | None:
     """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
     rows = []
-    for label in ranked_labels(scores(group)):
-        if len(group.runs(label)) > 1:
-            continue
+    single = [name for name in ranked_labels(scores(group)) if len(group.runs(name)) == 1]
+    for label in single:
         own = group.rows[group.rows["label"] == label]
         scored = {row["attack"]: row for row in own.to_dict("records")}
         row = {"method": shown_names(group)[label]}
@@ -175,7 +206,19 @@ def interval_table(group: Group) -> Table | None:
     caption = f"{describe(group)} One seed; the interval covers the choice of test images only."
     title = "Balanced accuracy with its 95% confidence interval"
     caption = f"{caption} Percent.{reliability_note(group)}"
-    return Table("intervals", title, caption, pd.DataFrame(rows))
+    data = _interval_data(group, single)
+    return Table("intervals", title, caption, pd.DataFrame(rows), data=data)
+
+
+def _interval_data(group: Group, labels: Sequence[str]) -> pd.DataFrame:
+    """The table of intervals with a row a method and attack that was run."""
+    scored = ["accuracy", "balanced_accuracy", "ci_low", "ci_high"]
+    rows = group.rows.drop(columns="method").rename(columns={"label": "method"})
+    order = {cell: place for place, cell in enumerate(itertools.product(labels, group.attacks))}
+    cells = zip(rows["method"], rows["attack"], strict=True)
+    rows = rows.assign(setting=group.slug, place=[order.get(cell, -1) for cell in cells])
+    rows = rows[rows["place"] >= 0].sort_values("place", ignore_index=True)
+    return rows[["setting", "method", "seed", "attack", "n", *scored]]
 
 
 def group_tables(
@@ -195,6 +238,7 @@ def group_tables(
         interval_table(group),
         classes if len(classes.frame) else None,
         _confusion_table(group, mistakes) if mistakes else None,
+        cost_table(group),
     ]
     return [table for table in tables if table is not None]
 
@@ -207,44 +251,16 @@ def _confusion_table(group: Group, mistakes: Confusions) -> Table:
     for label in mistakes.counts:
         sections.append(len(rows))
         rows += [{"method": shown[label], **row} for row in destinations(mistakes, label)]
+    data = confused_shares(mistakes)
+    data.insert(0, "setting", group.slug)
     caption = (
         f"{describe(group)} Tail classes under {mistakes.attack}: share of a class's images that "
         "are still right, and the classes that most of the others fall into, with their shares."
         f"{grouping_note(group)} Percent.{reliability_note(group)}"
     )
     title = f"Where tail images fall under {mistakes.attack}"
-    return Table("confusion", title, caption, pd.DataFrame(rows), (), tuple(sections[1:]))
-
-
-SELECT_WORDS = {
-    "last": "last epoch",
-    "best": "best epoch on held-out training images",
-    "best-on-test": "best epoch CHOSEN ON THE TEST SET, which leaks into these figures",
-}
-
-
-def describe(group: Group) -> str:
-    """State the setting of a group in a few plain sentences."""
-    key = group.key
-    parts = [
-        f"{key['dataset']}, imbalance ratio {key['imbalance_ratio']:g}",
-        f"{key['test_protocol']} test set of {int(key['n']):,} images",
-        *([f"eps {format_eps(key['eps'])}"] if key["eps"] > 0 else []),
-        str(key["arch"]),
-        f"{key['recipe']} recipe",
-        f"{key['epochs']} epochs",
-        SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
-        f"augmentation {key['augment']}",
-        str(key["precision"]),
-        f"split seed {key['split_seed']}",
-        _seeds(group),
-        *(
-            [f"adversarial images looked for in {key['search']}, verdicts in fp32"]
-            if key["search"] != "fp32"
-            else []
-        ),
-    ]
-    return f"{', '.join(parts)}.{_libraries(group)}{_attack_seeds(group)}"
+    frame = pd.DataFrame(rows)
+    return Table("confusion", title, caption, frame, (), tuple(sections[1:]), data=data)
 
 
 def _attack_sections(
@@ -296,58 +312,17 @@ def _with_noise(
 
 
 def _column_table(
-    name: str, title: str, group: Group, rows: list[dict[str, Any]], note: str = ""
+    name: str,
+    title: str,
+    group: Group,
+    rows: list[dict[str, Any]],
+    data: pd.DataFrame,
+    note: str = "",
 ) -> Table:
     ranked = [column for column in rows[0] if column not in ("rank", "method")]
     contests = by_column(ranked, range(len(rows)))
     caption = f"{describe(group)} acc.: mean over images, bal.: mean over classes.{note}"
-    return Table(name, title, caption + _reading(group), pd.DataFrame(rows), contests)
-
-
-def _reading(group: Group) -> str:
-    runs = group.rows["run_id"].nunique()
-    gaps = len(group.rows) < runs * len(group.attacks)
-    missing = " - marks a score that not every seed has." if gaps else ""
-    marks = f"{_spread_note(group)}{missing}{reliability_note(group)}"
-    return f" Percent; best bold, second underlined.{marks}"
-
-
-def _spread_note(group: Group) -> str:
-    several = any(len(group.runs(label)) > 1 for label in group.labels)
-    return " ± is the sample standard deviation over n seeds." if several else ""
-
-
-def _seeds(group: Group) -> str:
-    seeds = {label: ", ".join(map(str, group.seeds(label))) for label in group.labels}
-    if len(set(seeds.values())) == 1:
-        text = seeds[group.labels[0]]
-        return f"training seeds {text}" if "," in text else f"training seed {text}"
-    return "training seeds " + "; ".join(f"{label}: {text}" for label, text in seeds.items())
-
-
-def _libraries(group: Group) -> str:
-    used = group.rows.loc[group.rows["attack"] == "autoattack", "attack_library"].dropna()
-    names = sorted({str(name) for name in used})
-    return f" AutoAttack from {', '.join(names)}." if names else ""
-
-
-def _attack_seeds(group: Group) -> str:
-    """Name the attacks of which each image keeps the worst of several seeds."""
-    seeds = {
-        attack: settings["seeds"]
-        for attack, settings in zip(
-            group.rows["attack"], group.rows["attack_settings"].map(settings_of), strict=True
-        )
-        if isinstance(settings, dict) and "seeds" in settings
-    }
-    texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
-    return f" {'; '.join(texts)}." if texts else ""
-
-
-def _class_attacks(group: Group) -> list[str]:
-    pgd = [name for name in group.attacks if name.startswith("pgd")]
-    wanted = ["clean", *pgd[-1:], strongest_attack(group.attacks)]
-    return [name for name in group.attacks if name in wanted]
+    return Table(name, title, caption + reading(group), pd.DataFrame(rows), contests, data=data)
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

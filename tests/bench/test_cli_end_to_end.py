@@ -11,7 +11,7 @@ from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tre
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {
     *("run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"),
-    "reliability.json",
+    *("reliability.json", "examples.parquet"),
 }
 
 

@@ -248,11 +248,13 @@ def remains(place: Path) -> tuple[object, ...]:
     """What must not depend on when a bench was killed."""
     run = only_run(place / "suite")
     record = json.loads((run / "run.json").read_text())
-    metrics = pd.read_csv(place / "suite" / "metrics.csv").drop(columns="seconds")
+    measured = ["seconds", "train_seconds", "peak_memory_bytes"]
+    metrics = pd.read_csv(place / "suite" / "metrics.csv").drop(columns=measured)
     history = pd.read_csv(run / "history.csv").drop(columns="seconds")
     names = sorted(path.name for path in run.iterdir())
     frames = [frame.to_csv() for frame in (metrics, history, verdicts(place))]
-    return names, record["status"], sorted(record), bits(place), *frames
+    examples = (run / "examples.parquet").read_bytes()
+    return names, record["status"], sorted(record), bits(place), examples, *frames
 
 
 @pytest.mark.usefixtures("without_reports")
@@ -270,6 +272,7 @@ def test_killed_after_any_write_and_resumed_leaves_what_an_unbroken_run_leaves(
     writes = bench(tmp_path / "unbroken")
     expected = remains(tmp_path / "unbroken")
     assert {"run.json", "state.pt", "model.safetensors", "outcomes.parquet"} <= set(writes)
+    assert "examples.parquet" in writes
     wrong = []
     for number, name in enumerate(writes, 1):
         place = tmp_path / str(number)

@@ -65,7 +65,13 @@ def run(site: Path, folder: Path, *words: str) -> str:
 
 def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = [("ltrobust", "*.py"), ("methods", "*.py"), ("benchmarks", "*.yaml")]
+    shipped = [
+        ("ltrobust", "*.py"),
+        ("ltrobust", "templates/*"),
+        ("methods", "*.py"),
+        ("benchmarks", "*.yaml"),
+        ("benchmarks", "*.csv"),
+    ]
     expected = {"ltrobust/py.typed"}
     for folder, pattern in shipped:
         inside = "ltrobust" if folder == "ltrobust" else f"ltrobust/{folder}"
@@ -73,6 +79,8 @@ def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> 
             expected.add(f"{inside}/{file.relative_to(ROOT / folder).as_posix()}")
     assert "ltrobust/methods/pgd_at.py" in expected
     assert "ltrobust/benchmarks/cifar10-lt-cpu.yaml" in expected
+    assert "ltrobust/benchmarks/papers/published_numbers.csv" in expected
+    assert "ltrobust/report/templates/page.html.j2" in expected
     assert expected <= names
 
 
@@ -80,7 +88,7 @@ def test_wheel_has_no_tests_and_no_results(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ltrobust", "ltrobust-0.1.0.dist-info"}
     kinds = {Path(name).suffix for name in names if name.startswith("ltrobust/")}
-    assert kinds == {".py", ".typed", ".yaml"}
+    assert kinds == {".py", ".typed", ".yaml", ".csv", ".j2", ".css", ".js"}
     assert not [name for name in names if "test_" in name or "conftest" in name]
 
 

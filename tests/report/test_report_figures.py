@@ -161,9 +161,10 @@ def test_report_files_and_bytes_are_the_same_twice():
     first, second = render(*data), render(*data)
     assert first == second
     tables = [
-        f"tables/{n}.{k}" for n in ("leaderboard", "balanced", "groups") for k in ("md", "tex")
+        f"tables/{name}.{kind}"
+        for name in ("leaderboard", "balanced", "groups", "intervals", "per-class", "cost")
+        for kind in ("md", "tex", "csv")
     ]
-    tables += [f"tables/{n}.{k}" for n in ("intervals", "per-class") for k in ("md", "tex")]
     names = ("per-class", "balance", "training", "attacks")
     figures = [f"figures/{n}.{k}" for n in names for k in ("png", "pdf")]
     assert sorted(first) == sorted(["leaderboard.csv", *tables, *figures])

@@ -1,0 +1,231 @@
+"""Images to look at: clean, adversarial, and the change between them made visible.
+
+The images come from runs' stored examples; this module chooses rows and classes, never images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ltrobust.report.aggregate import ranked_labels, scores
+from ltrobust.report.groups import Group, format_eps
+from ltrobust.report.labels import fit
+from ltrobust.report.style import (
+    CLEAN_COLOUR,
+    ROBUST_COLOUR,
+    WIDTH,
+    empty_figure,
+    in_style,
+    new_figure,
+    short,
+)
+
+METHODS, CLASSES = 4, 6
+"""Most blocks and columns of the figure."""
+_COLUMNS = [
+    *("label", "class_name", "pred_clean", "pred_adv", "clean", "adversarial", "eps", "attack")
+]
+_LEFT, _TITLE, _CAPTION, _GAP, _FOOT = 0.78, 0.22, 0.13, 0.05, 0.34
+"""Inches: row names, a method's name, a prediction, between images, the footnote."""
+_LARGEST = 1.0
+_SIZE = 7
+"""Points of all text."""
+
+
+def example_rows(
+    group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Collect the stored examples of a group's methods, one run each, under one attack.
+
+    Args:
+        group: the results; examples under attacks that are not among them are left out.
+        per_class: rows of per_class.csv, which name the classes and say how frequent they are.
+        examples: run id to its examples (`RunStore.examples`); runs may be missing.
+
+    Returns:
+        Columns `label, class_name, pred_clean, pred_adv` (names), `clean, adversarial` (arrays),
+        `eps, attack`: best label first, classes from the most frequent to the rarest. Empty without
+        examples.
+    """
+    facts = per_class[per_class["run_id"].astype(str).isin(group.rows["run_id"])]
+    facts = facts.drop_duplicates("class_index").set_index("class_index")
+    names = facts["class_name"].astype(str).to_dict()
+    counts = facts["n_train"].to_dict()
+    evaluated = {
+        (row["attack"], round(float(row["eps"]), 9)) for row in group.rows.to_dict("records")
+    }
+    by_attack: dict[tuple[str, float], list[pd.DataFrame]] = {}
+    for label in ranked_labels(scores(group)):
+        stored = next((examples[run] for run in group.runs(label) if run in examples), None)
+        if stored is None or stored.empty:
+            continue
+        attack = str(stored["attack"].iloc[0]), round(float(stored["eps"].iloc[0]), 9)
+        if attack in evaluated and set(stored["label"]) <= set(names):
+            by_attack.setdefault(attack, []).append(stored.assign(method=label))
+    if not by_attack:
+        return pd.DataFrame(columns=_COLUMNS)
+    rows = pd.concat(max(by_attack.values(), key=len), ignore_index=True)
+    rows = rows.assign(
+        class_name=rows["label"].map(names),
+        count=rows["label"].map(counts),
+        place=rows["method"].map({name: n for n, name in enumerate(rows["method"].unique())}),
+        pred_clean=[names.get(pred, str(pred)) for pred in rows["pred_clean"]],
+        pred_adv=[names.get(pred, str(pred)) for pred in rows["pred_adv"]],
+    )
+    rows = rows.sort_values(["place", "count", "label"], ascending=[True, False, True])
+    return rows.drop(columns="label").rename(columns={"method": "label"})[_COLUMNS]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where images go, in inches from the lower left corner of the figure."""
+
+    blocks: int
+    columns: int
+    across: float
+    down: float
+
+    @property
+    def height(self) -> float:
+        return self.blocks * self._block + _CAPTION + _FOOT
+
+    @property
+    def _block(self) -> float:
+        return _TITLE + 3 * (self.down + _GAP) + 2 * _CAPTION
+
+    def left(self, column: int) -> float:
+        return _LEFT + column * (self.across + _GAP)
+
+    def top(self, block: int) -> float:
+        """Upper edge of a block."""
+        return self.height - _CAPTION - block * self._block
+
+    def bottom(self, block: int, row: int) -> float:
+        """Lower edge of a row of images."""
+        down = (row + 1) * (self.down + _GAP) - _GAP + min(row, 2) * _CAPTION
+        return self.top(block) - _TITLE - down
+
+
+@in_style
+def adversarial_figure(examples: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
+    """Grid of clean image, adversarial image and the change, a block of rows for each method.
+
+    The change is scaled so that +-eps (L2: the largest change of a pixel) fills the range of
+    colours, with no change as mid-grey; the factor stands under the figure.
+
+    Args:
+        examples: columns `label` (method), `class_name`, `pred_clean`, `pred_adv`, `clean` (uint8
+            array C, H, W or H, W), `adversarial` (float32 array in [0, 1], same shape), `eps`,
+            `attack`, as from `example_rows`. The first 4 methods are drawn, and 6 classes evenly
+            spaced over the order in which they come.
+        shown: label to label as written; default as it is.
+    """
+    if examples.empty:
+        return empty_figure("no stored examples")
+    labels = list(dict.fromkeys(examples["label"]))[:METHODS]
+    known = list(dict.fromkeys(examples["class_name"]))
+    picked = np.linspace(0, len(known) - 1, min(CLASSES, len(known))).round().astype(int)
+    classes = [known[place] for place in picked]
+    drawn = examples[examples["label"].isin(labels) & examples["class_name"].isin(classes)]
+    grid = _grid(len(labels), len(classes), drawn)
+    figure = new_figure(grid.height)
+    figure.set_layout_engine("none")
+    largest = _largest_change(drawn)
+    cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
+    for column, name in enumerate(classes):
+        middle = grid.left(column) + grid.across / 2
+        _write(
+            figure, grid, middle, grid.height - 0.02, fit(str(name), grid.across, _SIZE), va="top"
+        )
+    for block, label in enumerate(labels):
+        title = fit((shown or {}).get(label, label), WIDTH - _LEFT - 0.1, _SIZE, "bold")
+        at = grid.top(block) - _TITLE + 0.03
+        _write(figure, grid, _LEFT, at, title, ha="left", va="bottom", fontweight="bold")
+        for row, text in enumerate(("clean", "adversarial", "change")):
+            middle = grid.bottom(block, row) + grid.down / 2
+            _write(figure, grid, _LEFT - 0.06, middle, text, ha="right", va="center")
+        for column, name in enumerate(classes):
+            if (label, name) in cells:
+                _draw_cell(figure, grid, block, column, cells[label, name], largest)
+    _write(figure, grid, 0.06, 0.05, _footnote(drawn, largest), ha="left", va="bottom")
+    return figure
+
+
+def _grid(blocks: int, columns: int, examples: pd.DataFrame) -> _Grid:
+    across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / columns - _GAP)
+    shape = max((image.shape[-2:] for image in examples["clean"]), key=lambda hw: hw[0] / hw[1])
+    return _Grid(blocks, columns, across, across * shape[0] / shape[1])
+
+
+def _largest_change(examples: pd.DataFrame) -> float:
+    """The change of a pixel that fills the range: eps, in the L2 ball the largest there is."""
+    if not any("-l2" in str(attack) for attack in examples["attack"]):
+        return float(examples["eps"].max())
+    sizes = [float(np.abs(_change(row)).max()) for row in examples.to_dict("records")]
+    return max(sizes)
+
+
+def _change(row: Mapping[Any, Any]) -> np.ndarray:
+    """Adversarial minus clean image, in image units."""
+    return np.asarray(row["adversarial"], dtype=float) - np.asarray(row["clean"]) / 255
+
+
+def _draw_cell(
+    figure: Figure, grid: _Grid, block: int, column: int, row: Mapping[Any, Any], largest: float
+) -> None:
+    """Three images under each other, the predictions below the first two."""
+    change = 0.5 + _change(row) / (2 * largest) if largest else 0.5 + 0 * _change(row)
+    images = (np.asarray(row["clean"]) / 255, row["adversarial"], change)
+    for place, image in enumerate(images):
+        bottom = grid.bottom(block, place)
+        axes = figure.add_axes(
+            (
+                grid.left(column) / WIDTH,
+                bottom / grid.height,
+                grid.across / WIDTH,
+                grid.down / grid.height,
+            )
+        )
+        axes.set_axis_off()
+        picture, colours = _picture(np.clip(image, 0, 1))
+        axes.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+    for place, pred in enumerate((row["pred_clean"], row["pred_adv"])):
+        right = pred == row["class_name"]
+        text = fit(str(pred) if right else f"✗ {pred}", grid.across, _SIZE)
+        middle = grid.left(column) + grid.across / 2
+        at = grid.bottom(block, place) - 0.015
+        colour = CLEAN_COLOUR if right else ROBUST_COLOUR
+        _write(figure, grid, middle, at, text, va="top", color=colour)
+
+
+def _picture(image: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """An image as matplotlib takes it, with the colour map of one that has no colours."""
+    if image.ndim == 3 and image.shape[0] >= 3:
+        return np.moveaxis(image[:3], 0, -1), None
+    return (image[0] if image.ndim == 3 else image), "gray"
+
+
+def _write(
+    figure: Figure, grid: _Grid, x: float, y: float, text: str, ha: str = "center", **how: Any
+) -> None:
+    figure.text(x / WIDTH, y / grid.height, text, ha=ha, fontsize=_SIZE, **how)
+
+
+def _footnote(examples: pd.DataFrame, largest: float) -> str:
+    attacks = {
+        f"{short(str(attack), 30)}, eps {format_eps(eps)}"
+        for attack, eps in zip(examples["attack"], examples["eps"], strict=True)
+    }
+    factor = 1 / (2 * largest) if largest else math.nan
+    return (
+        f"Change magnified {factor:.1f} times: ±{format_eps(largest)} fills the range, grey is "
+        "none.\nUnder each image its prediction, ✗ a wrong one. Attack: "
+        f"{'; '.join(sorted(attacks))}."
+    )

@@ -1,0 +1,112 @@
+"""The sentences under tables: which setting the numbers belong to, and how to read them.
+
+Signs beside names and scores are explained in `marks.py`. Nothing here averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ltrobust.report.groups import Group, format_eps, settings_of
+from ltrobust.report.marks import reliability_note
+
+SELECT_WORDS = {
+    "last": "last epoch",
+    "best": "best epoch on held-out training images",
+    "best-on-test": "best epoch CHOSEN ON THE TEST SET, which leaks into these figures",
+}
+
+
+def describe(group: Group) -> str:
+    """State the setting of a group in a few plain sentences."""
+    key = group.key
+    return setting(
+        [group],
+        f"imbalance ratio {key['imbalance_ratio']:g}",
+        f"{key['test_protocol']} test set of {int(key['n']):,} images",
+    )
+
+
+def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
+    """State what groups share in a few plain sentences.
+
+    Args:
+        groups: they agree in all but what the two texts tell, and in seeds.
+        ratios: says the imbalance ratio or ratios.
+        test_set: says what the test images are.
+    """
+    key = groups[0].key
+    changes = f" with {str(key['recipe_changes']).replace(';', ', ')}"
+    parts = [
+        f"{key['dataset']}, {ratios}",
+        test_set,
+        *([f"eps {format_eps(key['eps'])}"] if key["eps"] > 0 else []),
+        str(key["arch"]),
+        f"{key['recipe']} recipe{changes if key['recipe_changes'] else ''}",
+        f"{key['epochs']} epochs",
+        SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
+        f"augmentation {key['augment']}",
+        str(key["precision"]),
+        f"split seed {key['split_seed']}",
+        _seeds(groups),
+        *(
+            [f"adversarial images looked for in {key['search']}, verdicts in fp32"]
+            if key["search"] != "fp32"
+            else []
+        ),
+    ]
+    return f"{', '.join(parts)}.{_libraries(groups)}{_attack_seeds(groups)}"
+
+
+def reading(group: Group) -> str:
+    """Say how scores are written and marked."""
+    runs = group.rows["run_id"].nunique()
+    gaps = len(group.rows) < runs * len(group.attacks)
+    missing = " - marks a score that not every seed has." if gaps else ""
+    marks = f"{spread_note([group])}{missing}{reliability_note(group)}"
+    return f" Percent; best bold, second underlined.{marks}"
+
+
+def spread_note(groups: Sequence[Group]) -> str:
+    """Explain the deviation where any method has several seeds."""
+    several = any(len(group.runs(label)) > 1 for group in groups for label in group.labels)
+    return " ± is the sample standard deviation over n seeds." if several else ""
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    texts = {_seeds_of(group) for group in groups}
+    if len(texts) == 1:
+        return texts.pop()
+    return "; ".join(
+        f"{_seeds_of(group)} at imbalance ratio {group.key['imbalance_ratio']:g}"
+        for group in groups
+    )
+
+
+def _seeds_of(group: Group) -> str:
+    seeds = {label: ", ".join(map(str, group.seeds(label))) for label in group.labels}
+    if len(set(seeds.values())) == 1:
+        text = seeds[group.labels[0]]
+        return f"training seeds {text}" if "," in text else f"training seed {text}"
+    return "training seeds " + "; ".join(f"{label}: {text}" for label, text in seeds.items())
+
+
+def _libraries(groups: Sequence[Group]) -> str:
+    names: set[str] = set()
+    for group in groups:
+        used = group.rows.loc[group.rows["attack"] == "autoattack", "attack_library"].dropna()
+        names |= {str(name) for name in used}
+    return f" AutoAttack from {', '.join(sorted(names))}." if names else ""
+
+
+def _attack_seeds(groups: Sequence[Group]) -> str:
+    """Name the attacks of which each image keeps the worst of several seeds."""
+    seeds: dict[str, Any] = {}
+    for group in groups:
+        settings = group.rows["attack_settings"].map(settings_of)
+        for attack, known in zip(group.rows["attack"], settings, strict=True):
+            if isinstance(known, Mapping) and "seeds" in known:
+                seeds[attack] = known["seeds"]
+    texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
+    return f" {'; '.join(texts)}." if texts else ""

@@ -1,0 +1,145 @@
+"""What the page tells about a method: its paper, recipe, quirks and BibTeX, from the registry.
+
+Names that the registry does not know, and foreign checkpoints, have no card.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from ltrobust.method import Citation
+
+_STOP_WORDS = {"a", "an", "the", "on", "of", "for", "in", "to", "towards", "toward", "and", "with"}
+_JOURNALS = ("journal", "transactions", "tmlr", "jmlr", "tpami", "ijcv", "nature", "letters")
+_BIBTEX = {
+    "\\": r"\textbackslash{}",
+    # BibTeX counts braces even behind a backslash
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method as its file describes it.
+
+    Attributes:
+        title: one line.
+        explanation: the equations in short, several lines.
+        paper: the citation as text.
+        url: where to read it; "" unless it is a web address.
+        bibtex: the same for a reference list.
+        recipe: rows of the authors' recipe: what, value, and where the value was read, "" for
+            those of `source`.
+        source: where the recipe was read.
+        options: names and defaults of the method's options.
+        quirks: where the released code departs from the paper.
+    """
+
+    title: str
+    explanation: str
+    paper: str
+    url: str
+    bibtex: str
+    recipe: tuple[tuple[str, str, str], ...]
+    source: str
+    options: tuple[tuple[str, str], ...]
+    quirks: tuple[str, ...]
+
+
+def method_card(name: str) -> Card | None:
+    """Look up a method by its registered name or alias; None where the registry lacks it."""
+    # the registry imports torch, which whoever only reads CSV files does without
+    from ltrobust.describe import describe_method, recipe_rows
+    from ltrobust.method import METHODS, load_builtin_methods
+
+    load_builtin_methods()
+    if name not in METHODS:
+        return None
+    facts = describe_method(name)
+    source = (facts["paper_recipe"] or {}).get("source", "")
+    return Card(
+        title=facts["title"],
+        explanation=facts["explanation"],
+        paper=facts["paper"],
+        url=web_address(facts["url"]),
+        bibtex=bibtex(METHODS.get(name).paper),
+        recipe=tuple(
+            (what, value, "" if where == source else where)
+            for what, value, where in recipe_rows(name)
+        ),
+        source=source,
+        options=tuple((str(key), str(value)) for key, value in facts["options"].items()),
+        quirks=tuple(facts["quirks"]),
+    )
+
+
+def web_address(text: str) -> str:
+    """Return `text` if it is an http or https address, else "": a link must not run code."""
+    return text if re.match(r"https?://[^\s]+$", text) else ""
+
+
+def bibtex(citation: Citation) -> str:
+    """Write a citation as a BibTeX entry.
+
+    The key is first author, year and the title's first telling word, in [a-z0-9]; braces and
+    special signs in the fields are escaped, so that an odd title cannot end its field.
+    """
+    kind, where = _entry_kind(citation.venue)
+    fields = {
+        "title": f"{{{_escape(citation.title)}}}",
+        "author": _escape(_authors(citation.authors)),
+        where: _escape(citation.venue),
+        "year": str(citation.year),
+        # \url and DOI fields take an address as it is; braces alone could end the field
+        "url": re.sub(r"[{}\\\s]", "", citation.url),
+    }
+    lines = [
+        f"  {name} = {{{value}}}," for name, value in fields.items() if value not in ("", "{}")
+    ]
+    return "\n".join([f"@{kind}{{{_key(citation)},", *lines, "}"])
+
+
+def _entry_kind(venue: str) -> tuple[str, str]:
+    """Entry type and the name of the field that holds the venue."""
+    words = venue.lower()
+    if words.startswith("arxiv"):
+        return "misc", "howpublished"
+    if any(word in words for word in _JOURNALS):
+        return "article", "journal"
+    return "inproceedings", "booktitle"
+
+
+def _author_list(authors: str) -> list[str]:
+    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", authors.strip())
+    return [part for part in parts if part]
+
+
+def _authors(authors: str) -> str:
+    """Names joined as BibTeX wants them; "et al." becomes "others"."""
+    names = _author_list(authors)
+    if names and re.search(r"\s*\bet al\.?$", names[-1]):
+        names[-1:] = [re.sub(r"\s*\bet al\.?$", "", names[-1]), "others"]
+    return " and ".join(name for name in names if name)
+
+
+def _key(citation: Citation) -> str:
+    first = next(iter(_author_list(citation.authors)), "")
+    family = (re.sub(r"\s*\bet al\.?$", "", first).split() or [""])[-1]
+    words = [_plain(word) for word in re.split(r"[\s:/-]+", citation.title)]
+    telling = next((word for word in words if word and word not in _STOP_WORDS), "")
+    return f"{_plain(family) or 'unknown'}{citation.year}{telling}"
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text).lower()
+    return re.sub(r"[^a-z0-9]", "", decomposed)
+
+
+def _escape(text: str) -> str:
+    return "".join(_BIBTEX.get(sign, sign) for sign in " ".join(text.split()))

@@ -1,0 +1,95 @@
+"""What robustness costs: training time against balanced accuracy under the strongest attack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ltrobust.report.aggregate import records_by_cell, scores, strongest_attack
+from ltrobust.report.cost import costs
+from ltrobust.report.groups import Group
+from ltrobust.report.labels import Point, fit, label_points
+from ltrobust.report.style import empty_figure, in_style, marks_for, new_figure, short
+
+PERCENT = 100.0
+COLUMNS = ["label", "attack", "seconds_mean", "seconds_std", "mean", "std", "n_seeds", "device"]
+_UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+
+
+def training_costs(group: Group) -> pd.DataFrame:
+    """Training time and balanced robustness of each label, averaged over seeds.
+
+    Returns:
+        Columns `COLUMNS`, best label first: `seconds_*` of the training, `mean` and `std` of the
+        balanced accuracy under `attack`, the strongest of the group, `device` in words. Labels of
+        which a seed lacks its training time or the attack, or whose seeds were trained on several
+        devices, are left out.
+    """
+    attack = strongest_attack(group.attacks)
+    cells = records_by_cell(scores(group))
+    records = []
+    for cost in costs(group) if attack is not None else []:
+        robust = cells[cost.label, str(attack)]
+        time, mean = cost.train_seconds, robust["balanced_accuracy_mean"]
+        if len(cost.runs) < robust["n_seeds"] or math.isnan(time.mean) or math.isnan(mean):
+            continue
+        std = robust["balanced_accuracy_std"]
+        records.append((cost.label, attack, time.mean, time.std, mean, std, time.n, cost.device))
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+@in_style
+def cost_figure(
+    frame: pd.DataFrame, shown: Mapping[str, str] | None = None, labels: Sequence[str] = ()
+) -> Figure:
+    """Training time against balanced robustness, one named point a label.
+
+    Args:
+        frame: from `training_costs`.
+        shown: label to label as written; default as it is.
+        labels: all labels of the report, so that each keeps its colour when some are not here.
+    """
+    if frame.empty:
+        return empty_figure("needs training times and an attack")
+    unit, size = _unit(frame["seconds_mean"].max())
+    marks = marks_for([*labels, *frame["label"]])
+    figure = new_figure(3.0 if len(frame) <= 10 else 4.2)
+    axes = figure.subplots()
+    points = []
+    for row in frame.to_dict("records"):
+        name = str(row["label"])
+        x, y = row["seconds_mean"] / size, PERCENT * row["mean"]
+        xerr = float(np.nan_to_num(row["seconds_std"])) / size
+        yerr = PERCENT * float(np.nan_to_num(row["std"]))
+        axes.errorbar(
+            x,
+            y,
+            xerr=xerr or None,
+            yerr=yerr or None,
+            color=marks[name].colour,
+            marker=marks[name].marker,
+            markersize=5,
+            elinewidth=0.7,
+        )
+        points.append(Point((shown or {}).get(name, name), x, y, xerr, yerr))
+    devices = sorted(set(frame["device"]))
+    place = "several devices" if len(devices) > 1 else fit(str(devices[0]), 2.0, 9)
+    axes.set_xlabel(f"training time ({unit}){f' on {place}' if place else ''}")
+    axes.set_ylabel(f"balanced accuracy, {short(str(frame['attack'].iloc[0]), 14)} (%)")
+    axes.grid(visible=True, axis="both")
+    axes.margins(0.18)
+    axes.locator_params(nbins=5)
+    # labels are placed inside finished axes and must not move them
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    label_points(axes, points)
+    return figure
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """Largest unit in which the longest training takes at least two."""
+    return next((unit for unit in _UNITS if seconds >= 2 * unit[1]), _UNITS[-1])

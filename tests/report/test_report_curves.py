@@ -1,0 +1,392 @@
+"""Figures along one setting, of cost, of overfitting and of images: what they show, by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from report_fixtures import metric_row, suite
+
+from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.aggregate import class_scores, scores, training_curves
+from ltrobust.report.cost_figure import cost_figure, training_costs
+from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
+from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.labels import apart
+from ltrobust.report.ratios import ratio_families
+from ltrobust.report.sweeps import COLUMNS, eps_sweeps, ratio_sweep, steps_sweep
+
+
+def row(run: str, attack: str, score: float, eps: float = 8 / 255, **values: Any) -> dict[str, Any]:
+    """A metric row whose attack has the settings that such an attack has."""
+    settings: dict[str, Any] = {"norm": "Linf", "seed": 0}
+    if attack.startswith("pgd"):
+        steps = int(attack[3:].partition("-")[0])
+        settings |= {"eps": eps, "step_size": eps / 4, "steps": steps, "loss": "ce"}
+    values = {"method": run.partition("-")[0], "attack_settings": json.dumps(settings), **values}
+    return metric_row(run, attack=attack, eps=eps, balanced_accuracy=score, **values)
+
+
+def points(frame: pd.DataFrame, label: str) -> dict[float, float]:
+    own = frame[frame["label"] == label]
+    return dict(zip(own["x"].round(6), own["mean"], strict=True))
+
+
+def eps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    (frame,) = eps_sweeps(comparable_groups(pd.DataFrame(rows))).values()
+    assert list(frame.columns) == COLUMNS
+    return frame
+
+
+def ticks(axes: Axes) -> list[str]:
+    return [label.get_text() for label in axes.get_xticklabels()]
+
+
+def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    """Legend entry to the points of its line in the first panel."""
+    axes, legend = figure.axes[0], figure.legends[0]
+    found = {}
+    for text, handle in zip(legend.get_texts(), legend.get_lines(), strict=True):
+        for line in axes.get_lines():
+            if line.get_color() == handle.get_color() and len(line.get_xdata()) > 1:
+                pairs = zip(line.get_xdata(), line.get_ydata(), strict=True)
+                found[text.get_text()] = [(float(x), float(y)) for x, y in pairs]
+    return found
+
+
+# radius -----------------------------------------------------------------------------------------
+
+
+def test_eps_sweep_joins_the_radii_of_one_attack_and_begins_without_attack():
+    frame = eps_frame(
+        row("a", "clean", 0.8),
+        row("a", "pgd20", 0.6, 4 / 255),
+        row("a", "pgd20", 0.5),
+        row("a", "pgd20", 0.2, 16 / 255),
+        row("a", "fgsm", 0.55),
+    )
+    assert set(frame["attack"]) == {"pgd20"}
+    known = {0: 0.8, 4: 0.6, 8: 0.5, 16: 0.2}
+    assert points(frame, "a") == {round(k / 255, 6): v for k, v in known.items()}
+
+
+def test_one_radius_is_no_sweep():
+    rows = [row("a", "clean", 0.8), row("a", "pgd20", 0.5), row("a", "pgd10", 0.6, 4 / 255)]
+    assert eps_sweeps(comparable_groups(pd.DataFrame(rows))) == {}
+
+
+def test_eps_sweep_averages_over_all_seeds_or_leaves_a_gap():
+    rows = [row(f"a-{seed}", "pgd20", 0.4 + 0.1 * seed, seed=seed) for seed in (0, 1)]
+    rows += [row(f"a-{seed}", "pgd20", 0.6, 4 / 255, seed=seed) for seed in (0, 1)]
+    frame = eps_frame(*rows, row("a-0", "pgd20", 0.1, 16 / 255))
+    assert frame["n_seeds"].tolist() == [2, 2, 2]
+    assert frame["mean"].round(6).tolist()[:2] == [0.6, 0.45]
+    assert frame["std"].tolist()[1] == pytest.approx(math.sqrt(0.005))
+    assert math.isnan(frame["mean"].tolist()[2])
+
+
+def test_eps_sweep_keeps_other_settings_and_other_attacks_apart():
+    rows = [
+        *(row("a", "pgd20", 0.9 - 9 * eps, eps) for eps in (4 / 255, 8 / 255)),
+        *(row("b", "pgd20", 0.1, eps, recipe="paper", method="a") for eps in (2 / 255, 8 / 255)),
+        *(row("a", "pgd20-l2", 0.4 - eps / 10, eps) for eps in (0.25, 0.5)),
+    ]
+    sweeps = eps_sweeps(comparable_groups(pd.DataFrame(rows)))
+    assert [set(frame["attack"]) for frame in sweeps.values()] == [{"pgd20"}, {"pgd20", "pgd20-l2"}]
+    assert len(sweeps) == len({*sweeps}) == 2
+    assert all("eps" not in slug for slug in sweeps)
+
+
+def test_an_attack_of_other_settings_is_no_point_of_the_line():
+    other = json.dumps({"eps": 16 / 255, "step_size": 0.01, "steps": 20, "loss": "ce", "norm": "x"})
+    frame = eps_frame(
+        row("a", "pgd20", 0.6, 4 / 255),
+        row("a", "pgd20", 0.5),
+        row("a", "pgd20", 0.9, 16 / 255, attack_settings=other),
+    )
+    assert len(frame) == 2
+
+
+def test_eps_axis_counts_in_255ths_where_all_radii_are_such():
+    rows = [row("a", "clean", 0.8), *(row("a", "pgd20", 0.5, k / 255) for k in (2, 8, 16))]
+    axes = eps_figure(eps_frame(*rows)).axes[0]
+    assert (axes.get_xlabel(), ticks(axes)) == ("eps (1/255)", ["0", "2", "8", "16"])
+    rows = [row("a", "pgd20", 0.5, eps) for eps in (0.1, 0.25)]
+    axes = eps_figure(eps_frame(*rows)).axes[0]
+    assert (axes.get_xlabel(), ticks(axes)) == ("eps", ["0.1", "0.25"])
+
+
+def test_lines_are_in_percent_under_the_names_as_shown():
+    rows = [
+        row(run, "pgd20", score, eps)
+        for run, score in (("a", 0.5), ("b", 0.25))
+        for eps in (0.1, 0.2)
+    ]
+    figure = eps_figure(eps_frame(*rows), {"a": "a†"})
+    assert lines(figure) == {"a†": [(0.1, 50), (0.2, 50)], "b": [(0.1, 25), (0.2, 25)]}
+
+
+def test_a_method_keeps_its_colour_when_others_have_no_sweep():
+    rows = [row("b", "pgd20", 0.5, eps) for eps in (0.1, 0.2)]
+    alone, among = (eps_figure(eps_frame(*rows), labels=known) for known in ((), ("a", "b")))
+    colours = [figure.legends[0].get_lines()[0].get_color() for figure in (alone, among)]
+    assert colours[0] != colours[1]
+
+
+# steps ------------------------------------------------------------------------------------------
+
+
+def steps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    (group,) = comparable_groups(pd.DataFrame(rows))
+    return steps_sweep(group)
+
+
+def test_steps_sweep_takes_the_attacks_that_differ_in_steps_alone():
+    frame = steps_frame(
+        row("a", "clean", 0.8),
+        *(row("a", f"pgd{n}", 0.6 - n / 1000) for n in (1, 10, 100)),
+        row("a", "cw20", 0.5),
+        row("a", "autoattack", 0.4),
+    )
+    assert set(frame["attack"]) == {"pgdN"}
+    assert points(frame, "a") == {1: 0.599, 10: 0.59, 100: 0.5}
+
+
+def test_pgd_with_restarts_is_another_line_and_one_number_of_steps_is_none():
+    rows = [row("a", name, 0.5) for name in ("cw5", "cw20", "mim20")]
+    assert set(steps_frame(*rows)["attack"]) == {"cwN"}
+    assert steps_frame(row("a", "pgd20", 0.5), row("a", "mim10", 0.5)).empty
+
+
+@pytest.mark.parametrize(("steps", "scale"), [((5, 10, 20), "linear"), ((1, 5, 20), "log")])
+def test_steps_axis_is_logarithmic_beyond_a_tenfold_span(steps: tuple[int, ...], scale: str):
+    axes = steps_figure(steps_frame(*(row("a", f"pgd{n}", 0.5) for n in steps))).axes[0]
+    assert axes.get_xscale() == scale
+    assert ticks(axes) == [str(n) for n in steps]
+
+
+# imbalance ratio --------------------------------------------------------------------------------
+
+
+def at_ratio(ratio: float, attack: str, score: float, **values: Any) -> dict[str, Any]:
+    split = f"{ratio:g}" * 4
+    values = {"imbalance_ratio": ratio, "split_sha256": split, "imbalance_type": "exp", **values}
+    return row(f"a-{ratio:g}", attack, score, **values)
+
+
+def test_ratio_sweep_takes_clean_and_the_strongest_attack_that_stands_at_two_ratios():
+    rows = [at_ratio(r, a, s / r) for r in (10, 50, 100) for a, s in (("clean", 8), ("pgd20", 5))]
+    rows += [at_ratio(50, "autoattack", 0.01), at_ratio(10, "fgsm", 0.7)]
+    (family,) = ratio_families(comparable_groups(pd.DataFrame(rows)))
+    frame = ratio_sweep(family)
+    assert list(dict.fromkeys(frame["attack"])) == ["clean", "pgd20"]
+    assert points(frame[frame["attack"] == "pgd20"], "a") == {10: 0.5, 50: 0.1, 100: 0.05}
+    figure = ratio_figure(frame)
+    assert [axes.get_title() for axes in figure.axes] == ["clean", "pgd20"]
+    assert all(axes.get_xscale() == "log" for axes in figure.axes)
+    assert ticks(figure.axes[0]) == ["10", "50", "100"]
+
+
+def test_of_two_splits_at_one_ratio_the_larger_is_drawn():
+    rows = [at_ratio(10, "clean", 0.8, n_train=900), at_ratio(50, "clean", 0.6, n_train=700)]
+    small = at_ratio(50, "clean", 0.1, n_train=70)
+    rows.append({**small, "run_id": "a-small", "split_sha256": "small"})
+    (family,) = ratio_families(comparable_groups(pd.DataFrame(rows)))
+    assert points(ratio_sweep(family), "a") == {10: 0.8, 50: 0.6}
+
+
+# cost -------------------------------------------------------------------------------------------
+
+
+def cost_rows(seconds: dict[str, float]) -> pd.DataFrame:
+    rows = [
+        row(run, attack, score, train_seconds=time, seed=number)
+        for number, (run, time) in enumerate(seconds.items())
+        for attack, score in (("clean", 0.8), ("pgd20", 0.5), ("autoattack", 0.4))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_cost_is_training_time_against_the_strongest_attack_averaged_over_seeds():
+    (group,) = comparable_groups(cost_rows({"a-0": 3000.0, "a-1": 4200.0}))
+    (cost,) = training_costs(group).to_dict("records")
+    assert (cost["label"], cost["attack"], cost["n_seeds"]) == ("a", "autoattack", 2)
+    assert (cost["seconds_mean"], cost["mean"]) == (3600.0, pytest.approx(0.4))
+    assert cost["seconds_std"] == pytest.approx(600 * math.sqrt(2))
+
+
+def test_a_method_of_unknown_time_is_left_out():
+    (group,) = comparable_groups(cost_rows({"a-0": 3000.0, "a-1": math.nan, "b-0": 10.0}))
+    assert training_costs(group)["label"].tolist() == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(90.0, "seconds"), (600.0, "minutes"), (7300.0, "hours")]
+)
+def test_time_is_told_in_the_unit_that_fits(seconds: float, unit: str):
+    (group,) = comparable_groups(cost_rows({"a-0": seconds}))
+    axes = cost_figure(training_costs(group)).axes[0]
+    assert axes.get_xlabel() == f"training time ({unit}) on cpu"
+    assert axes.get_ylabel() == "balanced accuracy, autoattack (%)"
+    assert [text.get_text() for text in axes.texts] == ["a"]
+
+
+def test_without_an_attack_the_cost_figure_says_what_it_needs():
+    (group,) = comparable_groups(pd.DataFrame([row("a", "clean", 0.5, train_seconds=60.0)]))
+    figure = cost_figure(training_costs(group))
+    assert [text.get_text() for text in figure.texts] == ["needs training times and an attack"]
+
+
+# overfitting ------------------------------------------------------------------------------------
+
+
+def judged(best: int) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    metrics, _, histories = suite(methods=("trades", "at-bsl"), epochs=10)
+    run = metrics.loc[metrics["method"] == "trades", "run_id"].iloc[0]
+    epochs = histories[run]["epoch"]
+    histories[run]["val_robust_acc"] = 0.3 - 0.01 * (epochs - best).abs()
+    return metrics, histories
+
+
+def test_overfitting_is_seen_where_epochs_were_judged_with_the_best_one_marked():
+    metrics, histories = judged(best=4)
+    (group,) = comparable_groups(metrics)
+    figure = training_figure(training_curves(group, histories), group.labels)
+    assert len(figure.axes) == 3
+    curves = {tuple(line.get_xdata()): line for line in figure.axes[2].get_lines()}
+    assert len(figure.axes[2].get_lines()) == 3  # training, validation, best
+    marked = curves[(4,)]
+    assert marked.get_ydata()[0] == pytest.approx(30)
+    first = next(line for line in figure.axes[2].get_lines() if len(line.get_xdata()) == 10)
+    assert first.get_alpha() == 0.4
+
+
+def test_without_judged_epochs_the_training_figure_has_no_third_panel():
+    metrics, _, histories = suite(methods=("trades",))
+    (group,) = comparable_groups(metrics)
+    curves = training_curves(group, histories)
+    assert curves["val_robust_acc_mean"].isna().all()
+    assert len(training_figure(curves).axes) == 2
+
+
+# images -----------------------------------------------------------------------------------------
+
+
+def images(shape: tuple[int, ...], shift: float, count: int = 3) -> pd.DataFrame:
+    clean = [np.full(shape, 100, dtype=np.uint8) for _ in range(count)]
+    return pd.DataFrame(
+        {
+            "index": range(count),
+            "label": range(count),
+            "pred_clean": 0,
+            "pred_adv": 1,
+            "attack": "pgd20",
+            "eps": 8 / 255,
+            "clean": clean,
+            "adversarial": [(image / 255 + shift).astype(np.float32) for image in clean],
+        }
+    )
+
+
+def example_suite(classes: int = 10, **case: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    metrics, per_class, _ = suite(classes=classes, attacks=("clean", "pgd20"), **case)
+    return metrics, per_class
+
+
+def pictures(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (1, 6, 6), (6, 6)])
+def test_the_change_fills_the_range_at_eps_and_is_grey_at_none(shape: tuple[int, ...]):
+    metrics, per_class = example_suite(methods=("trades",))
+    (group,) = comparable_groups(metrics)
+    run = group.runs("trades")[0]
+    for shift, grey in ((8 / 255, 1.0), (0.0, 0.5), (-8 / 255, 0.0)):
+        rows = example_rows(group, per_class, {run: images(shape, shift)})
+        figure = adversarial_figure(rows)
+        clean, adversarial, change = pictures(figure)[:3]
+        np.testing.assert_allclose(clean, 100 / 255, atol=1e-6)
+        np.testing.assert_allclose(adversarial, 100 / 255 + shift, atol=1e-6)
+        np.testing.assert_allclose(change, grey, atol=1e-5)
+        assert "magnified 15.9 times" in figure.texts[-1].get_text()
+        assert "pgd20, eps 8/255" in figure.texts[-1].get_text()
+
+
+def test_an_l2_change_is_scaled_by_the_largest_pixel():
+    rows = images((1, 4, 4), 0.05)
+    rows["adversarial"] = [image * 0 + (100 / 255 - 0.05) for image in rows["adversarial"]]
+    rows = rows.assign(label="a", class_name="x", pred_clean="x", attack="pgd20-l2", eps=0.5)
+    figure = adversarial_figure(rows)
+    np.testing.assert_allclose(pictures(figure)[2], 0, atol=1e-5)
+    assert "magnified 10.0 times" in figure.texts[-1].get_text()
+
+
+def test_examples_stand_most_frequent_class_first_best_method_first_with_names():
+    metrics, per_class = example_suite(methods=("trades", "taet"))
+    per_class["n_train"] = 100 + per_class["class_index"]
+    metrics.loc[metrics["method"] == "taet", "balanced_accuracy"] = 0.9
+    (group,) = comparable_groups(metrics)
+    examples = {run: images((1, 4, 4), 0.01) for run in metrics["run_id"].unique()}
+    rows = example_rows(group, per_class, examples)
+    assert rows["label"].tolist() == ["taet"] * 3 + ["trades"] * 3
+    assert rows["class_name"].tolist()[:3] == ["bird", "automobile", "airplane"]
+    assert set(rows["pred_clean"]) == {"airplane"}
+    assert set(rows["pred_adv"]) == {"automobile"}
+    texts = [text.get_text() for text in adversarial_figure(rows, {"taet": "taet†"}).texts]
+    assert {"taet†", "trades", "bird", "✗ airplane", "airplane"} <= set(texts)
+
+
+def test_examples_of_attacks_that_are_not_in_the_group_are_left_out():
+    metrics, per_class = example_suite(methods=("trades",))
+    (group,) = comparable_groups(metrics)
+    run = group.runs("trades")[0]
+    for other in ({"attack": "pgd7"}, {"eps": 0.5}):
+        assert example_rows(group, per_class, {run: images((1, 4, 4), 0).assign(**other)}).empty
+    empty = example_rows(group, per_class, {})
+    assert [text.get_text() for text in adversarial_figure(empty).texts] == ["no stored examples"]
+
+
+def test_at_most_six_classes_and_four_methods_are_drawn():
+    metrics, per_class = example_suite(methods=tuple("abcdef"))
+    (group,) = comparable_groups(metrics)
+    examples = {run: images((1, 4, 4), 0, count=10) for run in metrics["run_id"].unique()}
+    figure = adversarial_figure(example_rows(group, per_class, examples))
+    assert len(figure.axes) == 4 * 6 * 3
+    names = [text.get_text() for text in figure.texts][:6]
+    assert (names[0], names[-1]) == ("airplane", "truck")
+
+
+# ticks ------------------------------------------------------------------------------------------
+
+
+def test_ticks_that_would_touch_are_left_out():
+    assert apart([0.0, 0.5, 1.0], ["1", "10", "100"], 2.0) == [0, 1, 2]
+    assert apart([0.0, 0.01, 0.02, 1.0], ["19", "20", "21", "100"], 2.0) == [0, 3]
+
+
+# names as shown ---------------------------------------------------------------------------------
+
+
+def test_names_stand_as_shown_in_every_figure_that_names_methods():
+    metrics, per_class, histories = suite(methods=("trades", "taet"), classes=3)
+    (group,) = comparable_groups(metrics)
+    shown = {"trades": "trades†"}
+    curves = training_curves(group, histories)
+    for figure in (
+        per_class_figure(class_scores(group, per_class), shown),
+        balance_figure(scores(group), shown),
+        training_figure(curves, group.labels, shown),
+        attack_figure(scores(group), shown),
+    ):
+        texts = {text.get_text() for text in figure.findobj(Text)}
+        assert {"trades†", "taet"} <= texts
+        assert "trades" not in texts

@@ -1,0 +1,314 @@
+"""The tables by imbalance ratio and of cost: what comes together, what never does, and gaps."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from report_fixtures import metric_row, suite
+
+from ltrobust.errors import UserError
+from ltrobust.report import render, terminal_tables
+from ltrobust.report.aggregate import Spread
+from ltrobust.report.cost import cost_table, costs
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.markup import Quantity, Table, cell_text
+from ltrobust.report.ratios import ratio_families, ratio_table
+
+METHODS = ("trades", "taet")
+ATTACKS = ("clean", "pgd20", "autoattack")
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+
+
+def at_ratios(*ratios: float, seeds: tuple[int, ...] = (0,), **values: object) -> pd.DataFrame:
+    """Metrics of both methods at each ratio, with a split of its own."""
+    frames = [
+        suite(METHODS, seeds=seeds, attacks=ATTACKS, imbalance_ratio=ratio, **values)[0].assign(
+            split_sha256=f"{int(ratio):064x}", n_train=int(20_000 / ratio), imbalance_type="exp"
+        )
+        for ratio in ratios
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def tables(metrics: pd.DataFrame) -> list[Table]:
+    return [ratio_table(family) for family in ratio_families(comparable_groups(metrics))]
+
+
+def only(metrics: pd.DataFrame) -> Table:
+    (table,) = tables(metrics)
+    return table
+
+
+def score(metrics: pd.DataFrame, **where: object) -> float:
+    rows = metrics
+    for name, value in where.items():
+        rows = rows[rows[name] == value]
+    return float(rows["balanced_accuracy"].item())
+
+
+# by imbalance ratio -----------------------------------------------------------------------------
+
+
+def test_ratios_are_columns_and_each_cell_is_the_score_of_its_own_group():
+    metrics = at_ratios(10.0, 50.0, 100.0)
+    frame = only(metrics).frame
+    assert list(frame.columns) == ["attack", "method", "IR 10", "IR 50", "IR 100"]
+    assert list(frame["attack"].unique()) == list(ATTACKS)
+    for row in frame.to_dict("records"):
+        for ratio in (10.0, 50.0, 100.0):
+            expected = score(
+                metrics, method=row["method"], attack=row["attack"], imbalance_ratio=ratio
+            )
+            assert row[f"IR {ratio:g}"] == Spread(expected, pytest.approx(math.nan, nan_ok=True), 1)
+
+
+def test_one_ratio_gives_no_table():
+    assert tables(at_ratios(50.0)) == []
+    metrics, per_class, histories = suite(METHODS, attacks=("clean",))
+    assert not [name for name in render(metrics, per_class, histories) if "ratios" in name]
+
+
+def test_a_missing_cell_is_a_gap_and_a_part_of_the_seeds_gives_no_mean():
+    metrics = at_ratios(10.0, 50.0, seeds=(0, 1))
+    gone = (metrics["method"] == "taet") & (metrics["imbalance_ratio"] == 10)
+    part = (metrics["method"] == "trades") & (metrics["attack"] == "autoattack")
+    part &= (metrics["imbalance_ratio"] == 50) & (metrics["seed"] == 1)
+    table = only(metrics[~gone & ~part])
+    text = {
+        (row["attack"], row["method"]): [cell_text(row[name]) for name in ("IR 10", "IR 50")]
+        for row in table.frame.to_dict("records")
+    }
+    assert text["clean", "taet"][0] == "-"
+    assert text["clean", "taet"][1].endswith("(n=2)")
+    assert text["autoattack", "trades"][0].endswith("(n=2)")
+    assert text["autoattack", "trades"][1] == "-"
+    assert "- marks a score that not every seed has." in table.caption
+    data = table.data.set_index(["attack", "method", "imbalance_ratio"])
+    assert math.isnan(data.loc[("autoattack", "trades", 50.0), "balanced_accuracy_mean"])
+    assert data.loc[("autoattack", "trades", 50.0), "n_seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("recipe", "paper"),
+        ("recipe_changes", "lr=0.05"),
+        ("test_protocol", "long-tailed"),
+        ("select", "best-on-test"),
+        ("augment", "autoaugment"),
+        ("arch", "wrn-34-10"),
+        ("eps", 4 / 255),
+        ("n", 500),
+        ("split_seed", 1),
+        ("imbalance_type", "step"),
+    ],
+)
+def test_what_differs_in_more_than_the_ratio_never_shares_a_table(column, other):
+    both = pd.concat([at_ratios(10.0), at_ratios(50.0).assign(**{column: other})])
+    assert tables(both) == []
+    four = pd.concat(
+        [
+            at_ratios(10.0, 50.0),
+            at_ratios(10.0, 50.0, checkpoint="x").assign(
+                **{column: other}, split_sha256="ef" * 32, accuracy=0.5
+            ),
+        ]
+    )
+    found = ratio_families(comparable_groups(four))
+    assert len(found) == 2
+    assert len({family.slug for family in found}) == 2
+    assert all(len(family.members) == 2 for family in found)
+
+
+def test_the_test_set_may_shrink_with_the_ratio_when_it_is_long_tailed():
+    metrics = at_ratios(10.0, 50.0, test_protocol="long-tailed")
+    metrics.loc[metrics["imbalance_ratio"] == 50, "n"] = 300
+    table = only(metrics)
+    assert "long-tailed test set of 1,000, 300 images" in table.caption
+
+
+def test_versions_of_autoattack_never_share_a_row():
+    metrics = at_ratios(10.0, 50.0)
+    newer = (metrics["attack"] == "autoattack") & (metrics["imbalance_ratio"] == 50)
+    metrics.loc[newer, "attack_library"] = "pyautoattack 9"
+    assert tables(metrics) == []
+
+
+def test_variants_of_autoattack_have_sections_of_their_own():
+    metrics = at_ratios(10.0, 50.0)
+    other = (metrics["attack"] == "autoattack") & (metrics["imbalance_ratio"] == 50)
+    metrics.loc[other, "attack"] = "aa-apgd"
+    frame = only(metrics).frame.set_index(["attack", "method"])
+    assert math.isnan(frame.loc[("autoattack", "taet"), "IR 50"].mean)
+    assert math.isnan(frame.loc[("aa-apgd", "taet"), "IR 10"].mean)
+    assert not math.isnan(frame.loc[("aa-apgd", "taet"), "IR 50"].mean)
+
+
+def test_one_ratio_with_two_choices_of_training_images_has_two_columns():
+    metrics = at_ratios(10.0, 50.0)
+    small = at_ratios(50.0, checkpoint="x").assign(split_sha256="ef" * 32, n_train=90)
+    frame = only(pd.concat([metrics, small])).frame
+    assert list(frame.columns[2:]) == [
+        "IR 10",
+        "IR 50 (400 training images)",
+        "IR 50 (90 training images)",
+    ]
+
+
+def test_ratio_captions_name_training_images_and_differing_seeds():
+    metrics = at_ratios(10.0, 50.0, seeds=(0, 1))
+    caption = only(metrics[(metrics["imbalance_ratio"] == 10) | (metrics["seed"] == 1)]).caption
+    assert "imbalance ratios 10 (2,000 training images), 50 (400 training images)" in caption
+    assert "training seeds 0, 1 at imbalance ratio 10; training seed 1 at imbalance" in caption
+
+
+def test_a_method_flagged_at_one_ratio_is_marked():
+    metrics = at_ratios(10.0, 50.0).assign(reliability="")
+    flagged = (metrics["method"] == "taet") & (metrics["imbalance_ratio"] == 50)
+    metrics.loc[flagged, "reliability"] = "steps"
+    table = only(metrics)
+    assert set(table.frame["method"]) == {"trades", "taet†"}
+    assert "reliability checks flagged: taet (steps)" in table.caption
+    assert "†" not in table.to_csv()
+
+
+def test_render_writes_the_ratio_table_once_in_three_formats():
+    metrics = at_ratios(10.0, 50.0)
+    per_class = suite(METHODS, attacks=ATTACKS)[1].iloc[:0]
+    files = render(metrics, per_class, {})
+    assert {f"tables/ratios.{kind}" for kind in ("md", "tex", "csv")} <= set(files)
+    two = pd.concat([metrics, at_ratios(10.0, 50.0, recipe="paper")])
+    names = {name for name in render(two, per_class, {}) if name.startswith("tables/ratios")}
+    assert "tables/ratios-cifar10-lt-resnet18-paper.md" in names
+    assert len(names) == 6
+
+
+# what may be compared ---------------------------------------------------------------------------
+
+
+def test_a_changed_value_of_the_recipe_makes_another_setting_and_is_told():
+    same = metric_row("a", method="taet")
+    changed = metric_row("b", method="trades", recipe_changes="attack.steps=3;lr=0.05")
+    groups = comparable_groups(pd.DataFrame([same, changed]))
+    assert len({group.slug for group in groups}) == 2
+    assert [list(group.labels) for group in groups] == [["taet"], ["trades"]]
+    files = render(pd.DataFrame([same, changed]), suite(METHODS)[1].iloc[:0], {})
+    leaderboard = pd.read_csv(io.StringIO(files["leaderboard.csv"]))
+    assert set(leaderboard["recipe_changes"].fillna("")) == {"", "attack.steps=3;lr=0.05"}
+    told = [text for name, text in files.items() if name.endswith(".md") and "cost" in name]
+    assert any("unified recipe with attack.steps=3, lr=0.05" in text for text in told)
+
+
+def test_results_cut_into_groups_differently_are_refused():
+    rows = [metric_row("a", groups="3,4,3"), metric_row("b", method="taet", groups="100/20")]
+    with pytest.raises(UserError, match="cut head, medium and tail differently"):
+        comparable_groups(pd.DataFrame(rows))
+
+
+# cost -------------------------------------------------------------------------------------------
+
+
+def measured(run_id: str = "a", **values: object) -> list[dict]:
+    """Clean and AutoAttack rows of one run with what it cost."""
+    facts = {
+        "train_seconds": 600.0,
+        "peak_memory_bytes": 2_500_000_000,
+        "parameters": 242_474,
+        "attack_device": values.get("device", "cpu"),
+    }
+    common = {**facts, **values}
+    return [
+        metric_row(run_id, attack="clean", **common, seconds=0.5),
+        metric_row(run_id, attack="autoattack", **common, seconds=7200.0),
+    ]
+
+
+def group_of(*rows: list[dict]):
+    (group,) = comparable_groups(pd.DataFrame([row for part in rows for row in part]))
+    return group
+
+
+def test_cost_is_written_in_units_that_fit():
+    table = cost_table(group_of(measured()))
+    (row,) = table.frame.to_dict("records")
+    assert {name: cell_text(cell) for name, cell in row.items()} == {
+        "method": "pgd-at",
+        "training (min)": "10.00",
+        "clean (s)": "0.50",
+        "autoattack (h)": "2.00",
+        "memory (GB)": "2.50",
+        "parameters": "242,474",
+    }
+    assert "Measured on cpu." in table.caption
+    assert "training seed 0" in table.caption
+
+
+def test_cost_is_averaged_over_seeds_with_their_number():
+    table = cost_table(group_of(measured("a", seed=0), measured("b", seed=1, train_seconds=720.0)))
+    (row,) = table.frame.to_dict("records")
+    # deviations -1 and 1 minute: squares sum to 2, over n - 1 = 1
+    assert row["training (min)"] == Quantity(11.0, pytest.approx(math.sqrt(2)), 2, 2)
+    assert cell_text(row["training (min)"]) == "11.00 ± 1.41 (n=2)"
+    assert cell_text(row["parameters"]) == "242,474"
+    (data,) = table.data.to_dict("records")
+    assert data["train_seconds_mean"] == 660.0
+    assert data["n_seeds"] == 2
+
+
+def test_devices_are_never_averaged():
+    group = group_of(
+        measured("a", seed=0, device="GPU", train_seconds=10.0),
+        measured("b", seed=1, device="cpu", train_seconds=1000.0),
+    )
+    found = {cost.device: cost for cost in costs(group)}
+    assert {device: cost.train_seconds.mean for device, cost in found.items()} == {
+        "GPU": 10.0,
+        "cpu": 1000.0,
+    }
+    assert all(cost.train_seconds.n == 1 for cost in found.values())
+    table = cost_table(group)
+    assert list(table.frame["device"]) == ["GPU", "cpu"]
+    assert "devices are never averaged" in table.caption
+
+
+def test_an_attack_on_another_device_has_a_row_of_its_own():
+    group = group_of(measured("a", device="GPU", attack_device="cpu"))
+    gpu, cpu = costs(group)
+    assert (gpu.device, cpu.device) == ("GPU", "cpu")
+    assert gpu.train_seconds.mean == 600.0
+    assert math.isnan(gpu.attack_seconds["autoattack"].mean)
+    assert math.isnan(cpu.train_seconds.mean)
+    assert cpu.attack_seconds["autoattack"].mean == 7200.0
+
+
+def test_what_one_seed_lacks_is_a_gap():
+    lacking = measured("b", seed=1, train_seconds=math.nan)[:1]
+    table = cost_table(group_of(measured("a", seed=0), lacking))
+    (row,) = table.frame.to_dict("records")
+    assert cell_text(row["training (min)" if "training (min)" in row else "training (s)"]) == "-"
+    assert [cell_text(cell) for name, cell in row.items() if "autoattack" in name] == ["-"]
+    assert "- marks what is not known of every run of the row." in table.caption
+
+
+def test_older_metrics_without_cost_still_show_the_times_of_attacks():
+    metrics, _, _ = suite(METHODS, attacks=ATTACKS)
+    table = cost_table(comparable_groups(metrics)[0])
+    row = table.frame.iloc[0]
+    assert cell_text(row["clean (s)"]) == "1.50"
+    assert cell_text(row["memory (GB)"]) == cell_text(row["parameters"]) == "-"
+    bare = metrics.drop(columns=["seconds", "device"])
+    assert cost_table(comparable_groups(bare)[0]) is None
+
+
+def test_cost_and_ratios_are_printed_too():
+    metrics = at_ratios(10.0, 50.0)
+    titles = [str(t.title) for t in terminal_tables(metrics, suite(METHODS)[1].iloc[:0])]
+    assert titles.count("Cost of training and evaluation") == 2
+    assert titles.count("Balanced accuracy by imbalance ratio") == 1
