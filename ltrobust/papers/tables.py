@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
@@ -35,7 +36,9 @@ def short_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
     cells = [_lettered(text, letters) for text in frame["verdict"]]
     told = " ".join(f"{letter}: {reason}." for reason, letter in letters.items())
     end = f" n/c: not comparable; {told}" if letters else ""
-    return _comparison(entry, frame, cells, f"{note}{end}".strip())
+    table = _comparison(entry, frame, cells, f"{note}{end}".strip())
+    narrow = table.frame.rename(columns={"published": "publ.", "difference": "diff."})
+    return replace(table, frame=narrow)
 
 
 def claims_table(entry: Entry, frame: pd.DataFrame) -> Table:

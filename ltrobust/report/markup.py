@@ -137,12 +137,14 @@ class Table:
             title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1, 0, 0)
         )
         table.title_justify = table.caption_justify = "left"
-        for name in self.frame.columns:
+        cells = self._cells()
+        for place, name in enumerate(self.frame.columns):
             side: JustifyMethod = "right" if name in self._numeric() else "left"
             # a break at each blank keeps columns as narrow as their words
             header = Text(str(name).replace(" ", "\n"), overflow="fold")
-            table.add_column(header, justify=side, overflow="fold")
-        for position, row in enumerate(self._cells()):
+            numbers = all(_is_number(row[place][0]) for row in cells)
+            table.add_column(header, justify=side, overflow="fold", no_wrap=numbers)
+        for position, row in enumerate(cells):
             if position in self.sections:
                 table.add_section()
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
@@ -230,6 +232,11 @@ def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             columns[str(name)] = list(cells)
     return pd.DataFrame(columns)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell is a short number or interval, which a terminal must not break."""
+    return len(text) <= 11 and not any(sign.isalpha() for sign in text)
 
 
 def _shown(cell: object) -> float | None:
