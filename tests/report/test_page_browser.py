@@ -6,6 +6,7 @@ Needs the package playwright and a Chromium: /usr/bin/chromium, or what LTROBUST
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ if not CHROMIUM.is_file():
         f"needs a Chromium at {CHROMIUM}; install one or name it in LTROBUST_CHROMIUM",
         allow_module_level=True,
     )
+
+playwright.expect.set_options(timeout=60_000)
 
 FLAGS = [
     "--no-sandbox",
@@ -167,7 +170,7 @@ def test_filters_hide_rows_and_settings(opened):
     assert page.page.locator(".none").nth(1).is_visible()  # the second setting has no such row
     assert "1 of 8 rows" in page.page.locator("#status").inner_text()
     page.page.get_by_role("button", name="Clear").click()
-    page.page.wait_for_function("document.getElementById('status').textContent.startsWith('8 of')")
+    playwright.expect(page.page.locator("#status")).to_have_text(re.compile("^8 of"))
     page.page.get_by_label("Architecture").select_option("wrn-34-10")
     assert [sections.nth(place).is_visible() for place in (0, 1)] == [False, True]
     page.page.get_by_label("Setting").select_option(index=1)
@@ -195,9 +198,7 @@ def test_views_and_methods_of_a_chart_can_be_chosen(opened):
     card = page.chart("balance")
     first = card.locator(".ytitle").text_content()
     card.get_by_text("Tail classes").click()
-    page.page.wait_for_function(
-        "() => document.querySelector('[data-chart=balance] .ytitle').textContent.includes('tail')"
-    )
+    playwright.expect(card.locator(".ytitle")).to_contain_text("tail")
     assert "tail" not in first
     page.page.locator(".legend input").first.uncheck()
     assert card.locator(".scatterlayer .trace").count() == len(LABELS) - 1
@@ -234,9 +235,8 @@ def test_bibtex_is_copied(opened):
     page.page.get_by_role("button", name="taet").first.click()
     dialog = page.page.get_by_role("dialog")
     dialog.get_by_role("button", name="Copy BibTeX").click()
-    page.page.wait_for_function(
-        "() => document.querySelector('dialog[open] .bibtex .status').textContent === 'Copied.'"
-    )
+    # no wait_for_function: the page's policy forbids it to evaluate strings
+    playwright.expect(dialog.locator(".bibtex .status")).to_have_text("Copied.")
     text = dialog.locator(".bibtex pre").text_content()
     assert page.page.evaluate("navigator.clipboard.readText()") == text
 
