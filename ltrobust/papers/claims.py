@@ -19,6 +19,7 @@ from ltrobust.evaluation.metrics import Z95
 from ltrobust.papers.entries import Cell, Claim, Entry, Variant
 from ltrobust.papers.ours import Found, Ours, counts_of, strata_of
 from ltrobust.papers.published import Value, find, select
+from ltrobust.papers.reliability import reliability_of
 
 AGREES, DIFFERS, NOISE, NOT_MEASURED = "agrees", "differs", "within noise", "not measured"
 PAIRED, INTERVALS, SEEDS = "paired images", "two intervals", "seeds"
@@ -27,7 +28,7 @@ GAINS = {"pgd": "pgd20", "aa": "aa-apgd"}
 ENDS = ("", "_low", "_high")
 COLUMNS = [
     *("claim", "more", "less", "published", "ours", "low", "high", "n", "n_seeds", "basis"),
-    "verdict",
+    *("verdict", "reliability"),
 ]
 
 
@@ -48,6 +49,7 @@ def judge(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`, one row a claim; `published` is NaN where the published values lack a cell.
+        `reliability` is of all runs behind it; see `reliability.reliability_of`.
     """
     published = select(entry, values)
     rows = []
@@ -66,6 +68,7 @@ def judge(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
                 "n_seeds": found.n_seeds if found else 0,
                 "basis": found.basis if found else "",
                 "verdict": verdict(found),
+                "reliability": reliability_of(_behind(claim, ours)) if found else "",
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -162,6 +165,14 @@ def _common_suite(claim: Claim, ours: Ours) -> int | None:
         if all(ours.find(cell.variant, cell.ratio, cell.attack, suite) for cell in cells):
             return suite
     return None
+
+
+def _behind(claim: Claim, ours: Ours) -> list[Found]:
+    """The evaluations of all cells of a claim."""
+    suite = _common_suite(claim, ours)
+    cells = (*claim.more, *claim.less)
+    found = (ours.find(cell.variant, cell.ratio, cell.attack, suite) for cell in cells)
+    return [one for cell in found for one in cell]
 
 
 def _difference(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference | None:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ltrobust.config import Run
-from ltrobust.evaluation.metrics import Z95
 from ltrobust.papers.entries import Entry, Scale
 from ltrobust.papers.ours import Measured, Ours
 from ltrobust.papers.published import PAPERS_AUTOATTACK, TORCHATTACKS, Value, select
+from ltrobust.papers.reliability import reliability_of
 
 TOLERANCE = 0.015
 """What is added to our interval for the seed of the training, as a fraction."""
@@ -33,7 +33,7 @@ RULE = (
 COLUMNS = [
     *("label", "method", "published_method", "ratio", "attack", "published_attack", "metric"),
     *("series", "published", "ours", "low", "high", "n", "n_seeds", "seeds", "difference"),
-    *("verdict", "doubt", "note", "setting_notes", "source", "run_ids"),
+    *("verdict", "doubt", "note", "setting_notes", "source", "run_ids", "reliability"),
 ]
 
 
@@ -43,7 +43,8 @@ def compare(entry: Entry, values: pd.DataFrame, ours: Ours, scale: Scale) -> pd.
     Returns:
         `COLUMNS`, one row a published value. `label` is our name of the run, or the paper's of a
         method that is published only (`method` is "" then). `published`, `ours`, `low`, `high` and
-        `difference` (ours - published) are fractions, NaN where there is none.
+        `difference` (ours - published) are fractions, NaN where there is none. `reliability`: see
+        `reliability.reliability_of`.
     """
     rows = []
     for value in select(entry, values):
@@ -77,8 +78,7 @@ def verdict(published: float, measured: Measured | None, reason: str) -> str:
     if reason:
         return f"{NOT_COMPARABLE}{reason}"
     assert measured is not None
-    error = (measured.high - measured.low) / (2 * Z95)
-    slack = TOLERANCE + STANDARD_ERRORS * error
+    slack = TOLERANCE + STANDARD_ERRORS * measured.error
     inside = measured.low - slack <= published <= measured.high + slack
     return AGREES if inside else DIFFERS
 
@@ -138,4 +138,5 @@ def _row(value: Value, measured: Measured | None, judged: str) -> dict[str, obje
         "setting_notes": value.notes,
         "source": value.source,
         "run_ids": ",".join(run.run_id for run in measured.runs) if measured else "",
+        "reliability": reliability_of(measured.found) if measured else "",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from ltrobust.papers.draw import (
 )
 from ltrobust.papers.entries import class_metric
 from ltrobust.report.labels import Point, label_points, legend_height
+from ltrobust.report.marks import FLAG
 from ltrobust.report.style import PALETTE, WIDTH, Mark, in_style, marks_for, new_figure
 
 AUTOATTACK = "aa-apgd"
@@ -73,13 +74,16 @@ def ratio_figure(frame: pd.DataFrame, note: str = "") -> Figure:
 
 
 @in_style
-def gain_figure(gains: pd.DataFrame, baseline: str, note: str = "") -> Figure:
+def gain_figure(
+    gains: pd.DataFrame, baseline: str, note: str = "", flagged: Collection[str] = ()
+) -> Figure:
     """Gain under PGD-20 against gain under APGD-CE and APGD-T; on the line nothing is lost.
 
     Args:
         gains: from `claims.gains`.
         baseline: the method that gains count from.
         note: written above the figure; "" for none.
+        flagged: labels whose runs of ours get a †.
     """
     marks = marks_for(gains.loc[gains["kind"] != "published only", "label"])
     names = ["ours, 95%", "published", "published only"]
@@ -87,7 +91,7 @@ def gain_figure(gains: pd.DataFrame, baseline: str, note: str = "") -> Figure:
     panels = figure.subplots(2, 1, height_ratios=(1.5, 1))
     drawn = []
     for axes, mine, title in zip(panels, (False, True), ("published", "ours"), strict=True):
-        drawn.append(_gain_points(axes, gains[(gains["kind"] == "ours") == mine], marks))
+        drawn.append(_gain_points(axes, gains[(gains["kind"] == "ours") == mine], marks, flagged))
         axes.set_title(title, pad=3)
         axes.grid(visible=True, axis="both")
         axes.axhline(0, color="#B0B0B0", linewidth=0.7)
@@ -109,7 +113,9 @@ def gain_figure(gains: pd.DataFrame, baseline: str, note: str = "") -> Figure:
     return figure
 
 
-def _gain_points(axes: Axes, gains: pd.DataFrame, marks: Mapping[str, Mark]) -> list[Point]:
+def _gain_points(
+    axes: Axes, gains: pd.DataFrame, marks: Mapping[str, Mark], flagged: Collection[str]
+) -> list[Point]:
     """Draw the points of one panel; return them to be named."""
     points = []
     for row in gains.to_dict("records"):
@@ -137,7 +143,8 @@ def _gain_points(axes: Axes, gains: pd.DataFrame, marks: Mapping[str, Mark]) -> 
             markerfacecolor=colour if mine else "white",
             markersize=5,
         )
-        points.append(Point(str(row["label"]).removeprefix("PGD-AT "), x, y, *half))
+        sign = FLAG if mine and row["label"] in flagged else ""
+        points.append(Point(str(row["label"]).removeprefix("PGD-AT ") + sign, x, y, *half))
     return points
 
 
@@ -147,14 +154,25 @@ def overfitting_figure(
 ) -> Figure:
     """Robust accuracy by epoch, and best against last epoch on the test set.
 
+    The held-out curve is the mean over classes, by which the epoch is chosen; all else is the share
+    of images, and the legend says so. Published points are not joined: the two may have been
+    measured in different ways.
+
     Args:
-        history: of the run that chooses on held-out images, as in history.csv; may be empty.
+        history: of a run with `select: best`, as in history.csv; may be empty.
         frame: from `compare.compare`; PGD-20 rows of the series "best epoch" and "last epoch".
+            Labels that end in † mark ours.
         chosen: the epoch that the held-out images choose.
         note: written above the figure; "" for none.
     """
-    names = ["training, PGD", "held out, PGD-10", "test, PGD-20 (ours)", "test, PGD-20 (published)"]
-    figure = new_figure(2.5 + legend_height(names, WIDTH) + note_height(note))
+    sign = FLAG if frame["label"].str.endswith(FLAG).any() else ""
+    names = [
+        "training, PGD, all images",
+        "held out, PGD-10, mean of classes",
+        f"test, PGD-20 (ours{sign})",
+        "test, PGD-20 (published)",
+    ]
+    figure = new_figure(2.5 + 0.44 + note_height(note))
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
     for column, colour, dash in (
         ("train_robust_acc", PALETTE[0], "--"),
@@ -175,9 +193,11 @@ def overfitting_figure(
         Line2D([], [], color=PALETTE[0], linestyle="--"),
         Line2D([], [], color=PALETTE[1]),
         Line2D([], [], color=PALETTE[2], marker="s"),
-        Line2D([], [], color=PALETTE[2], marker="s", markerfacecolor="white", linestyle="--"),
+        Line2D([], [], color=PALETTE[2], marker="s", markerfacecolor="white", linestyle=""),
     ]
-    finish(figure, handles, names, note)
+    # names that tell what is measured must not be cut, as the usual legend does
+    figure.legend(handles, names, loc="outside lower center", ncols=2, columnspacing=1.2)
+    finish(figure, (), (), note)
     return figure
 
 
@@ -185,7 +205,7 @@ def _best_and_last(axes: Axes, frame: pd.DataFrame) -> None:
     rows = frame[(frame["attack"] == "pgd20") & (frame["metric"] == "accuracy")]
     rows = rows.drop_duplicates("series").set_index("series")
     rows = rows.reindex(["best epoch", "last epoch"])
-    for column, dash, face in (("ours", "-", PALETTE[2]), ("published", "--", "white")):
+    for column, dash, face in (("ours", "-", PALETTE[2]), ("published", "", "white")):
         axes.errorbar(
             [0, 1],
             PERCENT * rows[column].to_numpy(float),
@@ -197,6 +217,7 @@ def _best_and_last(axes: Axes, frame: pd.DataFrame) -> None:
             elinewidth=0.7,
         )
     axes.set_title("chosen on the test set", pad=3)
+    axes.set_ylabel("robust, all images (%)")
     axes.set_xticks([0, 1], ["best", "last"])
     axes.set_xlabel("epoch")
     axes.set_xlim(-0.4, 1.4)
@@ -238,14 +259,23 @@ def scatter_figure(frame: pd.DataFrame, classes: Sequence[str], note: str = "") 
     finish(figure, handles, names, note)
     _freeze(figure)
     for axes, points in zip(panels, drawn, strict=True):
-        label_points(axes, points, size=7)
+        _label_among(axes, points)
     return figure
 
 
+def _label_among(axes: Axes, points: Sequence[Point]) -> None:
+    """Write the names of the points that have one, clear of all points."""
+    named = [point for point in points if point.name]
+    label_points(axes, [*named, *(point for point in points if not point.name)], size=7)
+    for text in list(axes.texts):
+        if not text.get_text():  # of a point that only keeps its place free
+            text.remove()
+
+
 def _scatter(axes: Axes, rows: pd.DataFrame) -> list[Point]:
-    """Draw ours and the published points of one panel; return those that need a name."""
+    """Draw ours and the published points of one panel; return all, named where needed."""
     marks = published_marks(rows)
-    named = []
+    points = []
     for (label, _), own in rows.groupby(["label", "series"], sort=False):
         cells = own.drop_duplicates("attack").set_index("attack").reindex(["clean", "pgd20"])
         mark = marks[str(label)]
@@ -255,12 +285,12 @@ def _scatter(axes: Axes, rows: pd.DataFrame) -> list[Point]:
             doubtful = bool((cells["doubt"].fillna("") != "").any())
             marker = "x" if doubtful else mark.marker
             axes.plot(x, y, marker=marker, color=mark.colour, mfc="white", linestyle="", ms=5)
-            if only:
-                named.append(Point(str(label), x, y))
+            points.append(Point(str(label) if only else "", x, y))
         bars = interval_bars(cells)
         x, y = (PERCENT * float(value) for value in cells["ours"])
         if np.isfinite([x, y]).all():
             xerr, yerr = bars[:, :1], bars[:, 1:]
+            points.append(Point("", x, y, float(xerr.max()), float(yerr.max())))
             axes.errorbar(
                 x,
                 y,
@@ -271,7 +301,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame) -> list[Point]:
                 markersize=5,
                 elinewidth=0.5,
             )
-    return named
+    return points
 
 
 def _freeze(figure: Figure) -> None:

@@ -32,7 +32,7 @@ from ltrobust.report.style import (
 PERCENT = 100.0
 PUBLISHED_ONLY = "#8C8C8C"
 HATCH = "////"
-NOTE_HEIGHT = 0.3
+NOTE_LINE = 0.15
 LETTER = 0.068
 """Usual width in inches of an eight-point letter."""
 
@@ -164,7 +164,7 @@ def interval_bars(rows: pd.DataFrame) -> np.ndarray:
 
 def note_height(note: str) -> float:
     """Inches that `finish` needs for a note."""
-    return NOTE_HEIGHT if note else 0.0
+    return NOTE_LINE * len(note.splitlines())
 
 
 def finish(

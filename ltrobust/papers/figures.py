@@ -1,19 +1,35 @@
-"""Which figure an entry gets, and what it must say of its scale."""
+"""Which figure an entry gets, and what it must say of scale, test images and reliability."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ltrobust.bench.plan import Plan
-from ltrobust.papers.claims import gains
-from ltrobust.papers.curves import gain_figure, overfitting_figure, ratio_figure, scatter_figure
+from ltrobust.papers.claims import GAINS, gains
+from ltrobust.papers.curves import (
+    RATIO_ATTACKS,
+    gain_figure,
+    overfitting_figure,
+    ratio_figure,
+    scatter_figure,
+)
 from ltrobust.papers.draw import bars_figure, class_figure, tail_figure
 from ltrobust.papers.entries import Entry, Scale, Variant
 from ltrobust.papers.ours import Ours
+from ltrobust.papers.reliability import flagged_labels
+from ltrobust.report.marks import FLAG
+
+DRAWN = {
+    "ratios": RATIO_ATTACKS,
+    "gains": tuple(GAINS.values()),
+    "overfitting": ("pgd20",),
+    **dict.fromkeys(("per-class", "scatter", "tail-bars"), ("clean", "pgd20")),
+}
+"""Attacks that a kind of figure shows; those that are not here show all of the entry."""
 
 
 def entry_figure(
@@ -25,11 +41,14 @@ def entry_figure(
         frame: from `compare.compare`.
         values: from `published.read_values`.
     """
-    note = scale_note(ours.plans) if scale == "cpu" else ""
+    flagged = flagged_labels(frame)
+    note = figure_note(entry, frame, ours, scale)
+    if entry.draw == "gains":
+        return gain_figure(gains(entry, values, ours), entry.baseline, note, flagged)
+    ours_marked = (frame["method"] != "") & frame["label"].isin(list(flagged))
+    frame = frame.assign(label=frame["label"].mask(ours_marked, frame["label"] + FLAG))
     if entry.draw == "ratios":
         return ratio_figure(frame, note)
-    if entry.draw == "gains":
-        return gain_figure(gains(entry, values, ours), entry.baseline, note)
     if entry.draw == "overfitting":
         history = ours.history(Variant(method=entry.method, select="best"))
         return overfitting_figure(history, frame, _chosen_epoch(history), note)
@@ -42,14 +61,47 @@ def entry_figure(
     return bars_figure(frame, note)
 
 
-def scale_note(plans: Sequence[Plan]) -> str:
-    """What a CPU-scale figure says: network, epochs and images, and what may be compared."""
-    runs = [planned.run for plan in plans for planned in plan.runs]
+def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> str:
+    """What stands above a figure, in lines: scale, test images, what † means."""
+    attacks = DRAWN.get(entry.draw) or tuple(dict.fromkeys(frame["attack"]))
+    tested = images_note(frame, ours, attacks)
+    compared = "shapes compare, values do not" if scale == "cpu" else ""
+    lines = [
+        f"{scale_note(ours)};" if scale == "cpu" else "",
+        "; ".join(part for part in (tested, compared) if part),
+        f"{FLAG} a reliability check is flagged for our run" if flagged_labels(frame) else "",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def scale_note(ours: Ours) -> str:
+    """The CPU scale in words: network, epochs and training images of the runs that are there."""
+    runs = [planned.run for plan in ours.plans for planned in plan.runs]
     archs = ", ".join(sorted({run.arch for run in runs}))
     epochs = sorted({run.recipe.epochs for run in runs})
-    images = sorted({run.data.limit_train or 0 for run in runs})
-    trained = f"{_span(images)} training images" if all(images) else "all training images"
-    return f"CPU scale: {archs}, {_span(epochs)} epochs, {trained};\nshapes compare, values do not"
+    asked = sorted({run.data.limit_train or 0 for run in runs})
+    images = ours.train_sizes()
+    if images:
+        trained = f"{_span(images)} training images"
+    else:
+        trained = f"at most {_span(asked)} training images" if all(asked) else "all training images"
+    return f"CPU scale: {archs}, {_span(epochs)} epochs, {trained}"
+
+
+def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
+    """Numbers of test images, attacks apart that have another; "" before any run.
+
+    Where single classes are drawn, the numbers of their images follow.
+    """
+    sizes = {attack: _span(numbers) for attack, numbers in ours.test_sizes(attacks).items()}
+    if not sizes:
+        return ""
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    others = [f"{attack} {text}" for attack, text in sizes.items() if text != usual]
+    drawn = frame[frame["attack"].isin(list(attacks)) & (frame["n"] > 0)]
+    single = drawn.loc[drawn["metric"].str.startswith("class:"), "n"]
+    each = f" ({_span(sorted(single.unique()))} a class)" if len(single) else ""
+    return f"test images: {'; '.join([f'{usual}{each}', *others])}"
 
 
 def _span(numbers: Sequence[int]) -> str:

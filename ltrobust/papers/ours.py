@@ -7,7 +7,7 @@ evaluations that a suite plans are read, so that evaluations on different test i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import Run
+from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import CELLS
-from ltrobust.evaluation.metrics import mean_interval, per_class
+from ltrobust.evaluation.metrics import Z95, mean_interval, per_class
 from ltrobust.papers.entries import Variant
 
 LOOKED_AT = {"clean": "val_acc", "pgd20": "val_robust_acc"}
@@ -56,19 +57,24 @@ class Measured:
     Attributes:
         value, low, high: fractions in [0, 1]. One seed: the interval covers the choice of test
             images; several: Student's t over the seeds. NaN where there is none.
+        error: standard error, a fraction. One seed: half the interval / 1.96; several: standard
+            deviation over the seeds / sqrt(seeds).
         n: test images that count.
         seeds: training seeds.
         runs: the runs behind it.
         test_protocol: of the test set.
+        found: the evaluations behind it.
     """
 
     value: float
     low: float
     high: float
+    error: float
     n: int
     seeds: tuple[int, ...]
     runs: tuple[Run, ...]
     test_protocol: str
+    found: tuple[Found, ...] = ()
 
 
 class Ours:
@@ -107,6 +113,10 @@ class Ours:
             variant: the run; fields that are None may be anything.
             ratio: imbalance ratio; None may be anything.
             attack: name.
+
+        Raises:
+            UserError: a suite has several evaluations of one seed that fit, so that none of them
+                is the one that is meant.
         """
         matching = [
             found
@@ -114,7 +124,9 @@ class Ours:
             if _is(found.run, variant, ratio) and found.evaluation.facts["attack"] == attack
         ]
         suites = [found.suite for found in matching if suite in (None, found.suite)]
-        return [found for found in matching if suites and found.suite == suites[0]]
+        chosen = [found for found in matching if suites and found.suite == suites[0]]
+        _check_one_a_seed(chosen, variant, attack)
+        return chosen
 
     def planned(self, variant: Variant, ratio: float | None) -> list[Run]:
         """The runs a variant stands for, whether or not they were done."""
@@ -143,8 +155,7 @@ class Ours:
         if any(part.empty for part in strata):
             return None
         values = [float((part["right"] / part["n"]).mean()) for part in strata]
-        low, high = _interval(values, strata)
-        return _measured(found, values, low, high, int(strata[0]["n"].sum()))
+        return _measured(found, values, strata)
 
     def history(self, variant: Variant) -> pd.DataFrame:
         """The learning curve of a variant's first run; empty when there is none."""
@@ -161,6 +172,23 @@ class Ours:
                 return [found.judged.train_counts[place] for place in places]
         return []
 
+    def train_sizes(self) -> list[int]:
+        """Training images of the runs that are there, each number once, increasing."""
+        return sorted({sum(found.judged.train_counts) for found in self._found})
+
+    def test_sizes(self, attacks: Collection[str]) -> dict[str, list[int]]:
+        """Test images by attack: of each run's first suite that has it, each number once."""
+        first: dict[tuple[str, str], Found] = {}
+        for found in self._found:
+            first.setdefault((found.run.run_id, str(found.evaluation.facts["attack"])), found)
+        return {
+            attack: sorted(
+                {len(f.evaluation.rows) for (_, own), f in first.items() if own == attack}
+            )
+            for attack in attacks
+            if any(own == attack for _, own in first)
+        }
+
     def _last_epoch(self, found: list[Found], attack: str, metric: str) -> Measured | None:
         """What a run that keeps its best epoch on the test set scored there after the last one."""
         column = LOOKED_AT.get(attack)
@@ -176,8 +204,7 @@ class Ours:
             return None
         n = len(found[0].evaluation.rows)
         strata = [pd.DataFrame({"right": [round(v * n)], "n": [n]}) for v in values]
-        low, high = _interval(values, strata)
-        return _measured(found, values, low, high, n)
+        return _measured(found, values, strata)
 
 
 def strata_of(found: Found, metric: str) -> pd.DataFrame:
@@ -223,26 +250,58 @@ def _is(run: Run, variant: Variant, ratio: float | None) -> bool:
     )
 
 
-def _interval(values: Sequence[float], strata: Sequence[pd.DataFrame]) -> tuple[float, float]:
+def _check_one_a_seed(found: Sequence[Found], variant: Variant, attack: str) -> None:
+    """Refuse several evaluations of one seed: their mean would pass for one over seeds."""
+    by_seed: dict[int, list[Found]] = {}
+    for one in found:
+        by_seed.setdefault(one.run.seed, []).append(one)
+    for seed, same in by_seed.items():
+        if len(same) < 2:
+            continue
+        ratios = {one.run.data.imbalance_ratio for one in same}
+        if len(ratios) > 1:
+            hint = f"they differ in the imbalance ratio ({_listed(ratios)}): say which is meant"
+        elif len({one.run.run_id for one in same}) > 1:
+            hint = "their runs differ: say augment or select, or put them into suites of their own"
+        else:
+            eps = {one.evaluation.facts.get("eps") for one in same}
+            settings = f"eps {_listed(eps)}" if len(eps) > 1 else "the attack's settings"
+            hint = f"they differ in {settings}: put them into suites of their own"
+        raise UserError(
+            f"suite {same[0].suite + 1} of the entry has {len(same)} evaluations of "
+            f"{variant.label} under {attack} with seed {seed}; {hint}"
+        )
+
+
+def _listed(numbers: Iterable[float | None]) -> str:
+    return ", ".join(f"{number:g}" for number in sorted(number or 0.0 for number in numbers))
+
+
+def _spread(values: Sequence[float], strata: Sequence[pd.DataFrame]) -> tuple[float, float, float]:
+    """95% interval and standard error of the mean of `values`, one a seed."""
     if len(values) == 1:
         part = strata[0]
-        return mean_interval(part["right"].to_numpy(float), part["n"].to_numpy(float))
-    half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1))
-    half /= math.sqrt(len(values))
+        low, high = mean_interval(part["right"].to_numpy(float), part["n"].to_numpy(float))
+        return low, high, (high - low) / (2 * Z95)
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(student.ppf(0.975, len(values) - 1)) * error
     middle = float(np.mean(values))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half), min(1.0, middle + half), error
 
 
 def _measured(
-    found: Sequence[Found], values: Sequence[float], low: float, high: float, n: int
+    found: Sequence[Found], values: Sequence[float], strata: Sequence[pd.DataFrame]
 ) -> Measured:
     facts: dict[str, Any] = found[0].evaluation.facts
+    low, high, error = _spread(values, strata)
     return Measured(
         value=float(np.mean(values)),
         low=low,
         high=high,
-        n=n,
+        error=error,
+        n=int(strata[0]["n"].sum()),
         seeds=tuple(one.run.seed for one in found),
         runs=tuple(one.run for one in found),
         test_protocol=str(facts["test_protocol"]),
+        found=tuple(found),
     )

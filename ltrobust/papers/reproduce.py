@@ -143,8 +143,7 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
     entry, values, ours = job.entry, read_values(folder), Ours(job.plans, store)
     frame = compare(entry, values, ours, job.scale)
     claims = judge(entry, values, ours)
-    note = f"{scale_note(job.plans)}." if job.scale == "cpu" else ""
-    note = note.replace("\n", " ")
+    note = f"{scale_note(ours)}; shapes compare, values do not." if job.scale == "cpu" else ""
     figure = entry_figure(entry, frame, values, ours, job.scale)
     files: dict[str, str | bytes] = {
         "comparison.csv": frame.to_csv(index=False, lineterminator="\n"),

@@ -15,6 +15,8 @@ import pandas as pd
 
 from ltrobust.papers.compare import NOT_COMPARABLE, RULE
 from ltrobust.papers.entries import Entry
+from ltrobust.papers.reliability import is_flagged, marked, reliability_note
+from ltrobust.report.marks import FLAG
 from ltrobust.report.markup import Table
 
 CLAIMS_CAPTION = (
@@ -22,6 +24,8 @@ CLAIMS_CAPTION = (
     "differs below, within noise when it holds zero. Nothing corrects for many claims. Basis: over "
     "the same test images in pairs, from two intervals as if they were independent, or over seeds."
 )
+
+FLAGGED_CLAIMS = f" {FLAG} rests on a run of ours with a flagged reliability check."
 
 
 def comparison_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
@@ -45,7 +49,7 @@ def claims_table(entry: Entry, frame: pd.DataFrame) -> Table:
     """The claims of the published values, with our difference and verdict."""
     cells = pd.DataFrame(
         {
-            "claim": frame["claim"].tolist(),
+            "claim": marked(frame["claim"].tolist(), frame["reliability"].tolist()),
             "published": [_points(value) for value in frame["published"]],
             "ours": [_points(value) for value in frame["ours"]],
             "95%": [
@@ -58,7 +62,9 @@ def claims_table(entry: Entry, frame: pd.DataFrame) -> Table:
         }
     )
     title = f"{entry.title}: what the published values say, and ours"
-    return Table(f"{entry.name}-claims", title, CLAIMS_CAPTION, cells)
+    flagged = any(is_flagged(checks) for checks in frame["reliability"])
+    caption = f"{CLAIMS_CAPTION}{FLAGGED_CLAIMS if flagged else ''}"
+    return Table(f"{entry.name}-claims", title, caption, cells)
 
 
 def sources_table(frame: pd.DataFrame) -> Table:
@@ -101,7 +107,7 @@ def _comparison(entry: Entry, frame: pd.DataFrame, verdicts: list[str], note: st
     series = frame.duplicated(["label", "ratio", "attack", "metric"]).any()
     cells = pd.DataFrame(
         {
-            "method": frame["label"].tolist(),
+            "method": marked(frame["label"].tolist(), frame["reliability"].tolist()),
             **({"IR": [f"{ratio:g}" for ratio in frame["ratio"]]} if several else {}),
             "attack": frame["attack"].tolist(),
             **({"of": [_metric(metric) for metric in frame["metric"]]} if parts else {}),
@@ -117,11 +123,9 @@ def _comparison(entry: Entry, frame: pd.DataFrame, verdicts: list[str], note: st
         }
     )
     whole = "" if parts else f"{_metric(str(frame['metric'].iloc[0])).capitalize()}."
-    caption = " ".join(
-        part
-        for part in (note, entry.note, whole, f"Percent; difference: ours - published. {RULE}")
-        if part
-    )
+    rule = f"Percent; difference: ours - published. {RULE}"
+    parts_of_caption = (note, entry.note, whole, rule, reliability_note(frame))
+    caption = " ".join(part for part in parts_of_caption if part)
     return Table(entry.name, entry.title, caption, cells)
 
 

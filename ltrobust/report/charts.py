@@ -44,6 +44,12 @@ from ltrobust.report.style import Mark, short
 
 _LABELLED_POINTS = 7
 _MARKED_EPOCHS = 30
+_DECIDING = {
+    "best": ("held-out training images", "mean of classes under PGD-10"),
+    "best-on-test": ("test images", "share of images under PGD-20"),
+}
+"""By what an epoch is chosen, by `select`: the images, and what is measured on them."""
+_DECIDING_UNKNOWN = ("images", "score")
 
 
 def group_charts(
@@ -176,11 +182,12 @@ def _attack_chart(group: Group, found: Readings) -> Chart | None:
 
 def _training_chart(group: Group, histories: Mapping[str, pd.DataFrame]) -> Chart | None:
     curves = training_curves(group, histories)
+    images, measured = _DECIDING.get(str(group.key["select"]), _DECIDING_UNKNOWN)
     views = []
     for name, column, axis, scale in (
-        ("Robust accuracy", "train_robust_acc", "robust training accuracy (%)", 100.0),
+        ("Robust accuracy", "train_robust_acc", "robust training accuracy, of images (%)", 100.0),
         ("Loss", "train_loss", "training loss", 1.0),
-        ("Deciding images", "val_robust_acc", "robust accuracy, deciding images (%)", 100.0),
+        ("Deciding images", "val_robust_acc", f"robust accuracy, {images}, {measured} (%)", 100.0),
     ):
         if curves.empty or curves[f"{column}_mean"].isna().all():
             continue
@@ -194,10 +201,16 @@ def _training_chart(group: Group, histories: Mapping[str, pd.DataFrame]) -> Char
     if not views:
         return None
     several = any(len(group.seeds(label)) > 1 for label in group.labels)
+    shown = {view.name for view in views}
+    deciding = (
+        f" Deciding images: the {images} that the epoch is chosen by; its accuracy is the "
+        f"{measured}, so that its height does not compare with the training's."
+    )
     note = (
-        "On training images, from the training passes themselves. Methods have losses of their "
-        "own: loss curves compare shapes, not heights."
-        f"{' Deciding images: those that the epoch is chosen by.' if len(views) > 2 else ''}"
+        "Robust accuracy and loss: on training images, from the training passes themselves; the "
+        "accuracy is the share of images. Methods have losses of their own: loss curves compare "
+        "shapes, not heights."
+        f"{deciding if 'Deciding images' in shown else ''}"
         f"{' Means over seeds.' if several else ''}"
     )
     return Chart("training", "Training curves", note, tuple(views))

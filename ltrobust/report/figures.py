@@ -129,8 +129,9 @@ def training_figure(
 
     Where epochs were judged (`select` is not `last`), a panel below shows the robust validation
     accuracy over the faint robust training accuracy, so that overfitting is seen: the one falls
-    while the other rises. The two are measured on different images and in different ways; compare
-    their courses, not their heights.
+    while the other rises. The two are measured on different images, under different attacks, and
+    the former as the mean over classes where the images were held out; compare their courses, not
+    their heights.
 
     Args:
         curves: from `training_curves`.
@@ -180,7 +181,11 @@ def _curve(axes: Axes, own: pd.DataFrame, column: str, mark: Mark, scale: float)
 
 def _overfitting(axes: Axes, judged: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Robust accuracy on validation images, its best epoch marked, over that of the training."""
-    _epochs_axis(axes, "robust accuracy (%): validation, its best epoch marked; training faint")
+    _epochs_axis(
+        axes,
+        "robust accuracy (%): validation, its best epoch marked; training faint\n"
+        "(held-out images: mean of classes; test images and training: of images)",
+    )
     for label, own in judged.groupby("label", sort=False):
         mark = marks[str(label)]
         train = PERCENT * own["train_robust_acc_mean"]

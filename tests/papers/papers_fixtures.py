@@ -35,6 +35,16 @@ def plausible(planned: PlannedRun, attack: str, labels: np.ndarray) -> np.ndarra
     return np.clip(0.85 - fall * labels / 4, 0.05, 1) * STRENGTH.get(attack, 0.43)
 
 
+def store_flags(store: SuiteStore, flagged: dict[str, str]) -> None:
+    """Write a reliability report for every stored run: method to the check that is flagged."""
+    for run in store.runs():
+        method = run.read()["config"]["method"]
+        checks = ("tiny-logits", "pgd-above-autoattack")
+        run.write_reliability(
+            [{"check": check, "flagged": flagged.get(method) == check} for check in checks]
+        )
+
+
 def store_results(made: Job, output: Path, chance: Chance = plausible, n: int = 400) -> SuiteStore:
     """Write run.json, outcomes and history of every run of a job, as if it had been done."""
     store = SuiteStore(output)

@@ -87,6 +87,25 @@ def test_no_claim_rests_on_a_doubtful_value_or_on_torchattacks(name: str) -> Non
             assert value.published_attack != TORCHATTACKS
 
 
+def test_robal_by_ratio_is_never_a_target_where_the_table_does_not_say_which_robal() -> None:
+    reasons = {
+        value.method: value.selector.reason
+        for value in select(read_entry(FOLDER, "robal-by-ratio"), VALUES)
+    }
+    assert reasons == {
+        "PGD-AT": "",
+        "TRADES": "",
+        "RoBal": "the table does not say N or R, and differs from Table 2",
+    }
+
+
+def test_two_measurements_of_best_and_last_epoch_are_told() -> None:
+    entry = read_entry(FOLDER, "at-bsl-overfitting")
+    logged = ["in-train log" in value.notes for value in select(entry, VALUES)]
+    assert len(set(logged)) == 2  # one of the two is no log
+    assert "mixes two measurements" in entry.note
+
+
 def test_values_are_percent_with_a_source() -> None:
     accuracies = VALUES[VALUES["metric"].str.contains("accuracy|robustness")]
     assert accuracies["value"].between(0, 100).all()

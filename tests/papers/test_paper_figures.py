@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from papers_fixtures import job, store_results
+from matplotlib.transforms import Bbox
+from papers_fixtures import job, store_flags, store_results
 
+from ltrobust.bench.plan import PlannedRun
 from ltrobust.bench.store import SuiteStore
 from ltrobust.papers.compare import compare
 from ltrobust.papers.entries import entry_names, read_scales, shipped_folder
-from ltrobust.papers.figures import entry_figure
+from ltrobust.papers.figures import entry_figure, figure_note, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.published import read_values
 
@@ -64,8 +67,11 @@ def test_a_figure_at_cpu_scale_says_so(tmp_path) -> None:
     texts = [text.get_text() for text in shown_texts(draw("robal-table", tmp_path))]
     (note,) = [text for text in texts if "CPU scale" in text]
     cpu = read_scales(FOLDER)["cpu"]
-    trained = f"{cpu['epochs']} epochs, {cpu['limit_train']:,} training images"
+    realised = sum(int(500 * 10 ** (-c / 9)) for c in range(10))  # as stored, not as asked
+    assert realised != cpu["limit_train"]
+    trained = f"{cpu['epochs']} epochs, {realised:,} training images"
     assert f"{cpu['arch']}, {trained}" in note
+    assert "test images: 400; aa-apgd 200" in note
     assert "values do not" in note
 
 
@@ -82,3 +88,83 @@ def test_every_run_of_ours_is_drawn_as_a_bar_of_its_height(tmp_path) -> None:
 def test_a_published_trick_keeps_its_name_in_the_gain_figure(tmp_path) -> None:
     texts = {text.get_text() for text in shown_texts(draw("robal-fake-gain", tmp_path))}
     assert {"post-hoc re-scaling", "re-weighting (CB)", "robal-r", "robal-n"} <= texts
+
+
+def test_the_range_is_told_where_runs_had_different_training_images(tmp_path) -> None:
+    made = job("robal-table", tmp_path)
+    store = store_results(made, tmp_path)
+    run = next(iter(store.runs()))
+    data = run.read()["data"]
+    run.update(data={**data, "train_counts": [100] * 10})
+    assert "1,000 to 2,040 training images" in scale_note(Ours(made.plans, store))
+
+
+def test_a_figure_at_full_scale_tells_its_test_images_and_no_scale(tmp_path) -> None:
+    made = job("taet-tail", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    frame = compare(made.entry, VALUES, ours, "full")
+    note = figure_note(made.entry, frame, ours, "full")
+    assert note == "test images: 400 (40 a class)"
+
+
+@pytest.mark.parametrize("name", ["robal-table", "robal-by-ratio", "taet-tail", "taet-scatter"])
+def test_a_flagged_run_has_a_dagger_that_is_explained(name, tmp_path) -> None:
+    made = job(name, tmp_path)
+    store = store_results(made, tmp_path)
+    store_flags(store, {"robal-r": "tiny-logits"})
+    ours = Ours(made.plans, store)
+    figure = entry_figure(made.entry, compare(made.entry, VALUES, ours, "cpu"), VALUES, ours, "cpu")
+    texts = [text.get_text() for text in shown_texts(figure)]
+    assert [text for text in texts if "robal-r" in text] == ["robal-r†"]
+    assert not any("†" in text for text in texts if "pgd-at" in text)
+    assert any("† a reliability check is flagged" in text for text in texts)
+
+
+def test_a_gain_of_ours_has_the_dagger_and_the_published_one_has_not(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    store = store_results(made, tmp_path)
+    store_flags(store, {"robal-r": "tiny-logits"})
+    ours = Ours(made.plans, store)
+    figure = entry_figure(made.entry, compare(made.entry, VALUES, ours, "cpu"), VALUES, ours, "cpu")
+    published, mine = ({text.get_text() for text in axes.texts} for axes in figure.axes)
+    assert "robal-r" in published
+    assert {"robal-r†", "robal-n"} <= mine
+
+
+def test_overfitting_names_what_is_a_mean_over_classes_and_joins_no_published_points(
+    tmp_path,
+) -> None:
+    figure = draw("at-bsl-overfitting", tmp_path)
+    names = {text.get_text() for text in shown_texts(figure)}
+    assert {"held out, PGD-10, mean of classes", "training, PGD, all images"} <= names
+    assert figure.axes[1].get_ylabel() == "robust, all images (%)"
+    hollow = [
+        line
+        for line in figure.axes[1].get_lines()
+        if line.get_markerfacecolor() == "white" and len(line.get_xdata()) == 2
+    ]
+    assert [line.get_linestyle() for line in hollow] == ["None"]
+
+
+@pytest.mark.parametrize("panel", [0, 1])
+def test_no_name_in_the_scatter_lies_on_a_point(panel, tmp_path) -> None:
+    """Ours spread the axes so far that REAT's name would meet a published point beside it."""
+    ours_at = {"robal-r": (0.55, 0.42), "at-bsl": (0.45, 0.33), "taet": (0.22, 0.12)}
+
+    def chance(planned: PlannedRun, attack: str, labels: np.ndarray) -> np.ndarray:
+        return np.full(len(labels), ours_at.get(planned.run.method, (0, 0))[attack != "clean"])
+
+    made = job("taet-scatter", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path, chance))
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    figure = entry_figure(made.entry, frame, VALUES, ours, "cpu")
+    figure.draw_without_rendering()
+    axes = figure.axes[panel]
+    names = [text for text in axes.texts if text.get_text()]
+    assert {text.get_text() for text in names} == {"MART", "REAT"}
+    half = 2.5 * figure.dpi / 72  # of a marker of five points
+    for line in axes.get_lines():
+        for x, y in axes.transData.transform(line.get_xydata()):
+            box = Bbox.from_extents(x - half, y - half, x + half, y + half)
+            for text in names:
+                assert not Text.get_window_extent(text).overlaps(box), text.get_text()

@@ -7,20 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from papers_fixtures import CIFAR, job, store_results
+from papers_fixtures import CIFAR, job, store_flags, store_results
 
+from ltrobust.bench.plan import make_plan
+from ltrobust.bench.settings import make_settings
+from ltrobust.errors import UserError
 from ltrobust.papers.claims import judge
 from ltrobust.papers.compare import AGREES, DIFFERS, compare, verdict, why_not
-from ltrobust.papers.entries import Cell, Claim, Variant, read_entry, shipped_folder
+from ltrobust.papers.entries import (
+    Cell,
+    Claim,
+    Variant,
+    read_entry,
+    read_scales,
+    shipped_folder,
+)
 from ltrobust.papers.ours import Measured, Ours
 from ltrobust.papers.published import read_values, select
+from ltrobust.papers.tables import latex, markdown
 
 FOLDER = shipped_folder()
 VALUES = read_values(FOLDER)
 
 
 def measured(value: float, half: float = 0.0196, seeds: tuple[int, ...] = (0,)) -> Measured:
-    return Measured(value, value - half, value + half, 1000, seeds, (), "balanced")
+    error = half / 1.959963984540054
+    return Measured(value, value - half, value + half, error, 1000, seeds, (), "balanced")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,82 @@ def test_several_seeds_give_their_mean_and_students_interval(tmp_path) -> None:
     assert found.value == pytest.approx(np.mean(each))
     half = 4.302652729911275 * np.std(each, ddof=1) / np.sqrt(3)
     assert found.high - found.low == pytest.approx(2 * half)
+    assert found.error == pytest.approx(np.std(each, ddof=1) / np.sqrt(3))
+
+
+def test_two_standard_errors_are_none_of_students_interval() -> None:
+    """Two seeds: Student's half interval is 12.7 standard errors, and widens a verdict by 2."""
+    wide = dataclasses.replace(measured(0.3, half=0.127, seeds=(0, 1)), error=0.01)
+    edge = 0.3 + 0.127 + 0.015 + 0.02
+    assert verdict(edge - 0.001, wide, "") == AGREES
+    assert verdict(edge + 0.001, wide, "") == DIFFERS
+
+
+def test_one_seed_has_the_standard_error_of_its_wilson_interval(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    found = ours.measure(Variant(method="pgd-at"), 50, "pgd20", "accuracy")
+    assert found is not None
+    assert found.error == pytest.approx((found.high - found.low) / 2 / 1.959963984540054)
+
+
+def suites_with(tmp_path: Path, **changes) -> Ours:
+    """What is stored for the fake-gain entry's one suite with some settings changed."""
+    made = job("robal-fake-gain", tmp_path)
+    settings = made.entry.settings(read_scales(FOLDER), "cpu")[0]
+    plan = make_plan(make_settings({**settings, "output": tmp_path, **changes}))
+    made = dataclasses.replace(made, plans=(plan,))
+    return Ours(made.plans, store_results(made, tmp_path))
+
+
+def test_two_radii_of_one_attack_are_not_averaged_as_if_they_were_seeds(tmp_path) -> None:
+    ours = suites_with(tmp_path, attacks=["clean", "pgd5", "pgd5@0.05"])
+    assert ours.measure(Variant(method="pgd-at"), 50, "clean", "accuracy") is not None
+    with pytest.raises(UserError, match="2 evaluations of pgd-at under pgd5 with seed 0") as error:
+        ours.measure(Variant(method="pgd-at"), 50, "pgd5", "accuracy")
+    assert "eps 0.0313725, 0.05" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_two_ratios_are_not_averaged_where_none_is_named(tmp_path) -> None:
+    ours = suites_with(tmp_path, imbalance_ratio=[10, 50])
+    assert ours.measure(Variant(method="pgd-at"), 50, "pgd20", "accuracy") is not None
+    with pytest.raises(UserError, match=r"imbalance ratio \(10, 50\): say which"):
+        ours.measure(Variant(method="pgd-at"), None, "pgd20", "accuracy")
+
+
+def test_flagged_checks_reach_comparison_and_claims(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    store = store_results(made, tmp_path)
+    store_flags(store, {"robal-r": "tiny-logits"})
+    ours = Ours(made.plans, store)
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    assert list(frame.columns)[-1] == "reliability"
+    mine = frame[frame["method"] != ""].groupby("method")["reliability"].unique().map(list)
+    assert mine.to_dict() == {
+        **{name: [""] for name in ("pgd-at", "trades", "robal-n")},
+        "robal-r": ["tiny-logits"],
+    }
+    claims = judge(made.entry, VALUES, ours)
+    about = claims["claim"].str.startswith("RoBal-R")
+    assert set(claims.loc[about, "reliability"]) == {"tiny-logits"}
+    assert set(claims.loc[~about, "reliability"]) == {""}
+    page = markdown(made.entry, frame, claims, "")
+    assert "| robal-r† |" in page
+    assert "robal-n†" not in page
+    assert "† reliability checks flagged: robal-r (tiny-logits)" in page
+    assert "under PGD-20† |" in page
+    assert r"robal-r\textdagger{}" in latex(made.entry, frame, claims, "")
+
+
+def test_runs_without_a_reliability_report_say_so(tmp_path) -> None:
+    made = job("robal-fake-gain", tmp_path)
+    ours = Ours(made.plans, store_results(made, tmp_path))
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    assert set(frame.loc[frame["n"] > 0, "reliability"]) == {"no report"}
+    assert "No reliability report for any run of ours." in markdown(
+        made.entry, frame, judge(made.entry, VALUES, ours), ""
+    )
 
 
 MORE = Cell(method="robal-r", attack="pgd20")

@@ -1,0 +1,61 @@
+"""The † of runs whose reliability checks were flagged: on names, and the sentence that explains it.
+
+What is flagged comes in the column `reliability` of `compare.compare`; nothing is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from ltrobust.papers.ours import Found
+from ltrobust.report.marks import FLAG
+
+NO_REPORT = "no report"
+"""Stands in the column `reliability` of runs whose checks were not made."""
+
+
+def reliability_of(found: Iterable[Found]) -> str:
+    """Names of the checks flagged for any of these runs, joined by ";".
+
+    "" where none was, `NO_REPORT` where none was and a run has no report.
+    """
+    reports = [one.judged.flagged for one in found]
+    names = dict.fromkeys(name for report in reports for name in report or ())
+    return ";".join(names) or (NO_REPORT if None in reports else "")
+
+
+def is_flagged(reliability: str) -> bool:
+    """Whether a cell of the column `reliability` names a check."""
+    return reliability not in ("", NO_REPORT)
+
+
+def marked(labels: Sequence[str], reliability: Sequence[str]) -> list[str]:
+    """Names with a † where a check is flagged in the same row."""
+    pairs = zip(labels, reliability, strict=True)
+    return [f"{label}{FLAG}" if is_flagged(checks) else label for label, checks in pairs]
+
+
+def flagged_labels(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Label to the checks that are flagged in any of its rows; labels without one are left out."""
+    found: dict[str, list[str]] = {}
+    for label, checks in zip(frame["label"], frame["reliability"], strict=True):
+        if is_flagged(checks):
+            known = found.setdefault(label, [])
+            known += [name for name in checks.split(";") if name not in known]
+    return found
+
+
+def reliability_note(frame: pd.DataFrame) -> str:
+    """The footnote of a table: which checks were flagged, and who has no report; "" for neither."""
+    parts = []
+    if flagged := flagged_labels(frame):
+        listed = "; ".join(f"{label} ({', '.join(names)})" for label, names in flagged.items())
+        parts.append(f"{FLAG} reliability checks flagged: {listed}; see docs/evaluation.md.")
+    without = dict.fromkeys(frame.loc[frame["reliability"] == NO_REPORT, "label"])
+    if without:
+        measured = set(frame.loc[frame["n"] > 0, "label"])
+        who = "for any run of ours" if measured == set(without) else f"for {', '.join(without)}"
+        parts.append(f"No reliability report {who}.")
+    return " ".join(parts)
