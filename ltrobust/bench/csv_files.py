@@ -5,6 +5,7 @@ A CSV file does not say that `config_id` 1234e5678901 is text: what is a number 
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,15 @@ _COUNTS = {
     *("label", "pred", "count"),
 }
 _MAYBE_COUNTS = {"peak_memory_bytes", "parameters"}
+_SCORES = {"accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class"}
+_ROUNDING = 1e-9
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """Rows of metrics.csv; columns that an older file lacks are filled in.
 
     Raises:
-        UserError: the file is damaged or lacks columns.
+        UserError: the file is damaged, lacks columns or counts, or has scores outside [0, 1].
     """
     needed = [name for name in METRICS_COLUMNS if name in REQUIRED and name not in LATER_COLUMNS]
     frame = _read(folder / "metrics.csv", needed)
@@ -45,7 +48,7 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     # an empty cell says that nothing was flagged, unless it is known that nothing was looked at
     looked_at = frame["reliability_report"] != "no"
     frame["reliability"] = frame["reliability"].astype(object).where(looked_at, None)
-    return _in_order(frame, METRICS_COLUMNS)
+    return in_order(frame, METRICS_COLUMNS)
 
 
 def read_classes(folder: Path) -> pd.DataFrame:
@@ -67,10 +70,10 @@ def read_comparisons(folder: Path) -> pd.DataFrame:
 def _optional(file: Path, needed: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
     if not file.is_file():
         return pd.DataFrame(columns=list(columns))
-    return _in_order(_read(file, needed), columns)
+    return in_order(_read(file, needed), columns)
 
 
-def _in_order(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def in_order(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Known columns in their order (those the file has), then the file's own."""
     known = [name for name in columns if name in frame.columns]
     return frame[[*known, *(name for name in frame.columns if name not in known)]]
@@ -89,25 +92,53 @@ def _read(file: Path, needed: Sequence[str]) -> pd.DataFrame:
         )
     known = {*METRICS_COLUMNS, *PER_CLASS_COLUMNS, *CONFUSION_COLUMNS, *LEAD_COLUMNS}
     numbers = [name for name in texts.columns if name in known - _TEXT]
-    return texts.assign(**{name: _numbers(texts[name], file) for name in numbers})
+    return texts.assign(**{name: _numbers(texts[name], file, needed) for name in numbers})
 
 
-def _numbers(texts: pd.Series, file: Path) -> pd.Series:
+def _numbers(texts: pd.Series, file: Path, needed: Sequence[str]) -> pd.Series:
     """Exact floats (as Python reads them), or whole numbers where the column counts."""
     name = str(texts.name)
-    values = [_number(text, name, place, file) for place, text in enumerate(texts)]
+    values = [_number(text) for text in texts]
+    for place, (text, value) in enumerate(zip(texts, values, strict=True)):
+        if name in _SCORES and not (math.isnan(value) or -_ROUNDING <= value <= 1 + _ROUNDING):
+            _check_is_number(name, text, value, file, place)
+            raise UserError(
+                f"{file}: accuracies are fractions in [0, 1]; line {_line(file, place)} has "
+                f"{name} {text}; divide percent by 100"
+            )
+        if name in _COUNTS and name in needed and math.isnan(value):
+            raise UserError(
+                f"{file}, line {_line(file, place)}: {name} is empty; give a whole number"
+            )
+        _check_is_number(name, text, value, file, place)
     floats = pd.Series(values, index=texts.index, dtype=float)
     if name in _MAYBE_COUNTS:
         return floats.astype("Int64")
     return floats.astype("int64") if name in _COUNTS and floats.notna().all() else floats
 
 
-def _number(text: str, name: str, place: int, file: Path) -> float:
+def _number(text: str) -> float:
+    """NaN for an empty cell, infinity for what is no number."""
     try:
-        value = float(text) if text else math.nan
+        return float(text) if text else math.nan
     except ValueError:
-        value = math.inf
-    if math.isinf(value) or (name in _COUNTS | _MAYBE_COUNTS and value % 1 > 0):
-        kind = "whole number" if name in _COUNTS | _MAYBE_COUNTS else "number"
-        raise UserError(f"{file}, row {place + 1}: {name} '{text}' is no {kind}")
-    return value
+        return math.inf
+
+
+def _check_is_number(name: str, text: str, value: float, file: Path, place: int) -> None:
+    counts = name in _COUNTS | _MAYBE_COUNTS
+    if math.isinf(value) or (counts and value % 1 > 0):
+        kind = "whole number" if counts else "number"
+        raise UserError(f"{file}, line {_line(file, place)}: {name} '{text}' is no {kind}")
+
+
+def _line(file: Path, place: int) -> int:
+    """The line of a file at which a row begins; cells may span lines, and empty lines are none."""
+    starts, last = [], 0
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.reader(stream)
+        for cells in reader:
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                starts.append(last + 1)
+            last = reader.line_num
+    return starts[place + 1]  # after the header

@@ -7,7 +7,8 @@ is written here but in `rebuild`, which works in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,18 @@ from ltrobust.bench.store import SuiteStore
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import UNKNOWN
 from ltrobust.evaluation.metrics import THIRDS, Grouping
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report.aggregate import MATCH_COLUMNS
+from ltrobust.report.groups import LATER_COLUMNS, comparable_groups
 
 _SAME_RUN = ("method", "dataset", "imbalance_ratio", "arch", "recipe", "seed", "select")
-_SAME_RESULT = ("n", "accuracy", "balanced_accuracy", "worst_class")
+_SAME_RESULT = ("n", "accuracy", "balanced_accuracy", "worst_class", "head", "medium", "tail")
+_RUN_WIDE = (
+    *("batch_size", "train_eps", "config_id", "imbalance_type", "n_train", "device"),
+    *("train_seconds", "peak_memory_bytes", "parameters", "recipe_changes"),
+)
+"""Later columns that are the same for all attacks of a run."""
+_TIMING = ("seconds", "attack_device")
+_RELIABILITY = ("reliability", "reliability_report")
 _LEAD_KEY = ("attack", "group", "best_run_id", "other_run_id")
 
 
@@ -81,6 +90,8 @@ def gather(
 ) -> SuiteResults:
     """Put the results of directories together; a run that several of them hold counts once.
 
+    What one copy of a run lacks, such as columns of a newer file, comes from the others.
+
     Comparisons with the best method are computed between all runs whose outcomes are there, taken
     from comparisons.csv for pairs that stand in one, and unknown otherwise.
 
@@ -95,10 +106,10 @@ def gather(
     """
     paths = {path.resolve(): path for path in reversed(directories)}
     parts = [read_part(path, grouping) for path in reversed(paths.values())]
-    parts = _narrowed(parts, filters or Filters())
+    parts = _with_ids(_narrowed(parts, filters or Filters()))
     metrics = _merged_metrics(parts)
-    classes = _first_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
-    confusion = _first_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
+    classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
+    confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
     runs = [run for part in parts for run in part.runs]
     comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS)
     known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
@@ -216,30 +227,139 @@ def _only(part: Part, filters: Filters) -> Part:
     return Part(part.path, left, tuple(run for run in part.runs if run.run_id in ids))
 
 
+def _with_ids(parts: Sequence[Part]) -> list[Part]:
+    """Give rows of older files, which have no attack id, that of their copy in another part."""
+    if len(parts) < 2:
+        return list(parts)
+    known: defaultdict[tuple[Any, ...], list[tuple[Part, dict[Any, Any]]]] = defaultdict(list)
+    for part in parts:
+        for row in part.results.metrics.to_dict("records"):
+            if row["attack_id"]:
+                known[_key_without_id(row)].append((part, row))
+    return [_identified(part, known) for part in parts]
+
+
+def _identified(
+    part: Part, known: Mapping[tuple[Any, ...], Sequence[tuple[Part, dict[Any, Any]]]]
+) -> Part:
+    ids = []
+    for row in part.results.metrics.to_dict("records"):
+        copies = [copy for other, copy in known.get(_key_without_id(row), ()) if other is not part]
+        ids.append(row["attack_id"] or _id_of(row, copies))
+    metrics = part.results.metrics.assign(attack_id=ids)
+    classes = _identified_classes(part.results.classes, metrics)
+    return replace(part, results=replace(part.results, metrics=metrics, classes=classes))
+
+
+def _id_of(row: Mapping[Any, Any], copies: Sequence[Mapping[Any, Any]]) -> str:
+    """Attack id of the copy with the same result, else of any, which is refused later on."""
+    same = [copy for copy in copies if all(_equal(copy[name], row[name]) for name in _SAME_RESULT)]
+    return next((str(copy["attack_id"]) for copy in (*same, *copies)), "")
+
+
+def _identified_classes(classes: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Say of per-class rows without attack id which evaluation they are of, where one fits."""
+    if "attack_id" in classes or classes.empty:
+        return classes
+    single = metrics[~metrics.duplicated(["run_id", "attack"], keep=False)]
+    named = [name for name in (*MATCH_COLUMNS, "attack_id") if name not in classes]
+    facts = single.set_index(["run_id", "attack"])[named]
+    rows = pd.MultiIndex.from_frame(classes[["run_id", "attack"]])
+    found = facts.reindex(rows).set_index(classes.index)
+    found["attack_id"] = found["attack_id"].fillna("")
+    return pd.concat([classes, found], axis="columns")
+
+
 def _merged_metrics(parts: Sequence[Part]) -> pd.DataFrame:
-    """All metric rows, each run and attack once.
+    """All metric rows, each run and attack once, with all that any of its copies knows.
 
     Raises:
         UserError: directories contradict each other.
     """
-    seen: dict[tuple[str, ...], tuple[Part, dict[Any, Any]]] = {}
+    if len(parts) < 2:
+        return _concat([part.results.metrics for part in parts], METRICS_COLUMNS)
+    seen: dict[tuple[Any, ...], tuple[Part, list[dict[Any, Any]]]] = {}
     kept = []
     for part in parts:
-        new = []
         for row in part.results.metrics.to_dict("records"):
-            key = _key(row)
-            first, known = seen.setdefault(key, (part, row))
-            if first is not part:
-                _check_same(first, known, part, row)
-            new.append(first is part)
-        kept.append(part.results.metrics[new])
-    return _concat(kept, METRICS_COLUMNS)
+            first, copies = seen.setdefault(_key(row), (part, []))
+            if first is part:
+                copies = [] if copies else copies  # twice in one file stays twice
+                kept.append(copies)
+            else:
+                _check_same(first, copies[0], part, row)
+            copies.append(row)
+    rows = _completed([_one_row(copies) for copies in kept], parts)
+    frame = csv_files.in_order(pd.DataFrame(rows), METRICS_COLUMNS)
+    return frame.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
 
 
-def _key(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Run and attack; older files have no attack id."""
-    name = row["attack_id"] or f"{row['attack']} {row['eps']} {row['attack_settings']} {row['n']}"
-    return str(row["run_id"]), str(name)
+def _one_row(copies: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """The copy that knows most, its gaps filled from the others."""
+    best = max(copies, key=lambda copy: _known(copy, copy))
+    row = dict(best)
+    for copy in copies:
+        gaps = [name for name in copy if _missing(name, row.get(name))]
+        row |= {name: copy[name] for name in gaps if name not in (*_TIMING, *_RELIABILITY)}
+    # a time belongs to the device that it was measured on
+    timed = max((best, *copies), key=lambda copy: _known(copy, _TIMING))
+    return row | {name: timed[name] for name in _TIMING}
+
+
+def _completed(rows: Sequence[dict[Any, Any]], parts: Sequence[Part]) -> list[dict[Any, Any]]:
+    """Tell all rows of a run that stands in several parts what any of them knows of the run."""
+    by_run: defaultdict[str, dict[Path, list[dict[Any, Any]]]] = defaultdict(dict)
+    for part in parts:
+        for row in part.results.metrics.to_dict("records"):
+            by_run[row["run_id"]].setdefault(part.path, []).append(row)
+    facts = {
+        run_id: _facts([row for own in places.values() for row in own])
+        for run_id, places in by_run.items()
+        if len(places) > 1
+    }
+    done = []
+    for row in rows:
+        known = facts.get(row["run_id"], {})
+        gaps = {name for name in known if name in _RELIABILITY or _missing(name, row[name])}
+        done.append(row | {name: known[name] for name in gaps})
+    return done
+
+
+def _facts(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    """What rows of one run know of it; of reliability checks all that any copy flagged."""
+    facts: dict[str, Any] = {}
+    for name in _RUN_WIDE:
+        known = [row[name] for row in rows if not _missing(name, row[name])]
+        facts |= {name: known[0]} if known else {}
+    texts = [row["reliability"] for row in rows if isinstance(row["reliability"], str)]
+    checks = dict.fromkeys(name for text in texts for name in text.split(";") if name)
+    reports = {row["reliability_report"] for row in rows}
+    if checks or "yes" in reports:
+        return facts | {"reliability": ";".join(checks), "reliability_report": "yes"}
+    if "no" in reports:
+        return facts | {"reliability": None, "reliability_report": "no"}
+    return facts | {"reliability": texts[0] if texts else None, "reliability_report": ""}
+
+
+def _known(row: Mapping[Any, Any], names: Iterable[str]) -> int:
+    return sum(not _missing(name, row[name]) for name in names)
+
+
+def _missing(name: str, value: Any) -> bool:
+    """Whether a cell is empty or has what stands in for a column that an older file lacks."""
+    return bool(pd.isna(value)) or value == "" or value == LATER_COLUMNS.get(name, "")
+
+
+def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Run and attack; older files may have no attack id."""
+    if row["attack_id"]:
+        return str(row["run_id"]), str(row["attack_id"])
+    return _key_without_id(row)
+
+
+def _key_without_id(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    settings = row["attack"], round(float(row["eps"]), 9), row["attack_settings"], int(row["n"])
+    return str(row["run_id"]), *settings
 
 
 def _check_same(first: Part, known: Mapping[Any, Any], part: Part, row: Mapping[Any, Any]) -> None:
@@ -272,7 +392,9 @@ def _both(first: Part, part: Part, row: Mapping[Any, Any]) -> str:
 
 
 def _equal(one: float, other: float) -> bool:
-    return bool(math.isclose(one, other, rel_tol=0, abs_tol=1e-9))
+    """Whether two numbers agree; two missing ones do."""
+    both_missing = math.isnan(one) and math.isnan(other)
+    return both_missing or bool(math.isclose(one, other, rel_tol=0, abs_tol=1e-9))
 
 
 def _equal_classes(first: Part, part: Part, row: Mapping[Any, Any]) -> bool:
@@ -293,19 +415,20 @@ def _classes(frame: pd.DataFrame, row: Mapping[Any, Any]) -> pd.Series:
     return own.set_index("class_index")["accuracy"].sort_index()
 
 
-def _first_blocks(
+def _best_blocks(
     parts: Sequence[Part], frame_of: Callable[[Part], pd.DataFrame], columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Rows of every run and attack, from the first part that has them."""
+    """Rows of every run and attack, from the part that has most columns, of equals the first."""
     seen: set[tuple[str, ...]] = set()
     kept = []
-    for part in parts:
-        frame = frame_of(part)
+    frames = [frame_of(part) for part in parts]
+    frames.sort(key=lambda frame: len(set(columns) - set(frame.columns)))
+    for frame in frames:
         names = [name for name in ("run_id", "attack", "attack_id") if name in frame]
         keys = list(frame[names].itertuples(index=False, name=None))
         kept.append(frame[[key not in seen for key in keys]])
         seen |= set(keys)
-    return _concat(kept, columns)
+    return csv_files.in_order(_concat(kept, columns), columns)
 
 
 def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ is the caller's part, and nothing here knows of models or training.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -75,13 +75,17 @@ def render(
         for name, figure in figures.items():
             files |= _figure_files(name, figure, ending)
     sweeps = eps_sweeps(groups)
-    for slug, sweep in sweeps.items():
-        files |= _figure_files("eps", eps_figure(sweep), f"-{slug}" if len(sweeps) > 1 else "")
+    for slug, (spanned, sweep) in sweeps.items():
+        shown = shown_names(spanned)
+        ending = f"-{slug}" if len(sweeps) > 1 else ""
+        files |= _figure_files("eps", eps_figure(sweep, shown, spanned.labels), ending)
     families = ratio_families(groups)
     for family in families:
         ending = f"-{family.slug}" if len(families) > 1 else ""
         files |= _table_files(ratio_table(family), ending)
-        files |= _figure_files("ratios", ratio_figure(ratio_sweep(family)), ending)
+        shown = _names_of_all(family.members)
+        figure = ratio_figure(ratio_sweep(family), shown, sorted(shown))
+        files |= _figure_files("ratios", figure, ending)
     return files
 
 
@@ -118,6 +122,15 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def _names_of_all(groups: Sequence[Group]) -> dict[str, str]:
+    """Labels of groups as written: what any of them marks is marked."""
+    names: dict[str, str] = {}
+    for group in groups:
+        for label, name in shown_names(group).items():
+            names[label] = max(names.get(label, ""), name, key=len)
+    return names
+
+
 def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
     name = f"tables/{table.name}{ending}"
     return {
@@ -137,18 +150,18 @@ def _figures(
     histories: Mapping[str, pd.DataFrame],
     confusion: pd.DataFrame | None,
 ) -> dict[str, Figure]:
-    averages = scores(group)
+    averages, shown = scores(group), shown_names(group)
     mistakes = confusions(group, per_class, confusion)
     return {
-        "per-class": per_class_figure(class_scores(group, per_class)),
-        "balance": balance_figure(averages),
-        "attacks": attack_figure(averages, shown_names(group)),
+        "per-class": per_class_figure(class_scores(group, per_class), shown),
+        "balance": balance_figure(averages, shown),
+        "attacks": attack_figure(averages, shown),
         **(
-            {"training": training_figure(training_curves(group, histories), group.labels)}
+            {"training": training_figure(training_curves(group, histories), group.labels, shown)}
             if histories
             else {}
         ),
-        **({"confusion": confusion_figure(mistakes, shown_names(group))} if mistakes else {}),
+        **({"confusion": confusion_figure(mistakes, shown)} if mistakes else {}),
     }
 
 

@@ -230,13 +230,14 @@ def _line(results: ClassResults, rows: pd.DataFrame, name: str) -> go.Scatter:
 def _tests(group: Group, per_class: pd.DataFrame) -> dict[tuple[str, str, int], ClassTest]:
     """Look up test images and intervals, where all rows of a label, attack and class agree.
 
-    per_class.csv may hold several evaluations of one run and attack, and intervals of several
-    seeds differ: nothing is told where it is not certain.
+    Evaluations of other test images are told by their `attack_id`. Without it per_class.csv may
+    hold several of one run and attack, and intervals of several seeds differ: nothing is told
+    where it is not certain.
     """
     labels = dict(zip(group.rows["run_id"], group.rows["label"], strict=True))
     alone = {label for label in group.labels if len(group.runs(label)) == 1}
     seen: dict[tuple[str, str, int], set[ClassTest]] = {}
-    for row in per_class.to_dict("records"):
+    for row in _evaluated(group, per_class).to_dict("records"):
         label = labels.get(str(row["run_id"]))
         if label is None:
             continue
@@ -245,3 +246,17 @@ def _tests(group: Group, per_class: pd.DataFrame) -> dict[tuple[str, str, int], 
         key = (label, str(row["attack"]), int(row["class_index"]))
         seen.setdefault(key, set()).add(ClassTest(int(row["n_test"]), low, high))
     return {key: next(iter(tests)) for key, tests in seen.items() if len(tests) == 1}
+
+
+def _evaluated(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:
+    """Leave out rows of evaluations that another group holds, where attack ids say so."""
+    if "attack_id" not in per_class:
+        return per_class
+    names = ["run_id", "attack", "attack_id"]
+    known = group.rows[names].fillna("").astype(str)
+    known = known[known["attack_id"] != ""]
+    whole = set(known.itertuples(index=False, name=None))
+    attacks = {(run, attack) for run, attack, _ in whole}
+    rows = per_class[names].fillna("").astype(str).itertuples(index=False, name=None)
+    keep = [not row[2] or row in whole or (row[0], row[1]) not in attacks for row in rows]
+    return per_class[keep]

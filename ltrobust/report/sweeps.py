@@ -24,25 +24,25 @@ COLUMNS = ["label", "x", "mean", "std", "n_seeds", "attack"]
 _STEPPED = re.compile(r"(pgd|cw|mim|lsa|dlr|tpgd)(\d+)(.*)")
 
 
-def eps_sweeps(groups: Sequence[Group]) -> dict[str, pd.DataFrame]:
+def eps_sweeps(groups: Sequence[Group]) -> dict[str, tuple[Group, pd.DataFrame]]:
     """Balanced accuracy by radius: rows that agree in all but eps and the length of a step.
 
     Args:
         groups: all groups of a report.
 
     Returns:
-        A file name part to a frame with the columns `COLUMNS`, for each setting that has an attack
-        at two radii or more. `x` is eps in image units, 0 without an attack; `attack` is the name
-        without radius, and there may be several. A missing seed makes a mean NaN.
+        A file name part to all rows that the sweep spans, as one group (only for names and marks,
+        never to average), and a frame with the columns `COLUMNS`, for each setting that has an
+        attack at two radii or more. `x` is eps in image units, 0 without an attack; `attack` is
+        the name without radius, and there may be several. A missing seed makes a mean NaN.
     """
     blocks: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         shared = (str(value) for name, value in group.key.items() if name != "eps")
         blocks[tuple(shared)].append(group)
     together = [_over_radii(block) for block in blocks.values()]
-    frames = [_eps_curves(group) for group in together]
-    slugs = [group.slug for group in with_slugs(together)]
-    return {slug: frame for slug, frame in zip(slugs, frames, strict=True) if len(frame)}
+    found = [(group, _eps_curves(group)) for group in with_slugs(together)]
+    return {group.slug: (group, frame) for group, frame in found if len(frame)}
 
 
 def steps_sweep(group: Group) -> pd.DataFrame:

@@ -10,6 +10,11 @@ import pandas as pd
 import pytest
 from bench_helpers import Cli, Finished, Outcome, tree
 
+from ltrobust.bench.collect import SuiteResults
+from ltrobust.bench.merge import gather
+from ltrobust.errors import UserError
+from ltrobust.report.groups import comparable_groups
+
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv", "leaderboard.csv")
@@ -42,6 +47,38 @@ def at_ratio(suite: Path, ratio: float) -> Path:
         (run / "run.json").write_text(json.dumps(record))
         run.rename(run.with_name(record["run_id"]))
     return suite
+
+
+def blank(frame: pd.DataFrame, name: str, place: int) -> pd.DataFrame:
+    """A frame with one empty cell, written as text so that other cells stay as they are."""
+    texts = frame.astype(object)
+    texts.loc[texts.index[place], name] = None
+    return texts
+
+
+def older(folder: Path, last: str) -> Path:
+    """Cut metrics.csv after a column, per_class.csv after its first ones, as older versions had."""
+    metrics = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
+    metrics.loc[:, :last].to_csv(folder / "metrics.csv", index=False)
+    classes = pd.read_csv(folder / "per_class.csv", dtype=str, keep_default_na=False)
+    classes.loc[:, :"accuracy"].to_csv(folder / "per_class.csv", index=False)
+    return folder
+
+
+def put(folder: Path, **values: object) -> Path:
+    """Set columns of metrics.csv."""
+    metrics = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
+    metrics.assign(**values).to_csv(folder / "metrics.csv", index=False)
+    return folder
+
+
+def written(results: SuiteResults) -> tuple[str, str]:
+    """metrics.csv and per_class.csv as they would be written, rows in a fixed order."""
+    order = ["run_id", "attack"]
+    return (
+        results.metrics.sort_values(order).to_csv(index=False),
+        results.classes.sort_values([*order, "class_index"]).to_csv(index=False),
+    )
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -102,6 +139,70 @@ def test_directories_that_agree_on_the_whole_but_not_by_class_are_refused(
     classes.loc[scores.index, "accuracy"] = scores.to_numpy()[::-1]
     classes.to_csv(other / "per_class.csv", index=False)
     refused(cli("report", whole, other), "whole", "other", "accuracies by class differ")
+
+
+@pytest.mark.parametrize("last", ["device", "attack_id", "config_id", "groups", "reliability"])
+def test_what_an_older_copy_lacks_comes_from_the_newer_one(finished: Finished, last: str) -> None:
+    checks = {"reliability": "masking;more", "reliability_report": "yes"}
+    new = put(csv_only(finished, "new"), attack_device="a gpu", parameters="42", **checks)
+    old = put(csv_only(finished, "old"), seconds="1e4", reliability="")
+    old = older(old, last)
+    whole = written(gather([new]))
+    assert written(gather([old, new])) == whole
+    assert written(gather([new, old])) == whole
+
+
+def test_of_two_reliability_reports_both_count(finished: Finished) -> None:
+    one = put(csv_only(finished, "one"), reliability="a;b", reliability_report="yes")
+    two = put(csv_only(finished, "two"), reliability="c;b", reliability_report="yes")
+    none = put(csv_only(finished, "none"), reliability="", reliability_report="no")
+    clear = put(csv_only(finished, "clear"), reliability="", reliability_report="yes")
+
+    def united(*folders: Path) -> set[tuple[str, str]]:
+        metrics = gather(folders).metrics
+        columns = metrics[["reliability", "reliability_report"]].fillna("unknown")
+        return set(columns.itertuples(index=False, name=None))
+
+    assert united(one, two) == {("a;b;c", "yes")}
+    assert united(none, two, clear) == {("c;b", "yes")}
+    assert united(none, clear) == {("", "yes")}
+    old = older(put(csv_only(finished, "old"), reliability=""), "reliability")  # says nothing
+    assert united(none, old) == {("unknown", "no")}
+
+
+def test_an_attack_that_only_the_older_copy_has_joins_the_run(finished: Finished) -> None:
+    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
+    whole = gather([new])
+    metrics = pd.read_csv(new / "metrics.csv")
+    metrics[metrics["attack"] == "clean"].to_csv(new / "metrics.csv", index=False)
+    for folders in ([old, new], [new, old]):
+        (group,) = comparable_groups(gather(folders).metrics)
+        assert group.labels == ["at-bsl", "pgd-at"]
+        assert len(group.rows) == len(whole.metrics)
+        assert set(group.rows["train_seconds"]) == set(whole.metrics["train_seconds"])
+
+
+def test_older_copies_that_contradict_are_refused(finished: Finished) -> None:
+    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
+    put(old, balanced_accuracy="0.987")
+    for folders in ([old, new], [new, old]):
+        with pytest.raises(UserError, match=r"balanced_accuracy.*leave one"):
+            gather(folders)
+
+
+def test_groups_cut_otherwise_are_refused_where_one_copy_does_not_say_how(
+    finished: Finished,
+) -> None:
+    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
+    put(old, head="0.987")
+    with pytest.raises(UserError, match=r"different results.*head"):
+        gather([old, new])
+
+
+def test_older_copies_of_other_test_images_stay_apart(finished: Finished) -> None:
+    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
+    put(old, n="7", balanced_accuracy="0.5")
+    assert len(gather([old, new]).metrics) == 2 * len(gather([new]).metrics)
 
 
 def test_several_directories_without_output_are_printed_only(finished: Finished, cli: Cli) -> None:
@@ -215,17 +316,57 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, finished: Fini
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lambda m: m.assign(accuracy="high"), ("metrics.csv", "row 1", "accuracy 'high'")),
-        (lambda m: m.assign(seed=0.5), ("row 1", "seed '0.5' is no whole number")),
+        (lambda m: m.assign(accuracy="high"), ("metrics.csv", "line 2", "accuracy 'high'")),
+        (lambda m: m.assign(seed=0.5), ("line 2", "seed '0.5' is no whole number")),
         (lambda m: m.drop(columns=["eps", "recipe"]), ("lacks the columns recipe, eps",)),
         (lambda m: m.iloc[:0], ("metrics.csv has no rows",)),
+        (lambda m: blank(m, "seed", 1), ("metrics.csv, line 3: seed is empty",)),
+        (lambda m: blank(m, "n", 2), ("metrics.csv, line 4: n is empty",)),
+        *(
+            (
+                lambda m, name=name: m.assign(**{name: [0.5, 31.5, 0.5, -2]}),
+                ("metrics.csv: accuracies are fractions in [0, 1]", f"line 3 has {name} 31.5"),
+            )
+            for name in ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
+        ),
+        (lambda m: m.assign(tail=-0.1), ("line 2 has tail -0.1",)),
     ],
-    ids=["text", "half a seed", "columns", "rows"],
 )
 def test_damaged_metrics_are_one_clear_line(finished: Finished, cli: Cli, change, parts) -> None:
     folder = csv_only(finished, "files")
     change(pd.read_csv(folder / "metrics.csv")).to_csv(folder / "metrics.csv", index=False)
     refused(cli("report", folder), *parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda c: blank(c, "n_train", 3), ("per_class.csv, line 5: n_train is empty",)),
+        (lambda c: blank(c, "n_test", 0), ("per_class.csv, line 2: n_test is empty",)),
+        (lambda c: c.assign(accuracy=31.5), ("per_class.csv: accuracies are fractions", "line 2")),
+    ],
+)
+def test_damaged_classes_are_one_clear_line(finished: Finished, cli: Cli, change, parts) -> None:
+    folder = csv_only(finished, "files")
+    change(pd.read_csv(folder / "per_class.csv")).to_csv(folder / "per_class.csv", index=False)
+    refused(cli("report", folder), *parts)
+
+
+def test_lines_are_counted_as_an_editor_does(finished: Finished, cli: Cli) -> None:
+    folder = csv_only(finished, "files")
+    metrics = blank(pd.read_csv(folder / "metrics.csv"), "n", 1)
+    metrics["device"] = "two\nlines"
+    text = metrics.to_csv(index=False)
+    head, _, rest = text.partition("\n")
+    (folder / "metrics.csv").write_text(f"{head}\n\n  \n{rest}")
+    refused(cli("report", folder), "line 6: n is empty")  # the header, 2 empty, 2 of row one
+
+
+def test_a_class_without_test_images_has_an_empty_accuracy(finished: Finished, cli: Cli) -> None:
+    folder = csv_only(finished, "files")
+    classes = pd.read_csv(folder / "per_class.csv")
+    blank(classes, "accuracy", 3).to_csv(folder / "per_class.csv", index=False)
+    good(cli("report", folder))
 
 
 def test_files_that_are_no_csv_are_one_clear_line(finished: Finished, cli: Cli) -> None:

@@ -166,7 +166,7 @@ def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
         yield "confusion", confusion_figure(mistakes, shown)
     yield "cost", cost_figure(training_costs(group), shown)
     yield "steps", steps_figure(steps_sweep(group), shown)
-    for slug, frame in eps_sweeps(groups).items():
+    for slug, (_, frame) in eps_sweeps(groups).items():
         yield f"eps-{slug}", eps_figure(frame, shown)
     for family in ratio_families(groups):
         yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown)

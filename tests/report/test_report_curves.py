@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_fixtures import metric_row, suite
 
+from ltrobust.report import render
 from ltrobust.report.adversarial import adversarial_figure, example_rows
 from ltrobust.report.aggregate import class_scores, scores, training_curves
 from ltrobust.report.cost_figure import cost_figure, training_costs
@@ -22,6 +23,7 @@ from ltrobust.report.figures import attack_figure, balance_figure, per_class_fig
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.labels import apart
 from ltrobust.report.ratios import ratio_families
+from ltrobust.report.style import marks_for
 from ltrobust.report.sweeps import COLUMNS, eps_sweeps, ratio_sweep, steps_sweep
 
 
@@ -41,7 +43,7 @@ def points(frame: pd.DataFrame, label: str) -> dict[float, float]:
 
 
 def eps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    (frame,) = eps_sweeps(comparable_groups(pd.DataFrame(rows))).values()
+    ((_, frame),) = eps_sweeps(comparable_groups(pd.DataFrame(rows))).values()
     assert list(frame.columns) == COLUMNS
     return frame
 
@@ -100,7 +102,8 @@ def test_eps_sweep_keeps_other_settings_and_other_attacks_apart():
         *(row("a", "pgd20-l2", 0.4 - eps / 10, eps) for eps in (0.25, 0.5)),
     ]
     sweeps = eps_sweeps(comparable_groups(pd.DataFrame(rows)))
-    assert [set(frame["attack"]) for frame in sweeps.values()] == [{"pgd20"}, {"pgd20", "pgd20-l2"}]
+    attacks = [set(frame["attack"]) for _, frame in sweeps.values()]
+    assert attacks == [{"pgd20"}, {"pgd20", "pgd20-l2"}]
     assert len(sweeps) == len({*sweeps}) == 2
     assert all("eps" not in slug for slug in sweeps)
 
@@ -201,6 +204,53 @@ def test_of_two_splits_at_one_ratio_the_larger_is_drawn():
     rows.append({**small, "run_id": "a-small", "split_sha256": "small"})
     (family,) = ratio_families(comparable_groups(pd.DataFrame(rows)))
     assert points(ratio_sweep(family), "a") == {10: 0.8, 50: 0.6}
+
+
+# what spans groups, in a whole report -----------------------------------------------------------
+
+
+def drawn_by_render(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> dict:
+    """Figures of a report by name, as they are handed over to be saved."""
+    found = {}
+    monkeypatch.setattr("ltrobust.report._figures", lambda *_: {})
+    monkeypatch.setattr("ltrobust.report._more_figures", lambda *_: {})
+    monkeypatch.setattr(
+        "ltrobust.report._figure_files",
+        lambda name, figure, ending: found.update({name: figure}) or {},
+    )
+    render(pd.DataFrame(rows), pd.DataFrame(columns=["run_id", "attack"]), {})
+    return found
+
+
+def legend(figure: Figure) -> dict[str, Any]:
+    (known,) = figure.legends
+    pairs = zip(known.get_texts(), known.get_lines(), strict=True)
+    return {text.get_text(): line.get_color() for text, line in pairs}
+
+
+def test_eps_figure_of_a_report_has_its_daggers_and_keeps_colours(monkeypatch):
+    rows = [row("a", "fgsm", 0.7)]  # one radius: not in the figure
+    rows += [row("b", "pgd20", 0.5, k / 255, reliability="masking") for k in (4, 8)]
+    rows += [row("c", "pgd20", 0.4, k / 255, reliability="") for k in (4, 8)]
+    marks = marks_for(("a", "b", "c"))
+    figure = drawn_by_render(monkeypatch, rows)["eps"]
+    assert legend(figure) == {"b†": marks["b"].colour, "c": marks["c"].colour}
+
+
+@pytest.mark.parametrize("flagged", [10.0, 50.0])
+def test_ratio_figure_of_a_report_has_the_daggers_of_any_ratio(monkeypatch, flagged):
+    rows = []
+    for ratio in (10.0, 50.0):
+        for method, score in (("b", 0.5), ("c", 0.4)):
+            checks = "masking" if (method, ratio) == ("b", flagged) else ""
+            known = {"method": method, "reliability": checks, "n_train": 700}
+            made = at_ratio(ratio, "clean", score, **known)
+            rows.append(made | {"run_id": f"{method}-{ratio:g}"})
+    small = at_ratio(50.0, "clean", 0.3, method="a", n_train=70)  # not in the figure
+    rows.append(small | {"run_id": "a-50", "split_sha256": "small"})
+    marks = marks_for(("a", "b", "c"))
+    figure = drawn_by_render(monkeypatch, rows)["ratios"]
+    assert legend(figure) == {"b†": marks["b"].colour, "c": marks["c"].colour}
 
 
 # cost -------------------------------------------------------------------------------------------
