@@ -37,6 +37,7 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/ltrobust bench --methods all --dataset digits-lt --limit-test 100 \
 	    --output $(DEMO_OUTPUT) $(DEMO_FLAGS)
+	@echo "page:    $(DEMO_OUTPUT)/index.html"
 	@echo "numbers: $(DEMO_OUTPUT)/leaderboard.csv, metrics.csv, per_class.csv"
 	@echo "tables:  $(DEMO_OUTPUT)/tables/*.md, *.tex"
 	@echo "figures: $(DEMO_OUTPUT)/figures/*.png, *.pdf"
