@@ -113,18 +113,15 @@ def gather(
     runs = [run for part in parts for run in part.runs]
     comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS)
     known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
-    histories = {
-        run_id: history
-        for part in reversed(parts)
-        for run_id, history in part.results.histories.items()
-    }
-    examples = {
-        run_id: images
-        for part in reversed(parts)
-        for run_id, images in part.results.examples.items()
-    }
+    histories = _by_run(part.results.histories for part in parts)
+    examples = _by_run(part.results.examples for part in parts)
     comparisons = _filled(comparisons, known)
     return SuiteResults(metrics, classes, confusion, comparisons, histories, examples)
+
+
+def _by_run(found: Iterable[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Frames by run; of a run that several parts hold, the first's."""
+    return {run: frame for one in reversed(list(found)) for run, frame in one.items()}
 
 
 def check_directory(directory: Path) -> None:

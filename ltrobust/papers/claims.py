@@ -14,15 +14,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ltrobust.bench.pairs import PAIRED, SEEDS
 from ltrobust.evaluation.compare import paired_counts, paired_row, seeds_row
 from ltrobust.evaluation.metrics import Z95
+from ltrobust.papers.compare import AGREES, DIFFERS
 from ltrobust.papers.entries import Cell, Claim, Entry, Variant
 from ltrobust.papers.ours import Found, Ours, counts_of, strata_of
 from ltrobust.papers.published import Value, find, select
 from ltrobust.papers.reliability import reliability_of
 
-AGREES, DIFFERS, NOISE, NOT_MEASURED = "agrees", "differs", "within noise", "not measured"
-PAIRED, INTERVALS, SEEDS = "paired images", "two intervals", "seeds"
+NOISE, NOT_MEASURED = "within noise", "not measured"
+INTERVALS = "two intervals"
 GAINS = {"pgd": "pgd20", "aa": "aa-apgd"}
 """The attacks whose gains are set against each other, by the name of their axis."""
 ENDS = ("", "_low", "_high")

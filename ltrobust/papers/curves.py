@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ltrobust.papers.draw import (
-    PERCENT,
     PUBLISHED_ONLY,
     finish,
     interval_bars,
@@ -20,9 +19,9 @@ from ltrobust.papers.draw import (
     published_marks,
 )
 from ltrobust.papers.entries import class_metric
-from ltrobust.report.labels import Point, label_points, legend_height
+from ltrobust.report.labels import Point, freeze, label_points, legend_height
 from ltrobust.report.marks import FLAG
-from ltrobust.report.style import PALETTE, WIDTH, Mark, in_style, marks_for, new_figure
+from ltrobust.report.style import PALETTE, PERCENT, WIDTH, Mark, in_style, marks_for, new_figure
 
 AUTOATTACK = "aa-apgd"
 """What RoBal calls AA: APGD-CE and APGD-T."""
@@ -107,7 +106,7 @@ def gain_figure(
         Line2D([], [], color=PUBLISHED_ONLY, marker="o", markerfacecolor="white", linestyle=""),
     ]
     finish(figure, handles, names, note)
-    _freeze(figure)
+    freeze(figure)
     for axes, points in zip(panels, drawn, strict=True):
         label_points(axes, points, size=7)
     return figure
@@ -257,19 +256,10 @@ def scatter_figure(frame: pd.DataFrame, classes: Sequence[str], note: str = "") 
     handles.append(Line2D([], [], color="#404040", marker="o", mfc="white", linestyle=""))
     handles.append(Line2D([], [], color="#404040", marker="x", linestyle=""))
     finish(figure, handles, names, note)
-    _freeze(figure)
+    freeze(figure)
     for axes, points in zip(panels, drawn, strict=True):
-        _label_among(axes, points)
+        label_points(axes, points, size=7)
     return figure
-
-
-def _label_among(axes: Axes, points: Sequence[Point]) -> None:
-    """Write the names of the points that have one, clear of all points."""
-    named = [point for point in points if point.name]
-    label_points(axes, [*named, *(point for point in points if not point.name)], size=7)
-    for text in list(axes.texts):
-        if not text.get_text():  # of a point that only keeps its place free
-            text.remove()
 
 
 def _scatter(axes: Axes, rows: pd.DataFrame) -> list[Point]:
@@ -302,9 +292,3 @@ def _scatter(axes: Axes, rows: pd.DataFrame) -> list[Point]:
                 elinewidth=0.5,
             )
     return points
-
-
-def _freeze(figure: Figure) -> None:
-    """Labels are placed inside finished axes and must not move them."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")

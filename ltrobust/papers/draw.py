@@ -18,9 +18,10 @@ from matplotlib.patches import Patch
 
 from ltrobust.papers.entries import PUBLISHED, class_metric
 from ltrobust.report.groups import attack_order
-from ltrobust.report.labels import legend_below, legend_height
+from ltrobust.report.labels import category_ticks, legend_below, legend_height
 from ltrobust.report.style import (
     BAR_COLOUR,
+    PERCENT,
     WIDTH,
     Mark,
     in_style,
@@ -29,12 +30,9 @@ from ltrobust.report.style import (
     short,
 )
 
-PERCENT = 100.0
 PUBLISHED_ONLY = "#8C8C8C"
 HATCH = "////"
 NOTE_LINE = 0.15
-LETTER = 0.068
-"""Usual width in inches of an eight-point letter."""
 
 
 @in_style
@@ -54,7 +52,7 @@ def bars_figure(frame: pd.DataFrame, note: str = "") -> Figure:
     figure = new_figure(2.5 + legend_height(names, WIDTH) + note_height(note))
     axes = figure.subplots()
     _paired_bars(axes, rows, "attack", attacks, labels, marks)
-    _category_ticks(axes, attacks, WIDTH - 0.7)
+    category_ticks(axes, attacks, WIDTH - 0.7)
     axes.set_ylabel("accuracy (%)")
     finish(figure, handles, names, note)
     return figure
@@ -81,7 +79,7 @@ def tail_figure(frame: pd.DataFrame, classes: Sequence[str], note: str = "") -> 
         _paired_bars(axes, own, "metric", metrics, labels, marks)
         axes.set_title(title, pad=3)
         axes.set_ylabel("accuracy (%)")
-    _category_ticks(panels[1], classes, WIDTH - 0.7)
+    category_ticks(panels[1], classes, WIDTH - 0.7)
     panels[0].tick_params(axis="x", length=0)
     finish(figure, handles, names, note)
     return figure
@@ -254,10 +252,3 @@ def _paired_bars(
         more = PERCENT * other["published"].to_numpy(float)
         axes.plot(centres, more, linestyle="", **DIAMOND, markeredgecolor=colour)
     axes.locator_params(axis="y", nbins=6)
-
-
-def _category_ticks(axes: Axes, names: Sequence[str], room: float) -> None:
-    shown = [short(name, 16) for name in names]
-    crowded = LETTER * max(map(len, shown), default=1) > room / max(len(shown), 1)
-    axes.set_xticks(range(len(shown)), shown)
-    axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)

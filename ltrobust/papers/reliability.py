@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from ltrobust.papers.ours import Found
-from ltrobust.report.marks import FLAG
+from ltrobust.report.marks import FLAG, flag_sentence
 
 NO_REPORT = "no report"
 """Stands in the column `reliability` of runs whose checks were not made."""
@@ -51,8 +51,7 @@ def reliability_note(frame: pd.DataFrame) -> str:
     """The footnote of a table: which checks were flagged, and who has no report; "" for neither."""
     parts = []
     if flagged := flagged_labels(frame):
-        listed = "; ".join(f"{label} ({', '.join(names)})" for label, names in flagged.items())
-        parts.append(f"{FLAG} reliability checks flagged: {listed}; see docs/evaluation.md.")
+        parts.append(flag_sentence(flagged))
     without = dict.fromkeys(frame.loc[frame["reliability"] == NO_REPORT, "label"])
     if without:
         measured = set(frame.loc[frame["n"] > 0, "label"])

@@ -31,7 +31,8 @@ FLAGGED_CLAIMS = f" {FLAG} rests on a run of ours with a flagged reliability che
 def comparison_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
     """The comparison with verdicts in words and a number for the source of each value."""
     table = _comparison(entry, frame, frame["verdict"].tolist(), note)
-    return _with_column(table, "source", [str(number) for number in _references(frame).values()])
+    numbers = [str(number) for number in _references(frame).values()]
+    return replace(table, frame=table.frame.assign(source=numbers))
 
 
 def short_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
@@ -127,10 +128,6 @@ def _comparison(entry: Entry, frame: pd.DataFrame, verdicts: list[str], note: st
     parts_of_caption = (note, entry.note, whole, rule, reliability_note(frame))
     caption = " ".join(part for part in parts_of_caption if part)
     return Table(entry.name, entry.title, caption, cells)
-
-
-def _with_column(table: Table, name: str, values: list[str]) -> Table:
-    return Table(table.name, table.title, table.caption, table.frame.assign(**{name: values}))
 
 
 def _references(frame: pd.DataFrame) -> dict[int, int]:

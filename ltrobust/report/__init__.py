@@ -83,8 +83,8 @@ def render(
     for family in families:
         ending = f"-{family.slug}" if len(families) > 1 else ""
         files |= _table_files(ratio_table(family), ending)
-        shown = _names_of_all(family.members)
-        figure = ratio_figure(ratio_sweep(family), shown, sorted(shown))
+        spanned = family.together
+        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels)
         files |= _figure_files("ratios", figure, ending)
     return files
 
@@ -120,15 +120,6 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     with styled():
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
-
-
-def _names_of_all(groups: Sequence[Group]) -> dict[str, str]:
-    """Labels of groups as written: what any of them marks is marked."""
-    names: dict[str, str] = {}
-    for group in groups:
-        for label, name in shown_names(group).items():
-            names[label] = max(names.get(label, ""), name, key=len)
-    return names
 
 
 def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:

@@ -100,20 +100,26 @@ def _balance_chart(group: Group, found: Readings) -> Chart | None:
 def _point(
     group: Group, label: str, mark: Mark, x: Reading, y: Reading, robust: str, what: str
 ) -> go.Scatter:
-    shown = shown_names(group)[label]
-    few = len(group.labels) <= _LABELLED_POINTS
     lines = [
         f"Clean {what}: {quantity(x)}",
         f"Under {attack_title(robust)}: {quantity(y)}",
         facts(group, label),
     ]
+    point = _named_point(group, label, mark, as_percent(x.mean), y, lines)
+    return point.update(error_x=error_bars([x], mark.colour))
+
+
+def _named_point(
+    group: Group, label: str, mark: Mark, x: float | None, y: Reading, lines: list[str]
+) -> go.Scatter:
+    """One method as a point with its name, where there are few, and its hover text."""
+    shown = shown_names(group)[label]
     return go.Scatter(
-        x=[as_percent(x.mean)],
+        x=[x],
         y=[as_percent(y.mean)],
-        mode="markers+text" if few else "markers",
+        mode="markers+text" if len(group.labels) <= _LABELLED_POINTS else "markers",
         text=[plain(short(shown))],
         cliponaxis=False,
-        error_x=error_bars([x], mark.colour),
         error_y=error_bars([y], mark.colour),
         marker=marker(mark, 11),
         **identity(group, label),
@@ -243,7 +249,7 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
     frame = training_costs(group)
     if frame.empty:
         return None
-    marks, shown = ranked_marks(group), shown_names(group)
+    marks = ranked_marks(group)
     robust = attack_title(str(frame["attack"].iloc[0]))
     figure = new_chart("training time (minutes)", f"balanced accuracy under {robust} (%)")
     for row in frame.to_dict("records"):
@@ -255,19 +261,8 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
             facts(group, label),
             plain(row["device"]),
         ]
-        figure.add_trace(
-            go.Scatter(
-                x=[rounded(row["seconds_mean"] / 60)],
-                y=[as_percent(reading.mean)],
-                mode="markers+text" if len(group.labels) <= _LABELLED_POINTS else "markers",
-                text=[plain(short(shown[label]))],
-                cliponaxis=False,
-                error_y=error_bars([reading], marks[label].colour),
-                marker=marker(marks[label], 11),
-                **identity(group, label),
-                **hover([hover_text(shown[label], lines)]),
-            )
-        )
+        minutes = rounded(row["seconds_mean"] / 60)
+        figure.add_trace(_named_point(group, label, marks[label], minutes, reading, lines))
     _turn_labels(figure)
     figure.update_xaxes(rangemode="tozero")
     note = (

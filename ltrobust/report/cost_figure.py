@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from ltrobust.report.aggregate import records_by_cell, scores, strongest_attack
 from ltrobust.report.cost import costs
+from ltrobust.report.figures import draw_point
 from ltrobust.report.groups import Group
-from ltrobust.report.labels import Point, fit, label_points
-from ltrobust.report.style import empty_figure, in_style, marks_for, new_figure, short
+from ltrobust.report.labels import Point, fit, freeze, label_points
+from ltrobust.report.style import PERCENT, empty_figure, in_style, marks_for, new_figure, short
 
-PERCENT = 100.0
 COLUMNS = ["label", "attack", "seconds_mean", "seconds_std", "mean", "std", "n_seeds", "device"]
 _UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
@@ -65,17 +65,8 @@ def cost_figure(
         x, y = row["seconds_mean"] / size, PERCENT * row["mean"]
         xerr = float(np.nan_to_num(row["seconds_std"])) / size
         yerr = PERCENT * float(np.nan_to_num(row["std"]))
-        axes.errorbar(
-            x,
-            y,
-            xerr=xerr or None,
-            yerr=yerr or None,
-            color=marks[name].colour,
-            marker=marks[name].marker,
-            markersize=5,
-            elinewidth=0.7,
-        )
         points.append(Point((shown or {}).get(name, name), x, y, xerr, yerr))
+        draw_point(axes, points[-1], marks[name])
     devices = sorted(set(frame["device"]))
     place = "several devices" if len(devices) > 1 else fit(str(devices[0]), 2.0, 9)
     axes.set_xlabel(f"training time ({unit}){f' on {place}' if place else ''}")
@@ -83,9 +74,7 @@ def cost_figure(
     axes.grid(visible=True, axis="both")
     axes.margins(0.18)
     axes.locator_params(nbins=5)
-    # labels are placed inside finished axes and must not move them
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    freeze(figure)
     label_points(axes, points)
     return figure
 

@@ -16,9 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from ltrobust.report.labels import apart, legend_below, legend_height
-from ltrobust.report.style import WIDTH, Mark, empty_figure, in_style, marks_for, new_figure, short
+from ltrobust.report.style import (
+    PERCENT,
+    WIDTH,
+    Mark,
+    empty_figure,
+    in_style,
+    marks_for,
+    new_figure,
+    short,
+)
 
-PERCENT = 100.0
 _WIDE = 10.0
 """Largest over smallest value from which an axis becomes logarithmic."""
 

@@ -21,17 +21,19 @@ from ltrobust.report.aggregate import ranked_labels, records_by_cell, strongest_
 from ltrobust.report.groups import attack_order
 from ltrobust.report.labels import (
     Point,
+    category_ticks,
     count_ticks,
     fit,
+    freeze,
     label_points,
     legend_below,
     legend_height,
-    text_width,
     thin,
 )
 from ltrobust.report.style import (
     BAR_COLOUR,
     CLEAN_COLOUR,
+    PERCENT,
     ROBUST_COLOUR,
     WIDTH,
     Mark,
@@ -41,8 +43,6 @@ from ltrobust.report.style import (
     new_figure,
     short,
 )
-
-PERCENT = 100.0
 
 
 @in_style
@@ -112,9 +112,7 @@ def balance_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None)
         _scatter(axes, scores, labels, robust, score)
         for axes, score in zip(panels, ("balanced_accuracy", "tail"), strict=True)
     ]
-    # labels are placed inside finished axes and must not move them
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    freeze(figure)
     for axes, points in zip(panels, drawn, strict=True):
         named = [replace(point, name=(shown or {}).get(point.name, point.name)) for point in points]
         label_points(axes, named)
@@ -236,10 +234,7 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
             linewidth=0,
             error_kw={"elinewidth": 0.8, "capsize": min(2.0, 20 * width)},
         )
-    slot = (WIDTH - 0.7) / len(attacks)
-    crowded = max(text_width(short(name, 16), 8) for name in attacks) + 0.08 > slot
-    axes.set_xticks(range(len(attacks)), [short(name, 16) for name in attacks])
-    axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)
+    category_ticks(axes, attacks, WIDTH - 0.7)
     axes.set_ylabel("balanced accuracy (%)")
     axes.locator_params(axis="y", nbins=6)
     handles = [
@@ -319,6 +314,20 @@ def _class_legend(robust: str | None) -> tuple[list[Line2D | Patch], list[str]]:
     return [*handles, Patch(facecolor=BAR_COLOUR)], [*names, "training images (right)"]
 
 
+def draw_point(axes: Axes, point: Point, mark: Mark) -> None:
+    """Draw a point with its error bars, if it has any."""
+    axes.errorbar(
+        point.x,
+        point.y,
+        xerr=point.xerr or None,
+        yerr=point.yerr or None,
+        color=mark.colour,
+        marker=mark.marker,
+        markersize=5,
+        elinewidth=0.7,
+    )
+
+
 def _scatter(
     axes: Axes, scores: pd.DataFrame, labels: Sequence[str], robust: str, score: str
 ) -> list[Point]:
@@ -333,16 +342,7 @@ def _scatter(
             continue
         xerr, yerr = (np.nan_to_num(PERCENT * row[f"{score}_std"]) for row in (clean, attacked))
         points.append(Point(label, float(x), float(y), float(xerr), float(yerr)))
-        axes.errorbar(
-            x,
-            y,
-            xerr=xerr or None,
-            yerr=yerr or None,
-            color=marks[label].colour,
-            marker=marks[label].marker,
-            markersize=5,
-            elinewidth=0.7,
-        )
+        draw_point(axes, points[-1], marks[label])
     axes.margins(0.18)
     # an automatic number of ticks would follow the layout, and the layout the ticks
     axes.locator_params(nbins=5)

@@ -22,8 +22,6 @@ from ltrobust.report.style import DPI, FONT, short
 
 _GAP = 2.0
 _NEAR = 10.0
-CHARACTER = 0.068
-"""Usual width in inches of an eight-point character."""
 _HANDLE = 0.46
 
 
@@ -41,10 +39,10 @@ class Point:
 def label_points(axes: Axes, points: Sequence[Point], size: float = 8) -> None:
     """Write each name beside its point so that no two names, markers or error bars overlap.
 
-    Names far from their point get a thin line to it.
+    Names far from their point get a thin line to it. A point with the name "" is only kept free.
 
     Args:
-        axes: the axes, limits set and layout final: labels are placed in pixels.
+        axes: the axes, limits set and layout final (see `freeze`): labels are placed in pixels.
         points: what to label.
         size: font size in points.
     """
@@ -52,12 +50,29 @@ def label_points(axes: Axes, points: Sequence[Point], size: float = 8) -> None:
     taken = [box for point in points for box in _footprint(axes, point)]
     lines: list[Bbox] = []
     for point in points:
+        if not point.name:
+            continue
         x, y = axes.transData.transform((point.x, point.y))
         extent = _text_size(axes, short(point.name), size)
         place = _free_place((x, y), extent, taken, lines, room)
         taken.append(place)
         lines += _line_boxes(x, y, place)
         _write(axes, point, (x, y), size, place)
+
+
+def freeze(figure: Figure) -> None:
+    """Finish the layout: labels are placed inside finished axes and must not move them."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def category_ticks(axes: Axes, names: Sequence[str], room: float) -> None:
+    """Name the places 0, 1, ... of an axis of `room` inches; upright where they would touch."""
+    texts = [short(name, 16) for name in names]
+    slot = room / max(len(texts), 1)
+    crowded = max((text_width(text, 8) for text in texts), default=0.0) + 0.08 > slot
+    axes.set_xticks(range(len(texts)), texts)
+    axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:

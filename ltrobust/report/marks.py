@@ -6,7 +6,7 @@ within noise. Both come in as columns of frames; nothing is tested here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -52,10 +52,7 @@ def flagged_checks(group: Group) -> dict[str, list[str]]:
 def reliability_note(group: Group) -> str:
     """The footnote of a table: which checks were flagged, and who has no report; "" for neither."""
     flagged = {label: names for label, names in flagged_checks(group).items() if names}
-    note = ""
-    if flagged:
-        listed = "; ".join(f"{label} ({', '.join(names)})" for label, names in flagged.items())
-        note = f" {FLAG} reliability checks flagged: {listed}; see docs/evaluation.md."
+    note = f" {flag_sentence(flagged)}" if flagged else ""
     known = group.rows.loc[group.rows["reliability"].map(lambda v: isinstance(v, str)), "run_id"]
     without = [label for label in group.labels if not set(group.runs(label)).issubset(set(known))]
     if not without:
@@ -63,6 +60,12 @@ def reliability_note(group: Group) -> str:
     if len(without) == len(group.labels) > 1:
         return f"{note} ? no reliability report for any method."
     return f"{note} ? no reliability report: {', '.join(without)}."
+
+
+def flag_sentence(flagged: Mapping[str, Sequence[str]]) -> str:
+    """Name the checks behind each †; `flagged` is label to names of checks, at least one."""
+    listed = "; ".join(f"{label} ({', '.join(names)})" for label, names in flagged.items())
+    return f"{FLAG} reliability checks flagged: {listed}; see docs/evaluation.md."
 
 
 def near_best(

@@ -192,6 +192,15 @@ def by_column(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, 
     return tuple(tuple((row, column) for row in rows) for column in columns)
 
 
+def by_section(
+    columns: Sequence[str], starts: Sequence[int], count: int
+) -> tuple[tuple[Cell, ...], ...]:
+    """One contest a column in each section of `count` rows; `starts` are their first rows."""
+    ends = [*starts[1:], count]
+    sections = (range(*span) for span in zip(starts, ends, strict=True))
+    return tuple(contest for rows in sections for contest in by_column(columns, rows))
+
+
 def by_row(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
     """One contest a row among the given columns."""
     return tuple(tuple((row, column) for column in columns) for row in rows)

@@ -24,7 +24,7 @@ from ltrobust.report.aggregate import (
 from ltrobust.report.captions import setting, spread_note
 from ltrobust.report.groups import Group, attack_order, with_slugs
 from ltrobust.report.marks import reliability_note, shown_names
-from ltrobust.report.markup import Table, by_column
+from ltrobust.report.markup import Table, by_section
 
 LONG_TAILED = "long-tailed"
 
@@ -41,6 +41,11 @@ class Family:
 
     slug: str
     members: tuple[Group, ...]
+
+    @property
+    def together(self) -> Group:
+        """All rows under one key; only for names and notes, never to average."""
+        return _together(self.members)
 
     @property
     def columns(self) -> list[str]:
@@ -78,8 +83,7 @@ def ratio_table(family: Family) -> Table:
     """Balanced accuracy of each method, one column an imbalance ratio: clean, PGD, AutoAttack."""
     columns = family.columns
     cells = [records_by_cell(scores(group)) for group in family.members]
-    together = _together(family.members)
-    shown = shown_names(together)
+    shown = shown_names(family.together)
     labels = _ranked(family)
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
@@ -95,17 +99,12 @@ def ratio_table(family: Family) -> Table:
                 _record(group, attack, label, spread)
                 for group, spread in zip(family.members, own, strict=True)
             ]
-    contests = [
-        contest
-        for start, end in zip(sections, [*sections[1:], len(rows)], strict=True)
-        for contest in by_column(columns, range(start, end))
-    ]
     return Table(
         "ratios",
         "Balanced accuracy by imbalance ratio",
-        _caption(family, together, rows),
+        _caption(family, rows),
         pd.DataFrame(rows),
-        tuple(contests),
+        by_section(columns, sections, len(rows)),
         tuple(sections[1:]),
         data=pd.DataFrame(records),
     )
@@ -181,7 +180,7 @@ def _record(group: Group, attack: str, label: str, spread: Spread) -> dict[str, 
     }
 
 
-def _caption(family: Family, together: Group, rows: Sequence[dict[str, Any]]) -> str:
+def _caption(family: Family, rows: Sequence[dict[str, Any]]) -> str:
     members = family.members
     ratios = ", ".join(f"{group.key['imbalance_ratio']:g} ({_images(group)})" for group in members)
     tests = list(dict.fromkeys(f"{int(group.key['n']):,}" for group in members))
@@ -191,7 +190,7 @@ def _caption(family: Family, together: Group, rows: Sequence[dict[str, Any]]) ->
     return (
         f"{setting(members, f'imbalance ratios {ratios}', test_set)} Mean over classes. Percent; "
         f"best of a column bold, second underlined.{spread_note(members)}{missing}"
-        f"{reliability_note(together)}"
+        f"{reliability_note(family.together)}"
     )
 
 

@@ -29,6 +29,7 @@ Dash = Literal["-", "--", ":", "-."]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 HATCHES = ("", "///", "...", "xxx")
+PERCENT = 100.0
 BAR_COLOUR = "#D9D9D9"
 CLEAN_COLOUR, ROBUST_COLOUR = PALETTE[0], PALETTE[1]
 

@@ -29,7 +29,7 @@ from ltrobust.report.confusion import Confusions, confused_shares, confusions, d
 from ltrobust.report.cost import cost_table
 from ltrobust.report.groups import Group
 from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names
-from ltrobust.report.markup import Cell, Table, by_column, by_row, percent
+from ltrobust.report.markup import Cell, Table, by_column, by_row, by_section, percent
 from ltrobust.report.plain import attack_scores, method_scores
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
@@ -94,18 +94,13 @@ def group_table(group: Group) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
     rows, sections = _attack_sections(group, group.attacks, GROUP_COLUMNS)
     ranked = [name for name in GROUP_COLUMNS if name != "gap"]  # which gap is best is no contest
-    contests = [
-        contest
-        for start, end in zip(sections, [*sections[1:], len(rows)], strict=True)
-        for contest in by_column(ranked, range(start, end))
-    ]
     caption = f"{describe(group)}{grouping_note(group)} gap: head minus tail, in points."
     return Table(
         "groups",
         "Accuracy by class frequency",
         caption + reading(group),
         pd.DataFrame(rows),
-        tuple(contests),
+        by_section(ranked, sections, len(rows)),
         tuple(sections[1:]),
         data=attack_scores(group, group.attacks, list(GROUP_COLUMNS.values())),
     )
