@@ -7,7 +7,7 @@ is the caller's part, and nothing here knows of models or training.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
