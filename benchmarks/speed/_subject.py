@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import plain
 import torch
 from _harness import Options
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Subject:
 
     def plain(self) -> tuple[nn.Module, Tensor, Tensor]:
         """What a published script would hold: contiguous float32 network, images, labels."""
-        net = copy.deepcopy(self.model).to(memory_format=torch.contiguous_format).to(self.device)
+        net = plain.published(copy.deepcopy(self.model).to(self.device), inplace=True)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
         x = to_float(self.test.images).to(self.device)

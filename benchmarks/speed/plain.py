@@ -24,6 +24,22 @@ EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 EVAL_BATCH = 200
 """Test batch of TRADES' evaluation script."""
 
+
+def published(net: nn.Module, *, inplace: bool) -> nn.Module:
+    """The network with PyTorch's own ReLU and in contiguous memory, as a script would have it.
+
+    Args:
+        net: changed in place.
+        inplace: whether the architecture's code writes `F.relu(x, inplace=True)`; that of ResNet-18
+            for small images does not.
+    """
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ == "ReLU":
+                setattr(parent, name, nn.ReLU(inplace=inplace))
+    return net.to(memory_format=torch.contiguous_format)
+
+
 # training ---------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,8 @@ def fast_side(what: str, precision: str, arch: str, options: Options) -> Callabl
 def plain_side(what: str, arch: str, options: Options) -> Callable[[], None]:
     x, y = batch(options)
     torch.manual_seed(0)
-    model = build_model(arch, num_classes=len(COUNTS)).to(options.device)
+    net = build_model(arch, num_classes=len(COUNTS)).to(options.device)
+    model = plain.published(net, inplace=arch == "small-cnn")
     optimizer = plain.make_optimizer(model)
 
     def step() -> None:

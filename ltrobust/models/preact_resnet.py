@@ -7,9 +7,9 @@ two share no weights and no checkpoints.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
+from ltrobust.models.relu import ReLU
 
 
 class PreActResNet18(Network):
@@ -36,12 +36,13 @@ class PreActResNet18(Network):
         self.layer3 = _stage(128, 256, stride=2)
         self.layer4 = _stage(256, 512, stride=2)
         self.bn = nn.BatchNorm2d(512)
+        self.relu = ReLU()
         self.attach_head(spec.head)
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, in_channels, H, W) to the pooled, activated last stage, (B, 512)."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
-        return global_average(F.relu(self.bn(x)))
+        return global_average(self.relu(self.bn(x)))
 
 
 class PreActBlock(nn.Module):
@@ -53,6 +54,7 @@ class PreActBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.relu = ReLU()
         self.shortcut: nn.Sequential | None = None
         if stride != 1 or in_channels != channels:
             projection = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
@@ -60,9 +62,11 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
-        activated = F.relu(self.bn1(x))
+        activated = self.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(activated)
-        return self.conv2(F.relu(self.bn2(self.conv1(activated)))) + shortcut
+        residual = self.conv2(self.relu(self.bn2(self.conv1(activated))))
+        residual += shortcut
+        return residual
 
 
 def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:

@@ -7,9 +7,9 @@ ImageNet network: checkpoints of the two do not fit each other.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
+from ltrobust.models.relu import ReLU
 
 
 class ResNet18(Network):
@@ -33,11 +33,12 @@ class ResNet18(Network):
         self.layer2 = _stage(64, 128, stride=2)
         self.layer3 = _stage(128, 256, stride=2)
         self.layer4 = _stage(256, 512, stride=2)
+        self.relu = ReLU()
         self.attach_head(spec.head)
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, in_channels, H, W) to the pooled last stage, (B, 512)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return global_average(x)
 
@@ -51,6 +52,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = ReLU()
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != channels:
             projection = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
@@ -58,8 +60,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(residual + self.shortcut(x))
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        residual += self.shortcut(x)
+        return self.relu(residual)
 
 
 def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:

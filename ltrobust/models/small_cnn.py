@@ -7,9 +7,9 @@ compare with each other only.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
+from ltrobust.models.relu import ReLU
 
 
 class SmallCNN(Network):
@@ -33,14 +33,15 @@ class SmallCNN(Network):
         self.bn3 = nn.BatchNorm2d(128)
         self.conv4 = _conv(128, 128, stride=1)
         self.bn4 = nn.BatchNorm2d(128)
+        self.relu = ReLU()
         self.attach_head(spec.head)
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, in_channels, H, W) to the pooled last maps, (B, 128)."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.relu(self.bn3(self.conv3(x)), inplace=True)
-        x = F.relu(self.bn4(self.conv4(x)), inplace=True)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.bn4(self.conv4(x)))
         return global_average(x)
 
 

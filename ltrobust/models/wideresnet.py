@@ -9,9 +9,9 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
+from ltrobust.models.relu import ReLU
 
 
 class WideResNet(Network):
@@ -46,6 +46,7 @@ class WideResNet(Network):
         self.block2 = WideGroup(blocks, 16 * widen, 32 * widen, stride=2)
         self.block3 = WideGroup(blocks, 32 * widen, 64 * widen, stride=2)
         self.bn1 = nn.BatchNorm2d(64 * widen)
+        self.relu = ReLU()
         self.apply(_initialise)
         self.attach_head(spec.head)
         if isinstance(self.head, nn.Linear) and self.head.bias is not None:
@@ -55,7 +56,7 @@ class WideResNet(Network):
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, in_channels, H, W) to the pooled, activated last group, (B, D)."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return global_average(F.relu(self.bn1(x), inplace=True))
+        return global_average(self.relu(self.bn1(x)))
 
 
 class WideGroup(nn.Module):
@@ -82,6 +83,7 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.relu = ReLU()
         # camel case because published checkpoints spell it so
         self.convShortcut: nn.Conv2d | None = None
         if in_channels != channels:
@@ -89,10 +91,12 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
-        activated = F.relu(self.bn1(x), inplace=True)
+        activated = self.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(activated)
-        hidden = F.relu(self.bn2(self.conv1(activated)), inplace=True)
-        return shortcut + self.conv2(hidden)
+        hidden = self.relu(self.bn2(self.conv1(activated)))
+        residual = self.conv2(hidden)
+        residual += shortcut
+        return residual
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,0 +1,110 @@
+"""Our networks' ReLU computes what PyTorch's does, bit for bit, and spoils no one's tensor."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltrobust.attacks.pgd import attack_mode, input_gradient
+from ltrobust.losses import cross_entropy_sum
+from ltrobust.models import build_model
+from ltrobust.models.folded import FoldedNetwork
+from ltrobust.models.relu import ReLU
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+ARCHS = ("small-cnn", "resnet18", "preactresnet18", "wrn-28-10")
+
+
+def maps(dtype: torch.dtype, layout: str = "contiguous") -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 4, 4, generator=draw)
+    x[0, 0, 0] = torch.tensor([0.0, -0.0, float("inf"), float("-inf")])
+    x[0, 0, 1] = torch.tensor([1e-39, -1e-39, 1e38, -1e38])
+    return x.to(dtype).contiguous(memory_format=FORMATS[layout])
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_values_and_gradients_are_those_of_pytorch(dtype: torch.dtype, layout: str) -> None:
+    x = maps(dtype, layout)
+    given = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    results = []
+    for relu in (F.relu, ReLU()):
+        leaf = x.clone().requires_grad_()
+        y = relu(leaf * 1)
+        y.backward(given.clone())
+        results.append((y.detach(), leaf.grad))
+    (y, gradient), (expected, theirs) = results
+    assert torch.equal(y, expected)
+    assert torch.equal(gradient, theirs)
+
+
+def test_it_writes_over_its_argument() -> None:
+    x = maps(torch.float32)
+    assert ReLU()(x).data_ptr() == x.data_ptr()
+    assert float(x.min()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_whose_entries_share_memory_is_copied_first(dtype: torch.dtype) -> None:
+    leaf = maps(dtype, "channels_last").nan_to_num(posinf=3, neginf=-3).requires_grad_()
+    shared = torch.ones((), dtype=dtype)
+    ReLU()(leaf * 1).backward(shared.expand(leaf.shape))
+    assert shared == 1
+    assert leaf.grad is not None
+    assert torch.equal(leaf.grad, (leaf > 0).to(dtype))
+
+
+def test_second_derivatives_are_right() -> None:
+    x = torch.randn(3, 4, dtype=torch.double, requires_grad=True)
+    relu = ReLU()
+    assert torch.autograd.gradcheck(lambda t: relu(t * 1) ** 2, x)
+    assert torch.autograd.gradgradcheck(lambda t: relu(t * 1) ** 2, x)
+
+
+def with_pytorchs(net: nn.Module) -> nn.Module:
+    """A copy of the network with PyTorch's ReLU that overwrites nothing."""
+    net = copy.deepcopy(net)
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ReLU):
+                setattr(parent, name, nn.ReLU())
+    return net
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_networks_have_the_gradients_that_they_would_have_with_pytorchs(
+    arch: str, training: bool
+) -> None:
+    """Else something in them does not make a gradient of its own, and got a spoilt one."""
+    torch.manual_seed(0)
+    net = build_model(arch, num_classes=5, in_channels=3, image_size=8).train(training)
+    plain = with_pytorchs(net)
+    assert any(isinstance(module, ReLU) for module in net.modules())
+    assert not any(isinstance(module, ReLU) for module in plain.modules())
+    x, y = torch.rand(3, 3, 8, 8), torch.arange(3)
+    gradients = []
+    for each in (net, plain):
+        images = x.clone().requires_grad_()
+        F.cross_entropy(each(images), y).backward()
+        gradients.append([images.grad, *(p.grad for p in each.parameters())])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("arch", ["small-cnn", "resnet18"])
+def test_attacks_on_the_folded_view_find_what_they_find_on_pytorchs(arch: str) -> None:
+
+    torch.manual_seed(0)
+    net = build_model(arch, num_classes=5, in_channels=3, image_size=8).eval()
+    plain, (x, y) = with_pytorchs(net), (torch.rand(3, 3, 8, 8), torch.arange(3))
+    found = []
+    for each in (net, plain):
+        with attack_mode(each):
+            found.append(input_gradient(FoldedNetwork(each), x, y, cross_entropy_sum))
+    assert torch.equal(*found)
