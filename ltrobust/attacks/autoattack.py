@@ -1,8 +1,8 @@
 """AutoAttack through pyautoattack's own attacks, in a driver that can stop and go on.
 
-The attacks are the reference's, untouched (Croce and Hein 2020), but for a faster sort in FAB's
-projection. The driver only decides the order, the batches and the verdicts, exactly as the
-reference does with the same seed and batch size, and hands out its state after each batch:
+The attacks are the reference's, untouched (Croce and Hein 2020), but for faster sorting and
+selecting of rows in FAB. The driver only decides the order, the batches and the verdicts, exactly
+as the reference does with the same seed and batch size, and hands out its state after each batch:
 pyautoattack's own state file cannot be read back.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import Norm
-from ltrobust.attacks.sorting import QuickArgsort
+from ltrobust.attacks.rows import QuickRows
 from ltrobust.errors import RunError
 
 Part = str
@@ -250,5 +250,5 @@ class _Attacks:
                 "square": self._aa.square,
             }[name]
         attack.seed = seed
-        with QuickArgsort() if name == "fab-t" else nullcontext():
+        with QuickRows() if name == "fab-t" else nullcontext():
             return attack.perturb(x, y)

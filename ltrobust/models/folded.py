@@ -45,7 +45,7 @@ class FoldedNetwork(nn.Module):
         self.bf16 = bf16
         self._convolutions = _fold_graph(net, graph, bf16)
         # the body's modules are the network's own: they are kept out of sight of .parameters()
-        self._body = [_body(net, graph, self._convolutions)]
+        self._body = [_body(net, graph, self._convolutions, bf16)]
         self.refresh()
 
     def refresh(self) -> None:
@@ -58,8 +58,9 @@ class FoldedNetwork(nn.Module):
         number = 1 if x.is_cuda or self.bf16 else max(1, round(len(x) / CPU_PIECE))
         images = _Converted.apply(x, torch.bfloat16 if self.bf16 else torch.float32)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            pieces = [self._body[0](part) for part in images.chunk(number)]
-            return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
+            if number == 1:
+                return self._body[0](images).float()
+            return torch.cat([self._body[0](part) for part in images.chunk(number)]).float()
 
 
 class FoldedConvolution(nn.Module):
@@ -115,6 +116,22 @@ class FoldedConvolution(nn.Module):
             and conv.stride == conv.padding == conv.dilation == (1, 1)
             and x.shape[2] % 2 == x.shape[3] % 2 == 0
         )
+
+
+class Float32(nn.Module):
+    """A part of the network that runs in float32 wherever it stands.
+
+    The last layer is cheap, and logits in bfloat16 would be as coarse as a hundredth.
+    """
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self._part = [part]  # the network's own: kept out of sight of .parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whatever the part makes of `x` in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._part[0](x.float())
 
 
 def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwork | None:
@@ -176,15 +193,19 @@ def _norm_after(node: fx.Node, modules: dict[str, nn.Module]) -> nn.BatchNorm2d 
 
 
 def _body(
-    net: nn.Module, graph: fx.Graph, convolutions: dict[str, FoldedConvolution]
+    net: nn.Module, graph: fx.Graph, convolutions: dict[str, FoldedConvolution], bf16: bool
 ) -> fx.GraphModule:
     root = {name: net.get_submodule(name) for name in _called(graph) if name not in convolutions}
+    weighty = [n for n in _called(graph) if n in convolutions or list(root[n].parameters())]
+    if bf16 and weighty[-1] in root:
+        root[weighty[-1]] = Float32(root[weighty[-1]])
     attributes = {name: _attribute(net, name) for name in _fetched(graph)}
     return fx.GraphModule({**root, **convolutions, **attributes}, graph)
 
 
-def _called(graph: fx.Graph) -> set[str]:
-    return {str(node.target) for node in graph.nodes if node.op == "call_module"}
+def _called(graph: fx.Graph) -> list[str]:
+    """The modules that a graph calls, in their order, each once."""
+    return list(dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "call_module"))
 
 
 def _fetched(graph: fx.Graph) -> set[str]:
