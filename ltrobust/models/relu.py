@@ -22,7 +22,10 @@ class ReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any float tensor to one of the same shape, dtype and memory."""
-        return _ReLU.apply(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ReLU.apply(x)
+        _bits(x).clamp_min_(0)  # what exporters and tracers of networks understand
+        return x
 
 
 class _ReLU(torch.autograd.Function):

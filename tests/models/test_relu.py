@@ -108,3 +108,20 @@ def test_attacks_on_the_folded_view_find_what_they_find_on_pytorchs(arch: str) -
         with attack_mode(each):
             found.append(input_gradient(FoldedNetwork(each), x, y, cross_entropy_sum))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_gradients_it_is_the_same(dtype: torch.dtype) -> None:
+    x = maps(dtype)
+    assert torch.equal(ReLU()(x.clone()), F.relu(x))
+    with torch.no_grad():
+        assert torch.equal(ReLU()(x.clone()), F.relu(x))
+
+
+def test_networks_can_be_exported() -> None:
+    net = build_model("small-cnn", num_classes=5, in_channels=3, image_size=8).eval()
+    x = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = net(x)
+        for exported in (torch.jit.trace(net, x), torch.export.export(net, (x,)).module()):
+            assert torch.allclose(exported(x), expected, atol=1e-6)
