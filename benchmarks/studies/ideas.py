@@ -1,7 +1,7 @@
 """What single ideas of the CPU's fast path are worth: with all of them, and without one.
 
 The gradient of the cross-entropy with respect to 128 images on the folded view, of which attacks
-are made, and FAB's projection of 72 images. The sides take turns in one process; medians count.
+are made, and FAB's projection for 36 images. The sides take turns in one process; medians count.
 
     python benchmarks/studies/ideas.py --json ideas.json
 
@@ -78,7 +78,7 @@ def attack_steps(arch: str, bf16: bool) -> Sides:
 
 
 def projections() -> Sides:
-    """FAB's projection of 36 images and 36 steps, with many pixels at 0 and 1."""
+    """FAB's projection for 36 images, each twice, with many pixels at 0 and 1."""
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(72, 3072, generator=draw)
     x[:, ::5], x[:, 1::7] = 0.0, 1.0

@@ -46,6 +46,7 @@ def _masked(x: Tensor, mask: object) -> bool:
     return (
         isinstance(mask, Tensor)
         and mask.dtype == torch.bool
+        and mask.dim() == 1
         and mask.shape == x.shape[:1]
         and x.device.type == "cpu"
     )

@@ -128,10 +128,10 @@ class Float32(nn.Module):
         super().__init__()
         self._part = [part]  # the network's own: kept out of sight of .parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Any, **named: Any) -> Any:
         """Whatever the part makes of `x` in float32."""
         with torch.autocast(x.device.type, enabled=False):
-            return self._part[0](x.float())
+            return self._part[0](x.float(), *rest, **named)
 
 
 def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwork | None:
@@ -146,10 +146,13 @@ def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwor
         folded = FoldedNetwork(net)
         with torch.no_grad():
             expected, found = net(example), folded(example)
-        same = (found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1)
-        if not bool(same):
-            return None
-        return FoldedNetwork(net, bf16=True) if bf16 else folded
+            same = (found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1)
+            if not bool(same):
+                return None
+            if bf16:
+                folded = FoldedNetwork(net, bf16=True)
+                folded(example)  # whether it runs at all
+        return folded
     except Exception:  # fx refuses control flow that depends on data: any network may do that
         return None
 
@@ -196,16 +199,17 @@ def _body(
     net: nn.Module, graph: fx.Graph, convolutions: dict[str, FoldedConvolution], bf16: bool
 ) -> fx.GraphModule:
     root = {name: net.get_submodule(name) for name in _called(graph) if name not in convolutions}
-    weighty = [n for n in _called(graph) if n in convolutions or list(root[n].parameters())]
-    if bf16 and weighty[-1] in root:
-        root[weighty[-1]] = Float32(root[weighty[-1]])
+    if bf16:
+        calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+        weighty = [n for n in calls if n in convolutions or list(root[n].parameters())]
+        if weighty[-1] in root:
+            root[weighty[-1]] = Float32(root[weighty[-1]])
     attributes = {name: _attribute(net, name) for name in _fetched(graph)}
     return fx.GraphModule({**root, **convolutions, **attributes}, graph)
 
 
-def _called(graph: fx.Graph) -> list[str]:
-    """The modules that a graph calls, in their order, each once."""
-    return list(dict.fromkeys(str(n.target) for n in graph.nodes if n.op == "call_module"))
+def _called(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.nodes if node.op == "call_module"}
 
 
 def _fetched(graph: fx.Graph) -> set[str]:

@@ -17,37 +17,44 @@ class ReLU(nn.Module):
 
     Its backward pass writes over the gradient that it is given, so what follows in the network must
     make a gradient of its own: a convolution, a mean, a linear layer, or several layers at once.
-    After a lone `a + b`, `view` or `dropout` use `nn.ReLU`. Second derivatives work.
+    After a lone `a + b`, `view` or `dropout` use `nn.ReLU`; so where the gradient of its output is
+    asked for (`torch.autograd.grad(loss, maps)`, a hook that keeps it). Second derivatives work.
+
+    A nan stays nan, but in eval mode in bfloat16, where it may become 0.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any float tensor to one of the same shape, dtype and memory."""
-        if torch.is_grad_enabled() and x.requires_grad:
-            return _ReLU.apply(x)
-        _bits(x).clamp_min_(0)  # what exporters and tracers of networks understand
+        exact = self.training or torch.jit.is_tracing()
+        if torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing():
+            return _ReLU.apply(x, exact)
+        (x if exact else _bits(x)).clamp_min_(0)
         return x
 
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(x)
-        _bits(x).clamp_min_(0)
+    def forward(x: Tensor, exact: bool) -> Tensor:
+        (x if exact else _bits(x)).clamp_min_(0)
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient itself is to be differentiated
-            return torch.ops.aten.threshold_backward(gradient, y, 0)
+            return torch.ops.aten.threshold_backward(gradient, y, 0), None
         if gradient.stride() != y.stride():  # expanded, or in another memory format
             gradient = torch.empty_like(y).copy_(gradient)
         masked = _bits(gradient)
         torch.ops.aten.threshold_backward.grad_input(masked, _bits(y), 0, grad_input=masked)
-        return gradient
+        return gradient, None
 
 
 def _bits(x: Tensor) -> Tensor:
-    """The tensor itself; bfloat16 as int16, whose order around zero is the same."""
+    """The tensor itself; bfloat16 as int16, whose order around zero is the same but for nan."""
     return x.view(torch.int16) if x.dtype == torch.bfloat16 else x

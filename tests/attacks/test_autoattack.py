@@ -21,6 +21,7 @@ import ltrobust
 from ltrobust.attacks import autoattack as ours
 from ltrobust.attacks.autoattack import autoattack, parts, targets
 from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.rows import QuickRows
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.data.augment import to_float
 from ltrobust.errors import RunError
@@ -342,3 +343,26 @@ def test_where_a_coarse_search_is_wrong_about_an_image_the_exact_one_decides(
     right = int((problem.model(problem.x).argmax(1) == problem.y).sum())
     drive(problem, 250, search=AlwaysWrong(problem.model), exact=problem.model)
     assert asked[0] == right
+
+
+def test_rows_are_quick_in_fab_alone(
+    problem: Problem, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = []
+
+    class Watched(QuickRows):
+        def __enter__(self) -> Any:
+            entered.append(running[-1])
+            return super().__enter__()
+
+    running: list[str] = []
+    run = ours._Attacks.run
+    monkeypatch.setattr(ours, "QuickRows", Watched)
+    monkeypatch.setattr(
+        ours._Attacks,
+        "run",
+        lambda self, name, *rest: running.append(name) or run(self, name, *rest),
+    )
+    drive(problem, 50)
+    assert set(running) == {"apgd-ce", "apgd-t", "fab-t", "square"}
+    assert set(entered) == {"fab-t"}

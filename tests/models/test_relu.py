@@ -14,6 +14,7 @@ from ltrobust.losses import cross_entropy_sum
 from ltrobust.models import build_model
 from ltrobust.models.folded import FoldedNetwork
 from ltrobust.models.relu import ReLU
+from ltrobust.training.engine import TrainingModel
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 ARCHS = ("small-cnn", "resnet18", "preactresnet18", "wrn-28-10")
@@ -27,13 +28,16 @@ def maps(dtype: torch.dtype, layout: str = "contiguous") -> Tensor:
     return x.to(dtype).contiguous(memory_format=FORMATS[layout])
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_values_and_gradients_are_those_of_pytorch(dtype: torch.dtype, layout: str) -> None:
+def test_values_and_gradients_are_those_of_pytorch(
+    dtype: torch.dtype, layout: str, training: bool
+) -> None:
     x = maps(dtype, layout)
     given = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     results = []
-    for relu in (F.relu, ReLU()):
+    for relu in (F.relu, ReLU() if training else ReLU().eval()):
         leaf = x.clone().requires_grad_()
         y = relu(leaf * 1)
         y.backward(given.clone())
@@ -113,9 +117,32 @@ def test_attacks_on_the_folded_view_find_what_they_find_on_pytorchs(arch: str) -
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_gradients_it_is_the_same(dtype: torch.dtype) -> None:
     x = maps(dtype)
-    assert torch.equal(ReLU()(x.clone()), F.relu(x))
+    for relu in (ReLU(), ReLU().eval()):
+        assert torch.equal(relu(x.clone()), F.relu(x))
+        with torch.no_grad():
+            assert torch.equal(relu(x.clone()), F.relu(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nan_stays_nan_in_training(dtype: torch.dtype) -> None:
+    """Else a training that has diverged would go on with zeros."""
+    x = torch.full((64,), float("nan")).to(dtype).requires_grad_()
+    assert bool(ReLU()(x * 1).isnan().all())
     with torch.no_grad():
-        assert torch.equal(ReLU()(x.clone()), F.relu(x))
+        assert bool(ReLU()(x * 1).isnan().all())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_diverged_network_has_a_loss_that_is_not_finite(precision: str) -> None:
+    net = build_model("small-cnn", num_classes=5, in_channels=3, image_size=8)
+    torch.nn.init.constant_(net.conv2.weight, float("nan"))
+    model = TrainingModel(net, precision).train()
+    assert not torch.isfinite(F.cross_entropy(model(torch.rand(4, 3, 8, 8)), torch.arange(4)))
+
+
+def test_functional_gradients_work() -> None:
+    relu, x = ReLU(), torch.tensor([-1.0, 2.0])
+    assert torch.func.grad(lambda t: (relu(t * 1) ** 2).sum())(x).tolist() == [0.0, 4.0]
 
 
 def test_networks_can_be_exported() -> None:
@@ -123,5 +150,5 @@ def test_networks_can_be_exported() -> None:
     x = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         expected = net(x)
-        for exported in (torch.jit.trace(net, x), torch.export.export(net, (x,)).module()):
-            assert torch.allclose(exported(x), expected, atol=1e-6)
+    for exported in (torch.jit.trace(net, x), torch.export.export(net, (x,)).module()):
+        assert torch.allclose(exported(x), expected, atol=1e-6)
