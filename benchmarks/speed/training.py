@@ -142,10 +142,10 @@ def measure(what: str, arch: str, options: Options, findings: Findings) -> None:
     rounds = 1 if options.quick else ROUNDS
     seconds, _ = judged(sides, rounds, BUDGET, options.device)
     x, y = batch(options)
+    images = len(y) * steps_of(arch, options)
     gflop = step_gflop(build_model(arch, num_classes=len(COUNTS)), x, y, what, plain.STEPS)
     for precision in wanted:
         case = f"{what}/{precision}/{arch}"
-        images = len(y) * steps_of(arch, options)
         row = compare(seconds["plain"], seconds[precision], images)
         rate = gflop * row["fast"]
         findings.rows[case] = row

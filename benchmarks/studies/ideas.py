@@ -100,15 +100,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--rounds", type=int, help="default: 60 of small-cnn, 8 of resnet18")
     asked = parser.parse_args()
+    if asked.rounds is not None and asked.rounds < 1:
+        parser.error(f"--rounds {asked.rounds}: give at least 1")
     keep_freed_memory()
-    cases = {"fab-projection": (projections(), "small-cnn")}
-    for arch in ROUNDS:
+    cases = {"fab-projection": (projections(), ROUNDS["small-cnn"])}
+    for arch, rounds in ROUNDS.items():
         for precision in ("fp32", "bf16"):
-            cases[f"{arch}/{precision}"] = (attack_steps(arch, precision == "bf16"), arch)
+            cases[f"{arch}/{precision}"] = (attack_steps(arch, precision == "bf16"), rounds)
     rows: dict[str, dict[str, float]] = {}
-    for case, (sides, arch) in cases.items():
-        repeats = asked.rounds or ROUNDS[arch]
-        seconds = alternate(sides, repeats=repeats, budget=300.0, device=CPU)
+    for case, (sides, rounds) in cases.items():
+        seconds = alternate(sides, repeats=asked.rounds or rounds, budget=300.0, device=CPU)
         rows[case] = {side: 1e3 * median(times) for side, times in seconds.items()}
         for side, milliseconds in rows[case].items():
             ratio = milliseconds / rows[case]["all"]

@@ -25,18 +25,17 @@ class ReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any float tensor to one of the same shape, dtype and memory."""
-        exact = self.training or torch.jit.is_tracing()
-        if torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing():
-            return _ReLU.apply(x, exact)
-        (x if exact else _bits(x)).clamp_min_(0)
-        return x
+        if torch.jit.is_tracing():  # knows neither our backward pass nor views as int16
+            return x.clamp_min_(0)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ReLU.apply(x, self.training)
+        return _clamped(x, self.training)
 
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, exact: bool) -> Tensor:
-        (x if exact else _bits(x)).clamp_min_(0)
-        return x
+    def forward(x: Tensor, keep_nan: bool) -> Tensor:
+        return _clamped(x, keep_nan)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
@@ -53,6 +52,11 @@ class _ReLU(torch.autograd.Function):
         masked = _bits(gradient)
         torch.ops.aten.threshold_backward.grad_input(masked, _bits(y), 0, grad_input=masked)
         return gradient, None
+
+
+def _clamped(x: Tensor, keep_nan: bool) -> Tensor:
+    (x if keep_nan else _bits(x)).clamp_min_(0)
+    return x
 
 
 def _bits(x: Tensor) -> Tensor:
