@@ -5,6 +5,7 @@ Reads a run's record, outcomes and reliability report and computes no accuracy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +123,17 @@ def _together(members: list[tuple[str, dict[str, Any]]], outcomes: pd.DataFrame)
     facts = {
         **members[0][1],
         "settings": settings,
-        "seconds": sum(facts["seconds"] for _, facts in members),
+        "seconds": _seconds([facts for _, facts in members]),
     }
     rows = worst_case([outcomes[outcomes["attack_id"] == attack_id] for attack_id in ids])
     attack_id = "+".join(ids)
     return Evaluation(attack_id, facts, rows.assign(attack_id=attack_id))
+
+
+def _seconds(members: list[dict[str, Any]]) -> float:
+    """Time of all seeds together; NaN where they were timed under several conditions."""
+    names = ("device_name", "threads", "git_commit")
+    origins = [facts.get("provenance", {}) for facts in members]
+    if len({tuple(origin.get(name) for name in names) for origin in origins}) > 1:
+        return math.nan
+    return float(sum(facts["seconds"] for facts in members))

@@ -36,7 +36,7 @@ from ltrobust.report.chart_parts import (
     seeds_text,
 )
 from ltrobust.report.class_charts import ClassResults, class_chart
-from ltrobust.report.cost_figure import training_costs
+from ltrobust.report.cost_figure import drawn_costs, training_costs
 from ltrobust.report.groups import Group
 from ltrobust.report.marks import FLAG, flagged_checks, shown_names
 from ltrobust.report.readings import Reading, Readings
@@ -246,7 +246,7 @@ def _curve(
 
 
 def _cost_chart(group: Group, found: Readings) -> Chart | None:
-    frame = training_costs(group)
+    frame, others = drawn_costs(training_costs(group))
     if frame.empty:
         return None
     marks = ranked_marks(group)
@@ -259,17 +259,21 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
             f"Training: {duration(row['seconds_mean'])}",
             f"Under {robust}: {quantity(reading)}",
             facts(group, label),
-            plain(row["device"]),
+            plain(row["conditions"]),
         ]
         minutes = rounded(row["seconds_mean"] / 60)
         figure.add_trace(_named_point(group, label, marks[label], minutes, reading, lines))
     _turn_labels(figure)
     figure.update_xaxes(rangemode="tozero")
     note = (
-        f"Up and to the left is better. Times are means over seeds. {_bars_note(group)} Times of "
-        "different devices or of a busy machine say little about a method; the device stands in "
-        "the hover text."
+        f"Up and to the left is better. Times are means over seeds. {_bars_note(group)} Measured "
+        f"on {frame['conditions'].iloc[0] or 'an unknown device'}; times of a busy machine say "
+        "little about a method."
     )
+    if others:
+        shown = shown_names(group)
+        names = ", ".join(shown[label] for label in others)
+        note += f" Not drawn, because measured on another device, threads or commit: {names}."
     return Chart("cost", "Cost against robustness", note, (View("Training time", figure),))
 
 

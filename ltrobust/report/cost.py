@@ -1,14 +1,16 @@
 """What each method costs: time of training and of every attack, memory, parameters.
 
-Times of different devices stand in rows of their own: a row holds the runs of one method that have
-anything measured on one device, and a value that one of them lacks is missing.
+Times can be compared where device, threads, precision and code agree. Precision belongs to the
+setting of a group; what differs in the others stands in rows of their own: a row holds the runs of
+one method that have anything measured under the same conditions, and a value that one of them lacks
+is missing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -22,15 +24,37 @@ from ltrobust.report.markup import Quantity, Table
 _UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
 """From so many seconds on, seconds in the unit, its name."""
 _GIGABYTE = 1e9
+_COMMIT = 8
+"""Characters of a commit that are shown."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What must agree for two times to be comparable; "" where it is unknown.
+
+    Attributes:
+        device: in words.
+        threads: number of CPU threads.
+        commit: of the code, shortened; its version where it was no checkout.
+    """
+
+    device: str
+    threads: str
+    commit: str
+
+    def __str__(self) -> str:
+        count = f"{self.threads} thread{'' if self.threads == '1' else 's'}" if self.threads else ""
+        commit = self.commit if " " in self.commit or not self.commit else f"commit {self.commit}"
+        return ", ".join(part for part in (self.device, count, commit) if part)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one method costs on one device.
+    """What one method costs under the same conditions.
 
     Attributes:
         label: row label of the group.
-        device: where it was measured, in words; "" when unknown.
+        conditions: where and how it was measured.
         runs: run ids, in the order of their seeds.
         train_seconds: of the training.
         memory_bytes: most memory by the end of the training.
@@ -39,7 +63,7 @@ class Cost:
     """
 
     label: str
-    device: str
+    conditions: Conditions
     runs: tuple[str, ...]
     train_seconds: Spread
     memory_bytes: Spread
@@ -48,24 +72,32 @@ class Cost:
 
 
 def costs(group: Group) -> list[Cost]:
-    """Average what was measured over seeds, never over devices, best method first.
+    """Average what was measured over seeds, never over conditions, best method first.
 
-    Training times, memory and attack times that one of a row's runs lacks are NaN: the device may
-    be another, the run not trained here, or its record older.
+    Training times, memory and attack times that one of a row's runs lacks are NaN: it was measured
+    under other conditions, not trained here, or not attacked.
     """
-    rows = group.rows.assign(
-        device=group.rows["device"].fillna(""),
-        attack_device=[
-            where if isinstance(where, str) and where else trained
-            for where, trained in zip(
-                group.rows["attack_device"], group.rows["device"].fillna(""), strict=True
-            )
-        ],
-    )
+    trained = [
+        _conditions(device, threads, commit or (version and f"ltrobust {version}"))
+        for device, threads, commit, version in _columns(
+            group.rows, "device", "threads", "git_commit", "ltrobust"
+        )
+    ]
+    attacked = [
+        _conditions(device, threads, code) if device else same
+        for same, (device, threads, code) in zip(
+            trained,
+            _columns(group.rows, "attack_device", "attack_threads", "attack_code"),
+            strict=True,
+        )
+    ]
+    index = group.rows.index
+    rows = group.rows.assign(trained=pd.Series(trained, index), attacked=pd.Series(attacked, index))
     return [
-        _cost(label, device, rows[rows["label"] == label], group.runs(label), group.attacks)
+        _cost(label, conditions, own, group.runs(label), group.attacks)
         for label in ranked_labels(scores(group))
-        for device in _devices(rows[rows["label"] == label])
+        for own in [rows[rows["label"] == label]]
+        for conditions in _all_conditions(own)
     ]
 
 
@@ -85,13 +117,15 @@ def cost_table(group: Group, attacks: Sequence[str] | None = None) -> Table | No
     ]
     if all(map(math.isnan, known)) and all(math.isnan(cost.parameters) for cost in found):
         return None
-    devices = list(dict.fromkeys(cost.device for cost in found))
+    conditions = list(dict.fromkeys(cost.conditions for cost in found))
     train, unit = _in_units([cost.train_seconds for cost in found])
     shown = shown_names(group)
-    rows: list[dict[str, Any]] = [{"method": shown[cost.label]} for cost in found]
+    rows: list[dict[str, Any]] = [
+        {"method": shown[cost.label], **group.told(cost.label)} for cost in found
+    ]
     columns: dict[str, Sequence[Quantity | str]] = {}
-    if len(devices) > 1:
-        columns["device"] = [cost.device or "unknown" for cost in found]
+    for name in _differing(conditions):
+        columns[name] = [getattr(cost.conditions, name) or "unknown" for cost in found]
     columns[f"training ({unit})"] = train
     for attack in attacks:
         times, unit = _in_units([cost.attack_seconds[attack] for cost in found])
@@ -101,17 +135,29 @@ def cost_table(group: Group, attacks: Sequence[str] | None = None) -> Table | No
     for name, cells in columns.items():
         for row, cell in zip(rows, cells, strict=True):
             row[name] = cell
-    caption = f"{describe(group)}{_measured(devices)}{_gaps(rows)}"
+    caption = f"{describe(group)}{_measured(conditions)}{_gaps(rows)}"
     caption += f"{spread_note([group])}{reliability_note(group)}"
     data = _data(group, found)
     return Table("cost", "Cost of training and evaluation", caption, pd.DataFrame(rows), data=data)
 
 
+def _columns(rows: pd.DataFrame, *names: str) -> Iterator[tuple[str, ...]]:
+    """Cells of columns as text, "" where there is none."""
+    for values in rows.reindex(columns=list(names)).itertuples(index=False, name=None):
+        yield tuple("" if pd.isna(value) else str(value) for value in values)
+
+
+def _conditions(device: str, threads: str, code: str) -> Conditions:
+    commit, plus, dirty = code.partition("+")
+    commit = commit.strip() if " " in commit else commit[:_COMMIT]
+    return Conditions(device, threads.removesuffix(".0"), f"{commit}{plus}{dirty}")
+
+
 def _cost(
-    label: str, device: str, own: pd.DataFrame, runs: Sequence[str], attacks: Sequence[str]
+    label: str, conditions: Conditions, own: pd.DataFrame, runs: Sequence[str], attacks: list[str]
 ) -> Cost:
-    trained = own[own["device"] == device].drop_duplicates("run_id").set_index("run_id")
-    attacked = own[own["attack_device"] == device]
+    trained = own[own["trained"] == conditions].drop_duplicates("run_id").set_index("run_id")
+    attacked = own[own["attacked"] == conditions]
     times = {
         (run, attack): seconds
         for run, attack, seconds in attacked[["run_id", "attack", "seconds"]].itertuples(
@@ -126,7 +172,7 @@ def _cost(
 
     return Cost(
         label,
-        device,
+        conditions,
         tuple(here),
         measured("train_seconds"),
         measured("peak_memory_bytes"),
@@ -138,9 +184,16 @@ def _cost(
     )
 
 
-def _devices(own: pd.DataFrame) -> list[str]:
-    """Where the runs of one label were trained, then where else they were attacked."""
-    return list(dict.fromkeys([*sorted(own["device"]), *sorted(own["attack_device"])]))
+def _all_conditions(own: pd.DataFrame) -> list[Conditions]:
+    """Where and how the runs of one label were trained, then how else they were attacked.
+
+    Conditions under which nothing was measured, such as those of a training that was not timed, are
+    none, unless they are all there is.
+    """
+    timed = own["train_seconds"].notna() | own["peak_memory_bytes"].notna()
+    trained = sorted(set(own.loc[timed, "trained"]), key=str)
+    attacked = sorted(set(own.loc[own["seconds"].notna(), "attacked"]), key=str)
+    return list(dict.fromkeys([*trained, *attacked])) or [own["trained"].iloc[0]]
 
 
 def _in_units(times: Sequence[Spread]) -> tuple[list[Quantity], str]:
@@ -154,10 +207,22 @@ def _quantity(value: Spread, unit: float) -> Quantity:
     return Quantity(value.mean / unit, value.std / unit, value.n, digits=2)
 
 
-def _measured(devices: Sequence[str]) -> str:
-    where = f" Measured on {devices[0]}." if len(devices) == 1 and devices[0] else ""
-    if len(devices) > 1:
-        where = " Each row holds one device; devices are never averaged."
+def _differing(conditions: Sequence[Conditions]) -> list[str]:
+    """In which of device, threads and commit the rows of a table differ."""
+    names = [field.name for field in fields(Conditions)]
+    return [name for name in names if len({getattr(one, name) for one in conditions}) > 1]
+
+
+def _measured(conditions: Sequence[Conditions]) -> str:
+    differing = _differing(conditions)
+    shared = str(replace(conditions[0], **dict.fromkeys(differing, "")))
+    on = "with" if "device" in differing else "on"
+    where = f" Measured {on} {shared}." if shared else ""
+    if differing:
+        where += (
+            f" Each row holds one {' and '.join(differing)}: only rows that agree in these can be "
+            "compared, and they are never averaged."
+        )
     return (
         f"{where} Wall time of the training, and of each attack on all test images. Peak memory: "
         "of the allocator on CUDA, else of the whole process, earlier runs of it included."
@@ -182,7 +247,8 @@ def _data(group: Group, found: Sequence[Cost]) -> pd.DataFrame:
             {
                 "setting": group.slug,
                 "method": cost.label,
-                "device": cost.device,
+                **group.own(cost.label),
+                **asdict(cost.conditions),
                 "n_seeds": len(cost.runs),
                 "run_ids": ",".join(cost.runs),
                 "parameters": cost.parameters,

@@ -284,7 +284,7 @@ def test_a_method_of_unknown_time_is_left_out():
 def test_time_is_told_in_the_unit_that_fits(seconds: float, unit: str):
     (group,) = comparable_groups(cost_rows({"a-0": seconds}))
     axes = cost_figure(training_costs(group)).axes[0]
-    assert axes.get_xlabel() == f"training time ({unit}) on cpu"
+    assert axes.get_xlabel() == f"training time ({unit})\ncpu, commit 00000000"
     assert axes.get_ylabel() == "balanced accuracy, autoattack (%)"
     assert [text.get_text() for text in axes.texts] == ["a"]
 

@@ -13,6 +13,7 @@ from ltrobust.errors import UserError
 from ltrobust.report import render, terminal_tables
 from ltrobust.report.aggregate import Spread
 from ltrobust.report.cost import cost_table, costs
+from ltrobust.report.cost_figure import cost_figure, training_costs
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Quantity, Table, cell_text
 from ltrobust.report.ratios import ratio_families, ratio_table
@@ -223,6 +224,7 @@ def measured(run_id: str = "a", **values: object) -> list[dict]:
         "parameters": 242_474,
         "attack_device": values.get("device", "cpu"),
     }
+    facts |= {"attack_threads": values.get("threads", 2), "attack_code": "0" * 40, "threads": 2}
     common = {**facts, **values}
     return [
         metric_row(run_id, attack="clean", **common, seconds=0.5),
@@ -246,7 +248,7 @@ def test_cost_is_written_in_units_that_fit():
         "memory (GB)": "2.50",
         "parameters": "242,474",
     }
-    assert "Measured on cpu." in table.caption
+    assert "Measured on cpu, 2 threads, commit 00000000. Wall time" in table.caption
     assert "training seed 0" in table.caption
 
 
@@ -267,7 +269,7 @@ def test_devices_are_never_averaged():
         measured("a", seed=0, device="GPU", train_seconds=10.0),
         measured("b", seed=1, device="cpu", train_seconds=1000.0),
     )
-    found = {cost.device: cost for cost in costs(group)}
+    found = {cost.conditions.device: cost for cost in costs(group)}
     assert {device: cost.train_seconds.mean for device, cost in found.items()} == {
         "GPU": 10.0,
         "cpu": 1000.0,
@@ -275,13 +277,77 @@ def test_devices_are_never_averaged():
     assert all(cost.train_seconds.n == 1 for cost in found.values())
     table = cost_table(group)
     assert list(table.frame["device"]) == ["GPU", "cpu"]
-    assert "devices are never averaged" in table.caption
+    assert "Measured with 2 threads, commit 00000000. Each row holds one device" in table.caption
+    assert "never averaged" in table.caption
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "cells"),
+    [
+        ({"threads": 1, "attack_threads": 1}, "threads", ["1", "2"]),
+        (
+            {"git_commit": "f" * 40 + "+dirty", "attack_code": "f" * 40 + "+dirty"},
+            "commit",
+            ["00000000", "ffffffff+dirty"],
+        ),
+    ],
+)
+def test_times_of_other_threads_or_commits_stand_under_no_common_label(changes, column, cells):
+    group = group_of(measured("a", seed=0), measured("b", seed=1, train_seconds=1000.0, **changes))
+    table = cost_table(group)
+    assert sorted(table.frame[column]) == cells
+    assert all(row["training (min)"].n == 1 for row in table.frame.to_dict("records"))
+    assert f"Each row holds one {column}: only rows that agree" in table.caption
+    assert list(table.data[column]) == list(table.frame[column])
+    assert training_costs(group).empty  # no mean over both
+
+
+def test_an_attack_with_other_threads_than_the_training_has_a_row_of_its_own():
+    table = cost_table(group_of(measured("a", threads=1, attack_threads=4)))
+    training, attacks = table.frame.to_dict("records")
+    assert (training["threads"], attacks["threads"]) == ("1", "4")
+    assert cell_text(training["autoattack (h)"]) == cell_text(attacks["training (min)"]) == "-"
+
+
+def test_an_installed_package_is_told_by_its_version():
+    rows = measured(git_commit="", attack_code="ltrobust 0.1.0", ltrobust="0.1.0")
+    table = cost_table(group_of(rows))
+    assert "Measured on cpu, 2 threads, ltrobust 0.1.0." in table.caption
+    assert len(table.frame) == 1
+
+
+def test_a_model_that_was_not_trained_here_has_no_row_without_a_time():
+    rows = measured(train_seconds=math.nan, peak_memory_bytes=math.nan, attack_code="1" * 40)
+    (row,) = costs(group_of(rows))
+    assert row.conditions.commit == "1" * 8
+    assert row.attack_seconds["autoattack"].mean == 7200.0
+
+
+def test_the_cost_figure_draws_one_kind_of_measurement_and_names_the_others():
+    group = group_of(
+        measured("a", method="at-bsl"),
+        measured("b", method="taet"),
+        measured("c", method="trades", threads=8, reliability="steps"),
+    )
+    frame = training_costs(group)
+    assert dict(zip(frame["label"], frame["comparable"], strict=True)) == {
+        "at-bsl": True,
+        "taet": True,
+        "trades": False,
+    }
+    axes = cost_figure(frame, {"trades": "trades†"}).axes[0]
+    assert axes.get_xlabel().split("\n") == [
+        "training time (minutes)",
+        "cpu, 2 threads, commit 00000000",
+        "measured otherwise, not drawn: trades†",
+    ]
+    assert sorted(text.get_text() for text in axes.texts) == ["at-bsl", "taet"]
 
 
 def test_an_attack_on_another_device_has_a_row_of_its_own():
     group = group_of(measured("a", device="GPU", attack_device="cpu"))
     gpu, cpu = costs(group)
-    assert (gpu.device, cpu.device) == ("GPU", "cpu")
+    assert (gpu.conditions.device, cpu.conditions.device) == ("GPU", "cpu")
     assert gpu.train_seconds.mean == 600.0
     assert math.isnan(gpu.attack_seconds["autoattack"].mean)
     assert math.isnan(cpu.train_seconds.mean)
