@@ -21,11 +21,9 @@ from ltrobust.errors import RunError, UserError, unknown
 
 if TYPE_CHECKING:
     from ltrobust.bench.collect import SuiteResults
-    from ltrobust.bench.filters import Filters
     from ltrobust.bench.pairs import Comparison
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.store import RunStore, SuiteStore
-    from ltrobust.evaluation.metrics import Grouping
     from ltrobust.papers.reproduce import Job
 
 app = typer.Typer(
@@ -213,7 +211,7 @@ def bench(
 
 
 _OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
-_OF_EVALUATE = {"model", "normalize", "seed", "precision"}
+_OF_EVALUATE = {"model", "normalize", "name", "seed", "precision"}
 
 
 @app.command(
@@ -388,6 +386,12 @@ def evaluate(
             panel=EVALUATION,
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        _flag(
+            "What tables call the model; default the file's or callable's name.", panel=EVALUATION
+        ),
+    ] = None,
     arch: Arch = None,
     dataset: Dataset = None,
     imbalance_ratio: Ratio = None,
@@ -420,7 +424,7 @@ def evaluate(
         raise unknown("precision", precision, ["auto", "fp32", "bf16"])
     search = None if precision == "auto" else precision
     flags |= {"methods": method, "attack_seed": seed, "search": search}
-    _evaluate(run_directory, checkpoint, model, normalize, flags)
+    _evaluate(run_directory, checkpoint, model, normalize, name, flags)
 
 
 def _evaluate(
@@ -428,6 +432,7 @@ def _evaluate(
     file: Path | None,
     model: str | None,
     normalize: str | None,
+    name: str | None,
     flags: dict[str, Any],
 ) -> None:
     from ltrobust.bench.external import evaluate_callable, evaluate_checkpoint, evaluate_run_again
@@ -444,24 +449,26 @@ def _evaluate(
         fixed = ("methods", "arch", "dataset", "imbalance_ratio", "imbalance_type", "split_seed")
         for key in (*fixed, "output"):
             if flags[key] is not None:
-                name = "method" if key == "methods" else key.replace("_", "-")
-                raise UserError(f"--{name}: a run directory already says it; leave it out")
+                flag = "method" if key == "methods" else key.replace("_", "-")
+                raise UserError(f"--{flag}: a run directory already says it; leave it out")
         suite, run = suite_of(directory)
         if normalize is not None:
             raise UserError("--normalize: a run of ours takes images in [0, 1]; leave it out")
+        if name is not None:
+            raise UserError("--name: a run of ours is called after its method; leave it out")
         with suite.lock(), Reporter(out) as reporter:
             evaluate_run_again(run, settings, reporter)
     else:
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
         with Reporter(out) as reporter:
             if file is not None:
-                run = evaluate_checkpoint(file, suite, settings, reporter, normalize)
+                run = evaluate_checkpoint(file, suite, settings, reporter, normalize, name)
             else:
-                for name in ("methods", "arch"):
-                    if flags[name] is not None:
-                        flag = "method" if name == "methods" else name
+                for key in ("methods", "arch"):
+                    if flags[key] is not None:
+                        flag = "method" if key == "methods" else key
                         raise UserError(f"--{flag} goes with --checkpoint, not with --model")
-                run = evaluate_callable(str(model), suite, settings, reporter, normalize)
+                run = evaluate_callable(str(model), suite, settings, reporter, normalize, name)
     with suite.lock():
         _show_report(suite)
     _show_reliability(run)
@@ -485,7 +492,8 @@ def _show_reliability(run: RunStore) -> None:
 @app.command(
     epilog="Examples:\n\n  ltrobust report results/digits-lt\n\n"
     "  ltrobust report results/cifar100-lt --groups 100/20\n\n"
-    "  ltrobust report results/mine results/theirs --imbalance-ratio 50 --output results/both"
+    "  ltrobust report results/mine results/theirs --imbalance-ratio 50 --output results/both\n\n"
+    "  ltrobust report results/cifar10-lt results/external --across recipe,arch,epochs"
 )
 def report(
     directories: Annotated[
@@ -505,12 +513,20 @@ def report(
     arch: Annotated[str | None, _flag("Only these architectures.", panel=TRAINING)] = None,
     recipe: Annotated[str | None, _flag("Only these recipes.", panel=TRAINING)] = None,
     methods: Annotated[str | None, _flag("Only these methods.", panel=TRAINING)] = None,
+    across: Annotated[
+        str | None,
+        _flag(
+            "Rank in one table what differs in recipe, arch or epochs (a list of these, or all) "
+            "and was judged on the same test images with the same attacks.",
+            panel=EVALUATION,
+        ),
+    ] = None,
     groups: Groups = None,
     output: Annotated[
         Path | None,
         _flag(
-            "Write the report here; without it one directory is rebuilt in place, and several or "
-            "a filter are only printed.",
+            "Write the report here; without it one directory is rebuilt in place, and several, a "
+            "filter or --across are only printed.",
             panel=RUNNING,
         ),
     ] = None,
@@ -518,7 +534,9 @@ def report(
 ) -> None:
     """Rebuild tables and figures from stored files; merge several directories."""
     from ltrobust.bench.filters import parse_filters
+    from ltrobust.bench.reports import make_report
     from ltrobust.evaluation.metrics import parse_groups
+    from ltrobust.report.across import parse_across
 
     filters = parse_filters(
         dataset=dataset,
@@ -528,37 +546,7 @@ def report(
         methods=methods,
     )
     grouping = None if groups is None else parse_groups(groups)
-    if len({path.resolve() for path in directories}) == 1 and output is None and not filters.chosen:
-        _rebuild_report(directories[0], grouping)
-    else:
-        _merged_report(directories, filters, grouping, output)
-
-
-def _rebuild_report(directory: Path, grouping: Grouping | None) -> None:
-    from ltrobust.bench.merge import check_directory, rebuild
-    from ltrobust.bench.store import SuiteStore
-
-    check_directory(directory)
-    store = SuiteStore(directory)
-    with store.lock():
-        _show_results(rebuild(store, grouping), store)
-
-
-def _merged_report(
-    directories: list[Path], filters: Filters, grouping: Grouping | None, output: Path | None
-) -> None:
-    """Print what directories hold together, and write it where the user said."""
-    from ltrobust.bench.collect import write_report
-    from ltrobust.bench.merge import check_output, gather
-    from ltrobust.bench.store import SuiteStore
-
-    store = None if output is None else SuiteStore(output)
-    if store is not None:
-        check_output(store.path, directories)
-    results = gather(directories, filters, grouping)
-    if store is not None:
-        with store.lock():
-            write_report(store, results)
+    results, store = make_report(directories, filters, grouping, parse_across(across), output)
     _show_results(results, store)
 
 
@@ -575,7 +563,8 @@ def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
     """Print the tables of a report, and where its files are."""
     from ltrobust.report import terminal_tables
 
-    for table in terminal_tables(results.metrics, results.classes, results.comparisons):
+    frames = results.metrics, results.classes, results.comparisons
+    for table in terminal_tables(*frames, results.across):
         out.print(table)
     if store is None:
         out.print("nothing was written; --output DIR writes tables, figures and CSV files there")

@@ -28,7 +28,7 @@ from ltrobust.evaluation.metrics import (
     summary,
     wilson,
 )
-from ltrobust.report import render
+from ltrobust.report import leaderboard, render
 from ltrobust.report.groups import comparable_groups
 
 METRICS_COLUMNS = [
@@ -42,7 +42,8 @@ METRICS_COLUMNS = [
     *("medium_ci_high", "tail_ci_low", "tail_ci_high", "worst_class_ci_low"),
     *("worst_class_ci_high", "robust_gap", "natural_error", "boundary_error", "groups"),
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
-    *("recipe_changes", "reliability_report"),
+    *("recipe_changes", "reliability_report", "threads", "attack_threads", "attack_code"),
+    *("test_sha256", "data_fingerprint"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -68,6 +69,7 @@ class SuiteResults:
         comparisons: the best method of each setting and attack against every other.
         histories: run id to its learning curve; runs may be missing.
         examples: run id to a few attacked images of it; runs may be missing.
+        across: what rows of one table may differ in.
     """
 
     metrics: pd.DataFrame
@@ -76,6 +78,12 @@ class SuiteResults:
     comparisons: pd.DataFrame
     histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    across: tuple[str, ...] = ()
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per method and setting, as in leaderboard.csv."""
+        return leaderboard(self.metrics, self.across)
 
 
 def metrics_table(
@@ -90,7 +98,8 @@ def metrics_table(
     metrics = [_metrics_row(run, evaluation, grouping) for run, evaluation in pairs]
     classes = [_class_rows(run, evaluation, grouping) for run, evaluation in pairs]
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
-    both = both.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
+    counts = ("peak_memory_bytes", "parameters", "threads", "attack_threads")
+    both = both.astype(dict.fromkeys(counts, "Int64"))
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
     return both, each.reset_index(drop=True)
 
@@ -138,6 +147,7 @@ def _common(run: JudgedRun, evaluation: Evaluation) -> dict[str, Any]:
 def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> dict[str, Any]:
     record, rows = run.record, evaluation.rows
     config, versions = record["config"], record["provenance"]["versions"]
+    attacked = evaluation.facts.get("provenance", {})
     numbers = summary(rows, run.train_counts, grouping)
     return {
         **_common(run, evaluation),
@@ -169,10 +179,21 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "train_seconds": record.get("timings", {}).get("train_seconds"),
         "peak_memory_bytes": record.get("peak_memory_bytes"),
         "parameters": record.get("parameters"),
-        "attack_device": evaluation.facts.get("provenance", {}).get("device_name", ""),
+        "attack_device": attacked.get("device_name", ""),
+        "threads": record["provenance"].get("threads"),
+        "attack_threads": attacked.get("threads"),
+        "attack_code": _code(attacked),
         "recipe_changes": _recipe_changes(record),
         "reliability_report": "no" if run.flagged is None else "yes",
+        "test_sha256": evaluation.facts["test_sha256"],
+        "data_fingerprint": config["data"].get("fingerprint", ""),
     }
+
+
+def _code(origin: Mapping[str, Any]) -> str:
+    """Commit of a provenance, or the version of an installed package; "" when unknown."""
+    version = origin.get("versions", {}).get("ltrobust", "")
+    return str(origin.get("git_commit", "")) or (f"ltrobust {version}" if version else "")
 
 
 def _recipe_changes(record: dict[str, Any]) -> str:
@@ -269,6 +290,7 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.comparisons,
         results.confusion,
         results.examples,
+        results.across,
     )
     files["index.html"] = page(
         results.metrics,
@@ -276,6 +298,7 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.histories,
         results.comparisons,
         title=store.path.resolve().name,
+        across=results.across,
         downloads={
             "leaderboard.csv": "leaderboard.csv",
             **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},

@@ -22,14 +22,25 @@ _TEXT = {
     *("split_sha256", "augment", "select", "precision", "attack_settings", "attack_library"),
     *("torch", "ltrobust", "git_commit", "device", "attack_id", "imbalance_type", "config_id"),
     *("groups", "reliability", "attack_device", "recipe_changes", "reliability_report"),
-    *("class_name", "group", "label_name", "pred_name", "setting", "best", "other"),
+    *(
+        "attack_code",
+        "test_sha256",
+        "data_fingerprint",
+        "class_name",
+        "group",
+        "label_name",
+        "pred_name",
+        "setting",
+        "best",
+        "other",
+    ),
     *("best_run_id", "other_run_id", "verdict", "basis"),
 }
 _COUNTS = {
     *("seed", "n", "split_seed", "epochs", "n_train", "batch_size", "class_index", "n_test"),
     *("label", "pred", "count"),
 }
-_MAYBE_COUNTS = {"peak_memory_bytes", "parameters"}
+_MAYBE_COUNTS = {"peak_memory_bytes", "parameters", "threads", "attack_threads"}
 _SCORES = {"accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class"}
 _ROUNDING = 1e-9
 

@@ -41,19 +41,25 @@ from ltrobust.evaluation.foreign import (
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
 from ltrobust.progress import Reporter
+from ltrobust.report.across import EXTERNAL
 from ltrobust.training.checkpoint import load_weights, read_state_dict
 
-EXTERNAL = "external"
+_LONGEST_NAME = 60
 
 
-def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) -> None:
-    """Run further attacks on a trained run of ours; those that are there are kept.
+def stored_run(store: RunStore, settings: Settings) -> Run:
+    """What a trained run of ours was made with.
 
     Raises:
         UserError: the run is not trained yet, or its method is not there (give its plugin).
     """
     load_methods(settings.plugin)
     record = store.read()
+    if record.get("config", {}).get("recipe_name") == EXTERNAL:
+        raise UserError(
+            f"{store.path} is a model that was trained elsewhere and is not stored here; give its "
+            "checkpoint or callable again"
+        )
     if not store.trained:
         raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
     try:
@@ -65,8 +71,23 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
             f"the file of method {run.method} has changed since {store.path} was trained; "
             "train it again with bench"
         )
+    return run
+
+
+def check_data(run: Run, settings: Settings, store: RunStore) -> None:
+    """Raise UserError where a run's data is no longer what it was trained on."""
     if run.data.fingerprint != data_fingerprint(run.data.name, settings.data_dir):
         raise UserError(f"{run.data.name} has changed since {store.path} was trained; train again")
+
+
+def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) -> None:
+    """Run further attacks on a trained run of ours; those that are there are kept.
+
+    Raises:
+        UserError: see `stored_run`, or the data has changed.
+    """
+    run, record = stored_run(store, settings), store.read()
+    check_data(run, settings, store)
     device = resolve_device(settings.device)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
@@ -99,16 +120,22 @@ class Foreign:
 
 
 def evaluate_checkpoint(
-    file: Path, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
+    file: Path,
+    suite: SuiteStore,
+    settings: Settings,
+    reporter: Reporter,
+    normalize: str | None,
+    name: str | None = None,
 ) -> RunStore:
     """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
 
     `settings.methods` names the defense whose head and inference adjustment the weights need
     (`pgd-at`, a plain linear head, when it is left at "all"); `normalize` is what the network
-    expects its images to be normalised with (see `parse_normalize`), None for images in [0, 1].
+    expects its images to be normalised with (see `parse_normalize`), None for images in [0, 1];
+    `name` is what tables call it, None for the file's name.
 
     Raises:
-        UserError: the file is no checkpoint or does not fit the architecture.
+        UserError: the file is no checkpoint or does not fit the architecture, or the name is taken.
     """
     load_methods(settings.plugin)
     if settings.arch is None:
@@ -116,9 +143,9 @@ def evaluate_checkpoint(
     weights = read_state_dict(file)
     if len(settings.methods) > 1:
         raise UserError("--method: a checkpoint has the head of one defense, give one name")
-    name = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
+    head = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
     data, ratio = _data(settings)
-    method = METHODS.get(name)(torch.tensor(data.train_counts))
+    method = METHODS.get(head)(torch.tensor(data.train_counts))
     net = build_model(
         ARCHS.canonical(settings.arch),
         num_classes=data.num_classes,
@@ -129,21 +156,27 @@ def evaluate_checkpoint(
     load_weights(net, weights, f"checkpoint {file}")
     facts = {
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "head_of": name,
-        "method_source": method_source(METHODS.get(name)),
+        "head_of": head,
+        "method_source": method_source(METHODS.get(head)),
     }
     model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
     foreign = Foreign(model, file.stem, settings.arch, file.name, facts)
-    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize, name)
 
 
 def evaluate_callable(
-    spec: str, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
+    spec: str,
+    suite: SuiteStore,
+    settings: Settings,
+    reporter: Reporter,
+    normalize: str | None,
+    name: str | None = None,
 ) -> RunStore:
     """Evaluate what `module:callable` returns as a run of its own in `suite`; return that run.
 
     Raises:
-        UserError: there is no such callable, or it gives no model of these classes.
+        UserError: there is no such callable, it gives no model of these classes, or the name is
+            taken.
     """
     model = load_callable(spec)
     data, ratio = _data(settings)
@@ -151,7 +184,7 @@ def evaluate_callable(
     arch, label = type(model).__name__, spec.partition(":")[2]
     model = _normalized(model, normalize, data)
     foreign = Foreign(model, label, arch, spec, facts)
-    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize, name)
 
 
 def _normalized(model: nn.Module, normalize: str | None, data: LongTailedData) -> nn.Module:
@@ -166,6 +199,7 @@ def _evaluate_foreign(
     settings: Settings,
     reporter: Reporter,
     normalize: str | None,
+    name: str | None,
 ) -> RunStore:
     device = resolve_device(settings.device)
     model = foreign.model.to(device).float()
@@ -174,6 +208,7 @@ def _evaluate_foreign(
     if normalize is not None:
         config["normalize"] = normalize
     run = suite.run(f"{EXTERNAL}-{stable_hash(config)}")
+    config["method"] = _name(name, run, config, suite) or foreign.label
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
@@ -192,6 +227,37 @@ def _evaluate_foreign(
         parameters = sum(p.numel() for p in foreign.model.parameters())
         run.update(status="done", error=None, parameters=parameters)
     return run
+
+
+def _name(asked: str | None, run: RunStore, config: dict[str, Any], suite: SuiteStore) -> str:
+    """What to call a foreign model: as asked, else as it was called before; "" where neither says.
+
+    Raises:
+        UserError: the name is not fit for tables, or belongs to a method or to another model.
+    """
+    if asked is None:
+        return str(run.read().get("config", {}).get("method", ""))
+    fits = asked == asked.strip() and asked.isprintable() and "," not in asked
+    if not (fits and 0 < len(asked) <= _LONGEST_NAME):
+        raise UserError(
+            f"--name {asked!r}: give 1 to {_LONGEST_NAME} printable characters without commas and "
+            "without blanks at the ends"
+        )
+    if asked in METHODS:
+        raise UserError(f"--name {asked}: that is a method of ltrobust; choose another name")
+    for other in suite.runs():
+        known = other.read().get("config", {})
+        if known.get("method") == asked and _model_of(known) != _model_of(config):
+            raise UserError(
+                f"--name {asked}: {other.path} has another model of this name; choose another name"
+            )
+    return asked
+
+
+def _model_of(config: dict[str, Any]) -> list[Any]:
+    """What tells one foreign model from another, whatever it is evaluated on."""
+    names = ("recipe_name", "weights_sha256", "head_of", "callable", "arch", "normalize")
+    return [config.get(name) for name in names]
 
 
 def _open_record(
@@ -231,10 +297,12 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
 
 
 def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -> dict[str, Any]:
-    """What is known of a run that somebody else made; its hash is the run's id."""
+    """What is known of a run that somebody else made; its hash is the run's id.
+
+    The name is no part of it: a model that is called otherwise is the same model.
+    """
     return {
         **foreign.facts,
-        "method": foreign.label,
         "arch": foreign.arch,
         "recipe_name": EXTERNAL,
         "recipe": {"augment": EXTERNAL, "epochs": 0, "batch_size": 0, "attack": {"eps": 0.0}},

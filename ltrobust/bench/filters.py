@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,13 +39,13 @@ class Filters:
         return {name: wanted for name, wanted in values.items() if wanted}
 
 
-def parse_filters(**texts: str | None) -> Filters:
-    """Read comma lists, one for each field of `Filters`; None wants all.
+def parse_filters(**asked: str | float | Sequence[str | float] | None) -> Filters:
+    """Read comma lists or lists of values, one for each field of `Filters`; None wants all.
 
     Raises:
         UserError: an empty item, or an imbalance ratio that is no number.
     """
-    lists = {name: _items(name, text) for name, text in texts.items() if text is not None}
+    lists = {name: _items(name, values) for name, values in asked.items() if values is not None}
     ratios = tuple(_ratio(text) for text in lists.pop("imbalance_ratio", ()))
     return Filters(imbalance_ratio=ratios, **lists)
 
@@ -85,7 +86,9 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _items(name: str, text: str) -> tuple[str, ...]:
+def _items(name: str, values: str | float | Sequence[str | float]) -> tuple[str, ...]:
+    given = [values] if isinstance(values, str | int | float) else values
+    text = ",".join(str(value) for value in given)
     items = tuple(item.strip() for item in text.split(","))
     if "" in items:
         raise UserError(f"{_flag(name)} '{text}' holds an empty item; write a,b")

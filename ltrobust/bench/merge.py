@@ -41,10 +41,11 @@ _SAME_RUN = ("method", "dataset", "imbalance_ratio", "arch", "recipe", "seed", "
 _SAME_RESULT = ("n", "accuracy", "balanced_accuracy", "worst_class", "head", "medium", "tail")
 _RUN_WIDE = (
     *("batch_size", "train_eps", "config_id", "imbalance_type", "n_train", "device"),
-    *("train_seconds", "peak_memory_bytes", "parameters", "recipe_changes"),
+    *("train_seconds", "peak_memory_bytes", "parameters", "recipe_changes", "threads"),
+    "data_fingerprint",
 )
 """Later columns that are the same for all attacks of a run."""
-_TIMING = ("seconds", "attack_device")
+_TIMING = ("seconds", "attack_device", "attack_threads", "attack_code")
 _RELIABILITY = ("reliability", "reliability_report")
 _LEAD_KEY = ("attack", "group", "best_run_id", "other_run_id")
 
@@ -86,7 +87,10 @@ def read_part(directory: Path, grouping: Grouping | None = None) -> Part:
 
 
 def gather(
-    directories: Sequence[Path], filters: Filters | None = None, grouping: Grouping | None = None
+    directories: Sequence[Path],
+    filters: Filters | None = None,
+    grouping: Grouping | None = None,
+    across: Sequence[str] = (),
 ) -> SuiteResults:
     """Put the results of directories together; a run that several of them hold counts once.
 
@@ -99,6 +103,7 @@ def gather(
         directories: one or more; the same one twice counts once.
         filters: which results; None for all.
         grouping: see `read_part`.
+        across: what rows of one table may differ in, from `parse_across`.
 
     Raises:
         UserError: see `read_part`; a filter that matches nothing; two directories that contradict
@@ -111,12 +116,14 @@ def gather(
     classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
     confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
     runs = [run for part in parts for run in part.runs]
-    comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS)
+    comparisons = leads(comparable_groups(metrics, across), runs, grouping or THIRDS)
     known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
     histories = _by_run(part.results.histories for part in parts)
     examples = _by_run(part.results.examples for part in parts)
     comparisons = _filled(comparisons, known)
-    return SuiteResults(metrics, classes, confusion, comparisons, histories, examples)
+    return SuiteResults(
+        metrics, classes, confusion, comparisons, histories, examples, across=tuple(across)
+    )
 
 
 def _by_run(found: Iterable[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

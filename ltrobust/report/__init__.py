@@ -1,18 +1,21 @@
 """Turns metric frames into a report: leaderboard, tables and figures, all in memory.
 
 It takes data frames and returns text and bytes under relative file names; reading and writing files
-is the caller's part, and nothing here knows of models or training.
+is the caller's part, and nothing here knows of models or training. The package is also the function
+`ltrobust.report`, see `callable_package`.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
+from ltrobust.callable_package import CallablePackage
 from ltrobust.report.adversarial import adversarial_figure, example_rows
 from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
 from ltrobust.report.confusion import confusion_figure, confusions
@@ -29,6 +32,8 @@ from ltrobust.report.style import DPI, styled
 from ltrobust.report.sweeps import eps_sweeps, ratio_sweep, steps_sweep
 from ltrobust.report.tables import balanced_table, group_table, group_tables, per_class_table
 
+sys.modules[__name__].__class__ = CallablePackage
+
 __all__ = ["figure_bytes", "leaderboard", "render", "terminal_tables"]
 
 _TERMINAL_CLASSES = 20
@@ -42,6 +47,7 @@ def render(
     comparisons: pd.DataFrame | None = None,
     confusion: pd.DataFrame | None = None,
     examples: Mapping[str, pd.DataFrame] | None = None,
+    across: Sequence[str] = (),
 ) -> dict[str, str | bytes]:
     """Make every file of a report but its page.
 
@@ -52,6 +58,7 @@ def render(
         comparisons: rows of comparisons.csv; without them no score is marked as within noise.
         confusion: rows of confusion.csv; without them its table and figure are left out.
         examples: run id to its examples.parquet as read by the store; runs may be missing.
+        across: what rows of one table may differ in, from `parse_across`.
 
     Returns:
         Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex|csv`,
@@ -63,9 +70,9 @@ def render(
         UserError: metrics is empty, lacks columns, or contradicts itself.
     """
     files: dict[str, str | bytes] = {
-        "leaderboard.csv": leaderboard(metrics).to_csv(index=False, lineterminator="\n")
+        "leaderboard.csv": leaderboard(metrics, across).to_csv(index=False, lineterminator="\n")
     }
-    groups = comparable_groups(metrics)
+    groups = comparable_groups(metrics, across)
     for group in groups:
         ending = f"-{group.slug}" if len(groups) > 1 else ""
         for table in group_tables(group, per_class, comparisons, confusion):
@@ -90,7 +97,10 @@ def render(
 
 
 def terminal_tables(
-    metrics: pd.DataFrame, per_class: pd.DataFrame, comparisons: pd.DataFrame | None = None
+    metrics: pd.DataFrame,
+    per_class: pd.DataFrame,
+    comparisons: pd.DataFrame | None = None,
+    across: Sequence[str] = (),
 ) -> list[RichTable]:
     """Tables for the command line: balanced, by class frequency, by class up to 20 classes, cost,
     and by imbalance ratio.
@@ -98,7 +108,7 @@ def terminal_tables(
     A balanced table of many attacks comes in parts that fit 80 columns for one seed.
     """
     tables = []
-    groups = comparable_groups(metrics)
+    groups = comparable_groups(metrics, across)
     for group in groups:
         for start in range(0, len(group.attacks), _TERMINAL_ATTACKS):
             part = group.attacks[start : start + _TERMINAL_ATTACKS]

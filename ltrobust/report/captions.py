@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltrobust.report.across import EXTERNAL
 from ltrobust.report.groups import Group, format_eps, settings_of
 from ltrobust.report.marks import reliability_note
 
@@ -36,18 +37,21 @@ def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
         ratios: says the imbalance ratio or ratios.
         test_set: says what the test images are.
     """
-    key = groups[0].key
+    key, mixed = groups[0].key, groups[0].differing
     changes = f" with {str(key['recipe_changes']).replace(';', ', ')}"
     parts = [
         f"{key['dataset']}, {ratios}",
         test_set,
         *([f"eps {format_eps(key['eps'])}"] if key["eps"] > 0 else []),
-        str(key["arch"]),
-        f"{key['recipe']} recipe{changes if key['recipe_changes'] else ''}",
-        f"{key['epochs']} epochs",
-        SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
-        f"augmentation {key['augment']}",
-        str(key["precision"]),
+        *_agreed(
+            mixed,
+            arch=str(key["arch"]),
+            recipe=f"{key['recipe']} recipe{changes if key['recipe_changes'] else ''}",
+            epochs=f"{key['epochs']} epochs",
+            select=SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
+            augment=f"augmentation {key['augment']}",
+            precision=str(key["precision"]),
+        ),
         f"split seed {key['split_seed']}",
         _seeds(groups),
         *(
@@ -56,7 +60,23 @@ def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
             else []
         ),
     ]
-    return f"{', '.join(parts)}.{_libraries(groups)}{_attack_seeds(groups)}"
+    return f"{', '.join(parts)}.{_across(groups)}{_libraries(groups)}{_attack_seeds(groups)}"
+
+
+def _agreed(mixed: Sequence[str], **texts: str) -> list[str]:
+    """Those texts whose key all rows agree in."""
+    return [text for name, text in texts.items() if name not in mixed]
+
+
+def _across(groups: Sequence[Group]) -> str:
+    """Say what rows of one table differ in, and what "external" means there."""
+    mixed = list(dict.fromkeys(name for group in groups for name in group.differing))
+    if not mixed:
+        return ""
+    names = ", ".join(name.replace("_", " ") for name in mixed)
+    foreign = any((group.rows["recipe"] == EXTERNAL).any() for group in groups)
+    note = "; external: trained elsewhere, its training is not known" if foreign else ""
+    return f" Ranked across {names} on the same test images{note}."
 
 
 def reading(group: Group) -> str:

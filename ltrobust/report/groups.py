@@ -12,14 +12,21 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from ltrobust.errors import UserError
+from ltrobust.report.across import (
+    SEVERAL,
+    across_blocks,
+    common_key,
+    config_names,
+    shown_value,
+)
 
 BASE_KEYS = (
     "dataset",
@@ -38,7 +45,7 @@ BASE_KEYS = (
     "n",
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
-LATER_KEYS = ("recipe_changes",)
+LATER_KEYS = ("recipe_changes", "test_sha256", "data_fingerprint")
 """Keys that groups got later; they stand at the end where keys are columns."""
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
@@ -72,8 +79,13 @@ LATER_COLUMNS: dict[str, Any] = {
     "peak_memory_bytes": math.nan,
     "parameters": math.nan,
     "attack_device": "",
+    "threads": math.nan,
+    "attack_threads": math.nan,
+    "attack_code": "",
     "recipe_changes": "",
     "reliability_report": "",
+    "test_sha256": "",
+    "data_fingerprint": "",
 }
 """Columns that older metrics lack, with what stands in for them."""
 _MEASURED = ("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters")
@@ -88,16 +100,18 @@ class Group:
     """Results that may stand in one table.
 
     Attributes:
-        key: the value of each of `GROUP_KEYS` and `LATER_KEYS`, and `search`: the precision in
-            which adversarial images were looked for.
+        key: the value of each of `GROUP_KEYS` and `LATER_KEYS`, `SEVERAL` where the rows differ,
+            and `search`: the precision in which adversarial images were looked for.
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
         slug: a file name part, different for each group of one report.
+        differing: keys in which the rows differ, in a report that ranks across them.
     """
 
     key: Mapping[str, Any]
     rows: pd.DataFrame
     slug: str = ""
+    differing: tuple[str, ...] = ()
 
     @cached_property
     def attacks(self) -> list[str]:
@@ -118,6 +132,16 @@ class Group:
         """Run ids of one row, in the order of their seeds."""
         return list(self._runs.get(label, ()))
 
+    def own(self, label: str) -> dict[str, Any]:
+        """The values of one row where rows differ; the same for all its runs."""
+        row = self.rows[self.rows["label"] == label].iloc[0]
+        return {name: row[name] for name in self.differing}
+
+    def told(self, label: str) -> dict[str, str]:
+        """The same as in a table: title of the column to text."""
+        own = self.own(label)
+        return {name.replace("_", " "): shown_value(name, own[name]) for name in own}
+
     @cached_property
     def _runs(self) -> dict[str, list[str]]:
         """Run ids by label; asked for all the time."""
@@ -128,7 +152,7 @@ class Group:
         return found
 
 
-def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
+def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list[Group]:
     """Split metric rows into groups of comparable results, in a fixed order.
 
     Clean rows join every eps group of their run; a run with clean rows alone joins all eps groups
@@ -139,6 +163,7 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
 
     Args:
         metrics: one row per run and attack, at least the columns in `REQUIRED`.
+        across: what results of one group may differ in, from `parse_across`.
 
     Raises:
         UserError: no rows, missing columns, two different results for one run and attack, or
@@ -147,8 +172,8 @@ def comparable_groups(metrics: pd.DataFrame) -> list[Group]:
     rows = _checked(metrics)
     keys = [*BASE_KEYS, *LATER_KEYS]
     found = [
-        _group(dict(zip(keys, _as_tuple(base), strict=True)), part)
-        for base, block in rows.groupby(keys, dropna=False, sort=False)
+        _group(keys, free, part)
+        for block, free in across_blocks(rows, keys, across)
         for at_eps in _by_eps(block)
         for searched in _by_search(at_eps)
         for part in _by_settings(searched)
@@ -271,7 +296,7 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield pd.concat(parts[chosen])
 
 
-def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
+def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Group:
     rows = rows.drop_duplicates(["run_id", "attack", *SCORE_COLUMNS])
     twice = rows[rows.duplicated(["run_id", "attack"])]
     if not twice.empty:
@@ -286,19 +311,25 @@ def _group(base: dict[str, Any], rows: pd.DataFrame) -> Group:
             f"results of one setting cut head, medium and tail differently ({'; '.join(cuts)}); "
             "report each directory again with the same --groups"
         )
-    labels = _labels(rows)
+    base, differing = common_key(rows, keys, free)
+    labels = _labels(rows, differing)
     attacked = rows.loc[rows["attack"] != "clean", "search"]
     search = "fp32" if attacked.empty else attacked.iloc[0]
     key = {**base, "eps": float(rows["eps"].iloc[0]), "search": search}
-    return Group(key, rows.assign(label=labels).reset_index(drop=True))
+    rows = rows.assign(label=labels).reset_index(drop=True)
+    return Group(key, rows, differing=differing)
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
+def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     """One label per row: the method, and what tells its runs apart where seeds do not.
 
-    Runs of one method are averaged only where nothing but their seed differs (`config_id`); the
-    rest keep labels of their own.
+    Runs of one method are averaged only where nothing but their seed differs (`config_id`, and the
+    keys that may differ); the rest keep labels of their own.
     """
+    if differing:
+        cells = rows[["config_id", *differing]].astype(str).to_numpy().tolist()
+        rows = rows.assign(config_id=[_digest(compact_json(cell)) for cell in cells])
+    names = config_names(rows, differing)
     runs = rows.drop_duplicates("run_id")
     configs = runs.groupby("method")["config_id"].nunique()
     several = set(configs.index[configs > 1])
@@ -311,7 +342,7 @@ def _labels(rows: pd.DataFrame) -> list[str]:
         if method in repeated:
             labels.append(f"{method} ({run_id.rpartition('-')[2][:8]})")
         elif method in several:
-            labels.append(f"{method} ({config[:6]})")
+            labels.append(f"{method} ({names.get((method, config), config[:6])})")
         else:
             labels.append(str(method))
     return labels
@@ -332,7 +363,7 @@ def with_slugs(groups: list[Group]) -> list[Group]:
         name = _slug([base, *_differences(group, rivals)])
         if name in named:
             name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
-        named[name] = Group(group.key, group.rows, name)
+        named[name] = replace(group, slug=name)
     return list(named.values())
 
 
@@ -350,7 +381,7 @@ def _differences(group: Group, rivals: list[Group]) -> list[str]:
 
 
 def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
-    return {
+    tokens = {
         "dataset": str(key["dataset"]),
         "imbalance_ratio": _ratio_token(key["imbalance_ratio"]),
         "arch": str(key["arch"]),
@@ -361,14 +392,22 @@ def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
         "epochs": f"epochs{key['epochs']}",
         "precision": str(key["precision"]),
         "batch_size": f"batch{key['batch_size']}",
-        "train_eps": f"train-eps{format_eps(float(key['train_eps'])).replace('/', 'of')}",
+        "train_eps": f"train-eps{_eps_token(key['train_eps'])}",
         "split_seed": f"split{key['split_seed']}",
         "split_sha256": f"sha{str(key['split_sha256'])[:8]}",
         "n": f"n{key['n']}",
-        "eps": f"eps{format_eps(key['eps']).replace('/', 'of')}",
+        "eps": f"eps{_eps_token(key['eps'])}",
         "search": f"search-{key['search']}",
         "recipe_changes": str(key["recipe_changes"]) or "as-it-is",
+        "test_sha256": f"images{str(key['test_sha256'])[:8]}",
+        "data_fingerprint": f"data{str(key['data_fingerprint'])[:8]}",
     }
+    several = {name: f"any-{name}" for name, value in key.items() if value is SEVERAL}
+    return {**tokens, **several}
+
+
+def _eps_token(eps: Any) -> str:
+    return str(eps) if isinstance(eps, str) else format_eps(float(eps)).replace("/", "of")
 
 
 def _ratio_token(ratio: float) -> str:
@@ -393,10 +432,6 @@ def _without_seeds(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
     return [_without_seeds(item) for item in value] if isinstance(value, list) else value
-
-
-def _as_tuple(base: Any) -> tuple[Any, ...]:
-    return base if isinstance(base, tuple) else (base,)
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:

@@ -6,12 +6,14 @@ It is the frame behind leaderboard.csv; tables and figures format the same avera
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ltrobust.report.aggregate import ranked_labels, ranking_score, scores
 from ltrobust.report.groups import (
+    BASE_KEYS,
     GROUP_KEYS,
     LATER_KEYS,
     Group,
@@ -31,11 +33,12 @@ ATTACK_SCORES = (
 )
 
 
-def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(metrics: pd.DataFrame, across: Sequence[str] = ()) -> pd.DataFrame:
     """Average every method over seeds and rank it among the results it is comparable with.
 
     Args:
         metrics: one row per run and attack, as in metrics.csv.
+        across: what rows of one group may differ in, from `parse_across`.
 
     Returns:
         One row per method and setting. Columns: `rank` (1 is best; within rows of one `group`, ties
@@ -43,14 +46,15 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
         `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the same for `balanced_accuracy`, and
         `<attack>_tail_mean`; `attack_settings` and `attack_library` (JSON, attack to value),
         `run_ids`, `group`, `search` (precision in which attacks searched), `reliability` (flagged
-        checks), `recipe_changes`. Scores are fractions in [0, 1]; std is the sample standard
-        deviation, NaN for one seed; a mean is NaN unless all seeds of the row have the attack.
+        checks), `recipe_changes`, `test_sha256`, `data_fingerprint`. Scores are fractions in
+        [0, 1]; std is the sample standard deviation, NaN for one seed; a mean is NaN unless all
+        seeds of the row have the attack.
         Sorted by balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
 
     Raises:
         UserError: see `comparable_groups`.
     """
-    groups = comparable_groups(metrics)
+    groups = comparable_groups(metrics, across)
     ranked = [item for group in groups for item in _group_rows(group)]
     ranked.sort(key=lambda item: item[0], reverse=True)
     attacks = sorted({name for group in groups for name in group.attacks}, key=attack_order)
@@ -93,6 +97,7 @@ def _row(group: Group, frame: pd.DataFrame, label: str, rank: int) -> dict[str, 
         "rank": rank,
         "method": own["method"].iloc[0],
         **group.key,
+        **{name: own[name].iloc[0] for name in (*BASE_KEYS, *LATER_KEYS)},
         "n_seeds": len(seeds),
         "seeds": ",".join(str(seed) for seed in seeds),
         **{

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +35,7 @@ def page(
     *,
     title: str,
     downloads: Mapping[str, str],
+    across: Sequence[str] = (),
 ) -> str:
     """Make the page of a report. Equal input gives equal text.
 
@@ -46,6 +47,7 @@ def page(
         title: the heading, as a rule the suite's name.
         downloads: text of a link to the file's path relative to the page, such as
             `{"metrics.csv": "metrics.csv"}`. The leaderboard itself is embedded as well.
+        across: what rows of one leaderboard may differ in, from `parse_across`.
 
     Returns:
         HTML, about 5 MB, of which plotly's bundle is nearly all.
@@ -53,10 +55,10 @@ def page(
     Raises:
         UserError: metrics is empty, lacks columns, or contradicts itself.
     """
-    board = leaderboard(metrics)
+    board = leaderboard(metrics, across)
     sections = [
         build_section(place, group, board, per_class, histories, comparisons)
-        for place, group in enumerate(comparable_groups(metrics))
+        for place, group in enumerate(comparable_groups(metrics, across))
     ]
     figures = {name: _figure(figure) for part in sections for name, figure in part.figures.items()}
     scripts = {

@@ -20,7 +20,8 @@ def method_scores(group: Group, wanted: Sequence[tuple[str, str]]) -> pd.DataFra
     """A row a method, best first, for the given pairs of attack and score.
 
     Returns:
-        Columns `setting, method, n_seeds`, then `<attack>_<score>_mean` and `<attack>_<score>_std`.
+        Columns `setting, method`, what rows differ in, `n_seeds`, then `<attack>_<score>_mean` and
+        `<attack>_<score>_std`.
     """
     frame = scores(group)
     cells = records_by_cell(frame)
@@ -38,7 +39,8 @@ def attack_scores(group: Group, attacks: Sequence[str], names: Sequence[str]) ->
     """A row an attack and method, attack after attack, best method first.
 
     Returns:
-        Columns `setting, attack, method, n_seeds`, then `<score>_mean` and `<score>_std`.
+        Columns `setting, attack, method`, what rows differ in, `n_seeds`, then `<score>_mean` and
+        `<score>_std`.
     """
     frame = scores(group)
     cells = records_by_cell(frame)
@@ -48,9 +50,10 @@ def attack_scores(group: Group, attacks: Sequence[str], names: Sequence[str]) ->
             cell = cells[label, attack]
             values = {f"{n}_{part}": cell[f"{n}_{part}"] for n in names for part in _PARTS}
             rows.append({"attack": attack, **_head(group, label), **values})
-    columns = ["setting", "attack", "method", "n_seeds"]
+    columns = ["setting", "attack", "method", *group.differing, "n_seeds"]
     return pd.DataFrame(rows, columns=[*columns, *(f"{n}_{p}" for n in names for p in _PARTS)])
 
 
 def _head(group: Group, label: str) -> dict[str, Any]:
-    return {"setting": group.slug, "method": label, "n_seeds": len(group.runs(label))}
+    count = len(group.runs(label))
+    return {"setting": group.slug, "method": label, **group.own(label), "n_seeds": count}

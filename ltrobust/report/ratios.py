@@ -93,7 +93,12 @@ def ratio_table(family: Family) -> Table:
         for label in labels:
             own = [_spread(known.get((label, attack))) for known in cells]
             rows.append(
-                {"attack": attack, "method": shown[label], **dict(zip(columns, own, strict=True))}
+                {
+                    "attack": attack,
+                    "method": shown[label],
+                    **family.together.told(label),
+                    **dict(zip(columns, own, strict=True)),
+                }
             )
             records += [
                 _record(group, attack, label, spread)
@@ -114,7 +119,7 @@ def _shared(group: Group) -> tuple[Any, ...]:
     """What members of a family have in common, attacks left aside."""
     own = {"imbalance_ratio", "split_sha256"}
     if group.key["test_protocol"] == LONG_TAILED:
-        own.add("n")
+        own |= {"n", "test_sha256"}
     kinds = sorted({str(kind) for kind in group.rows["imbalance_type"]})
     return (*(value for name, value in group.key.items() if name not in own), *kinds)
 
@@ -142,7 +147,7 @@ def _together(members: Sequence[Group]) -> Group:
     """All rows under one key; only for names, notes and slugs, never to average."""
     key = {**members[0].key, "imbalance_ratio": math.nan, "split_sha256": ""}
     if key["test_protocol"] == LONG_TAILED:
-        key["n"] = 0
+        key |= {"n": 0, "test_sha256": ""}
     return replace(members[0], key=key, rows=pd.concat([group.rows for group in members]))
 
 

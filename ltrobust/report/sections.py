@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ltrobust.report.across import EXTERNAL
 from ltrobust.report.aggregate import ranked_labels, scores, strongest_attack
 from ltrobust.report.captions import describe
 from ltrobust.report.cards import Card, method_card
@@ -106,6 +107,7 @@ class Row:
     n_seeds: int
     checks: tuple[tuple[str, Advice], ...]
     card: Card | None
+    differing: str
     setting: tuple[tuple[str, str], ...]
     attacks: tuple[tuple[str, tuple[Cell, ...]], ...]
     runs: tuple[tuple[tuple[str, str], ...], ...]
@@ -206,6 +208,9 @@ def _title(group: Group) -> str:
     key = group.key
     eps = f", eps {format_eps(key['eps'])}" if key["eps"] > 0 else ""
     ratio = f"imbalance ratio {key['imbalance_ratio']:g}"
+    if group.differing:
+        across = ", ".join(name.replace("_", " ") for name in group.differing)
+        return f"{key['dataset']}, {ratio}{eps}, across {across}"
     return f"{key['dataset']}, {ratio}, {key['arch']}, {key['recipe']} recipe{eps}"
 
 
@@ -275,8 +280,11 @@ def _rows(
             n_seeds=len(group.seeds(label)),
             checks=tuple((name, advice(name)) for name in flagged[label]),
             # a foreign checkpoint is named after its file, which may be called like a method
-            card=None if group.key["recipe"] == "external" else method_card(mine["method"].iloc[0]),
-            setting=tuple(_setting(group)),
+            card=None
+            if mine["recipe"].iloc[0] == EXTERNAL
+            else method_card(mine["method"].iloc[0]),
+            differing=", ".join(f"{name} {text}" for name, text in group.told(label).items()),
+            setting=tuple(_setting(mine.iloc[0])),
             attacks=tuple(_attack_lines(group, found, label)),
             runs=tuple(_runs(mine)),
             evaluations=tuple(_evaluations(mine)),
@@ -370,8 +378,8 @@ def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
         )
 
 
-def _setting(group: Group) -> Iterable[tuple[str, str]]:
-    key = group.key
+def _setting(key: pd.Series) -> Iterable[tuple[str, str]]:
+    """How a row's runs were trained, from any of its metric rows."""
     train_eps = float(key["train_eps"])
     changes = str(key["recipe_changes"]).replace(";", ", ")
     yield "Recipe", str(key["recipe"]) + (f" with {changes}" if changes else "")
@@ -403,7 +411,11 @@ def _runs(rows: pd.DataFrame) -> Iterable[tuple[tuple[str, str], ...]]:
     once = rows.sort_values(["seed", "run_id"]).drop_duplicates("run_id").to_dict("records")
     for row in once:
         facts = [(title, _text(row.get(name))) for title, name in _RUN_FACTS.items()]
-        for title, name in (("Training time", "train_seconds"), ("Parameters", "parameters")):
+        for title, name in (
+            ("Threads", "threads"),
+            ("Training time", "train_seconds"),
+            ("Parameters", "parameters"),
+        ):
             value = row.get(name)
             if value is not None and not pd.isna(value):
                 text = duration(float(value)) if name == "train_seconds" else f"{int(value):,}"

@@ -54,7 +54,7 @@ def leaderboard_table(group: Group, comparisons: pd.DataFrame | None = None) -> 
     order = [ranking_score(frame, label) for label in ranked_labels(frame)]
     rows = [
         {"rank": order.index(score) + 1, **row}
-        for score, row in zip(order, _score_rows(frame, wanted, shown_names(group)), strict=True)
+        for score, row in zip(order, _score_rows(group, wanted), strict=True)
     ]
     data = method_scores(group, [(attack, score) for _, attack, score in wanted])
     data.insert(1, "rank", [row["rank"] for row in rows])
@@ -73,7 +73,7 @@ def balanced_table(
         for attack in (group.attacks if attacks is None else attacks)
         for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
     ]
-    rows = _score_rows(scores(group), wanted, shown_names(group))
+    rows = _score_rows(group, wanted)
     data = method_scores(group, [(attack, score) for _, attack, score in wanted])
     table = _column_table("balanced", "Accuracy and balanced accuracy", group, rows, data)
     return _with_noise(table, group, wanted, comparisons)
@@ -190,7 +190,7 @@ def interval_table(group: Group) -> Table | None:
     for label in single:
         own = group.rows[group.rows["label"] == label]
         scored = {row["attack"]: row for row in own.to_dict("records")}
-        row = {"method": shown_names(group)[label]}
+        row = {"method": shown_names(group)[label], **group.told(label)}
         for attack in group.attacks:
             there = attack in scored
             row[f"{attack} acc."] = percent(float(scored[attack]["accuracy"])) if there else "-"
@@ -213,7 +213,7 @@ def _interval_data(group: Group, labels: Sequence[str]) -> pd.DataFrame:
     cells = zip(rows["method"], rows["attack"], strict=True)
     rows = rows.assign(setting=group.slug, place=[order.get(cell, -1) for cell in cells])
     rows = rows[rows["place"] >= 0].sort_values("place", ignore_index=True)
-    return rows[["setting", "method", "seed", "attack", "n", *scored]]
+    return rows[["setting", "method", *group.differing, "seed", "attack", "n", *scored]]
 
 
 def group_tables(
@@ -262,25 +262,23 @@ def _attack_sections(
     group: Group, attacks: Sequence[str], columns: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Rows of all methods, attack after attack, and the position at which each attack begins."""
-    frame = scores(group)
     rows: list[dict[str, Any]] = []
     sections = []
     for attack in attacks:
         wanted = [(name, attack, score) for name, score in columns.items()]
         sections.append(len(rows))
-        own = _score_rows(frame, wanted, shown_names(group))
+        own = _score_rows(group, wanted)
         rows += [{"attack": attack, **row} for row in own]
     return rows, sections
 
 
-def _score_rows(
-    frame: pd.DataFrame, wanted: list[tuple[str, str, str]], shown: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """One row a method; `wanted` lists (column title, attack, score), `shown` names as written."""
+def _score_rows(group: Group, wanted: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """One row a method, with what rows differ in; `wanted` lists (column title, attack, score)."""
+    frame, shown = scores(group), shown_names(group)
     cells = records_by_cell(frame)
     rows = []
     for label in ranked_labels(frame):
-        row: dict[str, Any] = {"method": shown[label]}
+        row: dict[str, Any] = {"method": shown[label], **group.told(label)}
         for title, attack, score in wanted:
             cell = cells[label, attack]
             row[title] = Spread(cell[f"{score}_mean"], cell[f"{score}_std"], int(cell["n_seeds"]))
@@ -314,7 +312,7 @@ def _column_table(
     data: pd.DataFrame,
     note: str = "",
 ) -> Table:
-    ranked = [column for column in rows[0] if column not in ("rank", "method")]
+    ranked = [name for name, cell in rows[0].items() if isinstance(cell, Spread)]
     contests = by_column(ranked, range(len(rows)))
     caption = f"{describe(group)} acc.: mean over images, bal.: mean over classes.{note}"
     return Table(name, title, caption + reading(group), pd.DataFrame(rows), contests, data=data)

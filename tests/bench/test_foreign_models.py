@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bench_helpers import Cli, Finished
+from bench_helpers import Cli, Finished, tree
 from torch import nn
 
 import ltrobust
@@ -384,3 +384,96 @@ class Small(nn.Module):
     assert len(outcome.stderr.strip().splitlines()) == 1
     assert "the model failed under attack (ValueError: only four)" in outcome.stderr
     assert json.loads((only_run("out") / "run.json").read_text())["status"] == "failed"
+
+
+# names, and one table with ours -------------------------------------------------------------------
+
+
+def foreign_checkpoint(finished: Finished, name: str, change: float = 0.0) -> str:
+    """The network of a run of ours as somebody else's file, its weights maybe changed a little."""
+    run = next((finished.suite / "runs").glob("pgd-at-*"))
+    weights = ltrobust.load(run).model.net.state_dict()
+    weights["head.weight"] = weights["head.weight"] + change
+    torch.save(weights, name)
+    return name
+
+
+def foreign_words(file: str, *more: str) -> tuple[str, ...]:
+    return (*EVALUATE, "--checkpoint", file, "--arch", "small-cnn", "--output", "ext", *more)
+
+
+def methods_of(output: str) -> list[str]:
+    return sorted(set(pd.read_csv(f"{output}/metrics.csv")["method"]))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_foreign_model_stands_in_one_ranking_with_ours(finished: Finished, cli: Cli) -> None:
+    """The same network under two names on the same images: the same scores in one table."""
+    file = foreign_checkpoint(finished, "theirs.pt")
+    assert cli(*foreign_words(file, "--name", "Theirs 2024")).code == 0
+    before = tree(finished.suite)
+    words = ("report", str(finished.suite), "ext", "--across", "recipe,arch,epochs")
+    outcome = cli(*words, "--output", "both")
+    assert outcome.code == 0, outcome.stderr
+    board = pd.read_csv("both/leaderboard.csv").set_index("method")
+    assert board["group"].nunique() == 1
+    ours, theirs = board.loc["pgd-at"], board.loc["Theirs 2024"]
+    assert ours["pgd2_accuracy_mean"] == theirs["pgd2_accuracy_mean"]
+    assert (theirs["recipe"], theirs["epochs"]) == ("external", 0)
+    leads = pd.read_csv("both/comparisons.csv")
+    assert (leads["basis"] == "paired images").all()
+    assert (leads["verdict"] != "unknown").all()
+    assert tree(finished.suite) == before
+    alone = cli("report", str(finished.suite), "ext", "--output", "apart")
+    assert alone.code == 0
+    assert pd.read_csv("apart/leaderboard.csv")["group"].nunique() == 2
+    again = ltrobust.report([finished.suite, "ext"], across="all")
+    assert again.leaderboard["group"].nunique() == 1
+    wrong = cli("report", str(finished.suite), "--across", "recipes")
+    assert (wrong.code, "did you mean 'recipe'" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("without_reports")
+def test_a_name_belongs_to_one_model_and_is_no_part_of_its_identity(
+    finished: Finished, cli: Cli
+) -> None:
+    file = foreign_checkpoint(finished, "theirs.pt")
+    assert cli(*foreign_words(file)).code == 0
+    (run,) = Path("ext/runs").iterdir()
+    verdicts = (run / "outcomes.parquet").stat().st_mtime_ns
+    assert methods_of("ext") == ["theirs"]
+    assert cli(*foreign_words(file, "--name", "Theirs 2024")).code == 0
+    assert (run / "outcomes.parquet").stat().st_mtime_ns == verdicts  # nothing attacked again
+    assert methods_of("ext") == ["Theirs 2024"]
+    assert cli(*foreign_words(file)).code == 0
+    assert methods_of("ext") == ["Theirs 2024"]
+    assert len(list(Path("ext/runs").iterdir())) == 1
+    other = foreign_checkpoint(finished, "other.pt", change=0.01)
+    refused = cli(*foreign_words(other, "--name", "Theirs 2024"))
+    assert refused.code == 2
+    assert "has another model of this name; choose another name" in refused.stderr
+    assert len(list(Path("ext/runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "printable"),
+        ("a,b", "without commas"),
+        (" a", "without blanks"),
+        ("a\nb", "printable"),
+        ("a" * 61, "1 to 60"),
+        ("at-bsl", "that is a method of ltrobust"),
+    ],
+)
+def test_bad_names_are_refused(cli: Cli, module: str, name: str, message: str) -> None:
+    outcome = cli(*EVALUATE, "--model", f"{module}:plain", "--output", "out", "--name", name)
+    assert outcome.code == 2
+    assert message in outcome.stderr
+    assert not Path("out/runs").exists()
+
+
+def test_a_run_of_ours_takes_no_name(finished: Finished, cli: Cli) -> None:
+    run = next((finished.suite / "runs").iterdir())
+    outcome = cli("evaluate", str(run), "--name", "mine")
+    assert (outcome.code, "leave it out" in outcome.stderr) == (2, True)

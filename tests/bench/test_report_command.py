@@ -175,6 +175,8 @@ def test_an_attack_that_only_the_older_copy_has_joins_the_run(finished: Finished
     whole = gather([new])
     metrics = pd.read_csv(new / "metrics.csv")
     metrics[metrics["attack"] == "clean"].to_csv(new / "metrics.csv", index=False)
+    assert len(comparable_groups(gather([old, new]).metrics)) == 2  # of images that nobody names
+    put(old, test_sha256=metrics["test_sha256"].iloc[0])
     for folders in ([old, new], [new, old]):
         (group,) = comparable_groups(gather(folders).metrics)
         assert group.labels == ["at-bsl", "pgd-at"]

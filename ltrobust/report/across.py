@@ -1,0 +1,143 @@
+"""Ranking across recipes, architectures and epochs: what may differ in a table, and how it shows.
+
+Test images and the settings of attacks never differ within a table. A model that was trained
+elsewhere stands in the table of every choice of training images, because its own are unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.errors import UserError, unknown
+
+EXTERNAL = "external"
+"""What stands in `recipe` for a model that was trained elsewhere."""
+SEVERAL = "several"
+"""Stands in a group's key for a value in which its rows differ."""
+ACROSS: Mapping[str, tuple[str, ...]] = {
+    "recipe": (
+        *("recipe", "recipe_changes", "select", "augment", "precision", "batch_size"),
+        "train_eps",
+    ),
+    "arch": ("arch",),
+    "epochs": ("epochs",),
+}
+"""What a report may rank across, and the keys that may differ then."""
+_ALL = "all"
+_UNKNOWN_OF_FOREIGN = ("epochs", "split_seed", "split_sha256")
+_SHOWN_FOR_FOREIGN = ("recipe", "arch", "epochs")
+
+
+def parse_across(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Read what to rank across: `recipe,arch,epochs`, a list of these, or `all`; None is nothing.
+
+    Raises:
+        UserError: an unknown name or an empty item.
+    """
+    if given is None:
+        return ()
+    names = [part.strip() for part in given.split(",")] if isinstance(given, str) else list(given)
+    for name in names:
+        if not name:
+            raise UserError(f"--across holds an empty item; write {','.join(ACROSS)} or {_ALL}")
+        if name not in (*ACROSS, _ALL):
+            raise unknown("--across", name, (*ACROSS, _ALL))
+    return tuple(name for name in ACROSS if name in names or _ALL in names)
+
+
+def across_blocks(
+    rows: pd.DataFrame, keys: Sequence[str], across: Sequence[str]
+) -> Iterator[tuple[pd.DataFrame, tuple[str, ...]]]:
+    """Yield the rows that agree in all keys but those ranked across, and the keys that may differ.
+
+    Args:
+        rows: metric rows.
+        keys: all keys of a group but those of attacks.
+        across: from `parse_across`.
+    """
+    free = [key for name in across for key in ACROSS[name]]
+    fixed = [key for key in keys if key not in free]
+    foreign = rows["recipe"].eq(EXTERNAL) & ("recipe" in across)
+    homeless = rows[foreign]
+    shared = [key for key in fixed if key not in _UNKNOWN_OF_FOREIGN]
+    for _, block in rows[~foreign].groupby(fixed, dropna=False, sort=False):
+        guests = rows[foreign & _same(rows, block.iloc[0], [*shared, "imbalance_type"])]
+        guests = guests[[_same_classes(guest, block) for _, guest in guests.iterrows()]]
+        homeless = homeless.drop(index=guests.index, errors="ignore")
+        if guests.empty:
+            yield block, tuple(free)
+        else:
+            yield pd.concat([block, guests]), (*dict.fromkeys([*free, "epochs"]),)
+    for _, block in homeless.groupby(fixed, dropna=False, sort=False):
+        yield block, tuple(free)
+
+
+def common_key(
+    rows: pd.DataFrame, keys: Sequence[str], free: Sequence[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The key of rows that may differ in some values, and in which of them they do.
+
+    Values that only models trained elsewhere lack are no difference, except those that say so.
+
+    Args:
+        rows: of one block.
+        keys: all keys of a group but those of attacks.
+        free: those that may differ.
+    """
+    ours = rows[rows["recipe"] != EXTERNAL]
+    ours = rows if ours.empty else ours
+    differing = [
+        key
+        for key in keys
+        if key in free
+        and (rows if key in _SHOWN_FOR_FOREIGN else ours)[key].nunique(dropna=False) > 1
+    ]
+    key = {name: SEVERAL if name in differing else ours[name].iloc[0] for name in keys}
+    return key, tuple(differing)
+
+
+def shown_value(name: str, value: Any) -> str:
+    """A value of a key as in a table; "-" for what is not known of a model trained elsewhere."""
+    if value in ("", 0) or (value == EXTERNAL and name != "recipe"):
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(";", ", ")
+
+
+def config_names(rows: pd.DataFrame, differing: Sequence[str]) -> dict[tuple[str, str], str]:
+    """What tells the configurations of one method apart, in words: by method and `config_id`.
+
+    Methods of which two configurations agree in all that differs are left out.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for method, own in rows.drop_duplicates(["method", "config_id"]).groupby("method"):
+        varied = [key for key in differing if own[key].nunique(dropna=False) > 1]
+        texts = {
+            (str(method), str(row["config_id"])): _in_words(row, varied)
+            for row in own.to_dict("records")
+        }
+        if len(set(texts.values())) == len(texts) > 1:
+            names |= texts
+    return names
+
+
+def _in_words(row: Mapping[Any, Any], varied: Sequence[str]) -> str:
+    known = [(key, shown_value(key, row[key])) for key in varied]
+    words = [f"{text} epochs" if key == "epochs" else text for key, text in known if text != "-"]
+    return ", ".join(words) or "no changes"
+
+
+def _same(rows: pd.DataFrame, row: pd.Series, keys: Sequence[str]) -> pd.Series:
+    """Whether each row agrees with one in some keys; two missing values do."""
+    same = pd.Series(True, index=rows.index)
+    for key in keys:
+        same &= (rows[key] == row[key]) | (rows[key].isna() & pd.isna(row[key]))
+    return same
+
+
+def _same_classes(guest: pd.Series, block: pd.DataFrame) -> bool:
+    """Whether head and tail mean the same classes: limits in images hang on the training images."""
+    by_limits = "/" in str(guest["groups"])
+    return not by_limits or guest["split_sha256"] == block["split_sha256"].iloc[0]
