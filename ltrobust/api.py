@@ -1,26 +1,40 @@
-"""The Python interface: train a defense, evaluate a model, as the commands do.
+"""The Python interface: what the commands do, as functions with the flags' names.
 
-Both take the settings of `ltrobust bench` by name. `train` keeps its results in memory unless it is
-given an output directory.
+`train` keeps its results in memory unless it is given an output directory. Images and labels are
+taken as tensors, numpy arrays or a DataLoader (`batches.py` reads them).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from ltrobust.batches import Array, Batch, labelled_images
+from ltrobust.bench.collect import SuiteResults, build_report
+from ltrobust.bench.external import check_data, stored_run
+from ltrobust.bench.filters import parse_filters
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import attack_specs, make_plan, resolve_device, thrift
-from ltrobust.bench.runner import load_defended, run_plan
+from ltrobust.bench.pairs import Comparison, compare_runs
+from ltrobust.bench.plan import (
+    Plan,
+    PlannedRun,
+    attack_specs,
+    make_plan,
+    resolve_device,
+    thrift,
+)
+from ltrobust.bench.reports import make_report
+from ltrobust.bench.runner import defended, load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
-from ltrobust.bench.store import SuiteStore
+from ltrobust.bench.store import RunStore, SuiteStore, suite_of
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import RunError, UserError, unknown
@@ -32,31 +46,69 @@ from ltrobust.evaluation.evaluate import (
     outcomes,
 )
 from ltrobust.evaluation.foreign import check_outputs, normalized
-from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
+from ltrobust.evaluation.metrics import error_parts, intervals, nan, parse_groups, summary
 from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
+from ltrobust.report.across import parse_across
 from ltrobust.training.trainer import train as fit
 
+PathLike = str | Path
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """What `train` returns.
+
+class TrainedModel(nn.Module):
+    """What `train` and `load` return: a module that maps images to logits, and what belongs to it.
+
+    It is in eval mode and maps images (B, C, H, W), float in [0, 1], to logits (B, classes), float;
+    its defense's adjustment at inference is part of it.
 
     Attributes:
-        model: the network with its defense's inference adjustment, in eval mode; maps images
-            (B, C, H, W), float in [0, 1], to logits.
+        model: the same without what belongs to it, for `evaluate` and `attack` to look into.
         run_id: the run's key.
         history: one row per epoch, the columns of history.csv.
-        data: the training and test images it was trained for.
         path: the run's directory, or None when nothing was written.
     """
 
-    model: nn.Module
-    run_id: str
-    history: pd.DataFrame
-    data: LongTailedData
-    path: Path | None
+    def __init__(
+        self,
+        model: DefendedModel,
+        run_id: str,
+        history: pd.DataFrame,
+        data: LongTailedData | Callable[[], LongTailedData],
+        path: Path | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.run_id = run_id
+        self.history = history
+        self.path = path
+        self._data = data
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W), float in [0, 1]."""
+        return self.model(x)
+
+    @property
+    def data(self) -> LongTailedData:
+        """Training and test images; those of a stored run are read when they are first asked for.
+
+        Raises:
+            UserError: they are not where they were, or no longer what the run was trained on.
+        """
+        if not isinstance(self._data, LongTailedData):
+            self._data = self._data()
+        return self._data
+
+    @property
+    def test_images(self) -> Tensor:
+        """Test images as the model takes them, float in [0, 1] (N, C, H, W), on the CPU."""
+        return model_images(self.model, self.data.test_images)
+
+    @property
+    def test_labels(self) -> Tensor:
+        """Their labels, int64 (N,)."""
+        return self.data.test_labels
 
 
 def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedModel:
@@ -69,6 +121,9 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
             `epochs=5`, `imbalance_ratio=50`, `seeds=1`, `device="cuda"`, `output="results/mine"`.
             With `output` the run is stored there, resumed if it was stopped, and found again if
             it is done.
+
+    Returns:
+        The trained model with its history and data.
 
     Raises:
         UserError: a setting is wrong.
@@ -101,7 +156,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
 
 def evaluate(
     model: nn.Module,
-    dataset: str | LongTailedData | tuple[Tensor, Tensor] = "digits-lt",
+    dataset: str | LongTailedData | Batch = "digits-lt",
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
     eps: float | None = None,
@@ -117,8 +172,9 @@ def evaluate(
 
     Args:
         model: maps images (B, C, H, W), float in [0, 1], to logits; put in eval mode and float32.
-        dataset: a data set's name, data that is loaded already, or plain tensors (images, labels):
-            uint8 or float in [0, 1] (N, C, H, W), and int64 (N,) in [0, number of logits).
+        dataset: a data set's name, data that is loaded already, or plain (images, labels), tensors
+            or numpy arrays: uint8 or float in [0, 1] (N, C, H, W), and integers (N,) in [0, number
+            of logits); or a DataLoader of such batches.
         attacks: names such as "clean,pgd20,autoattack", or a list of them; see `attack_spec`.
         eps: L-inf radius in [0, 1] image units; default the data set's own. Plain tensors have
             none of their own.
@@ -143,8 +199,7 @@ def evaluate(
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    model = _module(model)
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings(
         {
@@ -164,9 +219,7 @@ def evaluate(
         dataset = load_data(dataset, limit_test=limit_test, **data_settings)
     place = torch.device(resolve_device(device))
     test, counts, known = _test_set(dataset, train_counts)
-    if normalize is not None:
-        channels = test.images.shape[1] if test.images.dim() == 4 else 1
-        model = normalized(model, normalize, channels)
+    model = _normalized(model, normalize, test.images)
     if eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
     radius = known if eps is None else eps
@@ -177,7 +230,7 @@ def evaluate(
 
 
 def _test_set(
-    data: LongTailedData | tuple[Tensor, Tensor], train_counts: Sequence[int] | None
+    data: LongTailedData | Batch, train_counts: Sequence[int] | None
 ) -> tuple[TestSet, Sequence[int] | None, float | None]:
     """Test images, training counts and the data set's own radius, as far as they are known."""
     if isinstance(data, LongTailedData):
@@ -185,29 +238,241 @@ def _test_set(
             raise UserError("train_counts goes with plain tensors; the data set has its own")
         test = TestSet(data.test_images, data.test_labels, data.test_index)
         return test, data.train_counts, dataset_spec(data.name).eps
-    if not (isinstance(data, tuple | list) and len(data) == 2 and all(map(torch.is_tensor, data))):
-        raise UserError(
-            "dataset: give a name, loaded data, or the two tensors (images, labels); got "
-            f"{type(data).__name__}"
-        )
-    images, labels = (part.detach().cpu() for part in data)
-    fits = images.dim() >= 2 and labels.dim() == 1 and len(images) == len(labels) > 0
-    if not fits:
-        raise UserError(
-            f"dataset: images {tuple(images.shape)} and labels {tuple(labels.shape)} must be "
-            "(N, ...) and (N,) with N >= 1"
-        )
-    if labels.is_floating_point() or int(labels.min()) < 0:
-        raise UserError("dataset: labels must be integers from 0 to C - 1")
-    if images.dtype != torch.uint8:
-        images = images.float()
-        if not (bool((images >= 0).all()) and bool((images <= 1).all())):
-            raise UserError(
-                f"dataset: images must lie in [0, 1] (or be uint8), got {float(images.min()):.4g} "
-                f"to {float(images.max()):.4g}; give normalisation by normalize="
-            )
+    images, labels = labelled_images(data)
     counts = None if train_counts is None else [int(count) for count in train_counts]
-    return TestSet(images, labels.long(), torch.arange(len(labels))), counts, None
+    return TestSet(images, labels, torch.arange(len(labels))), counts, None
+
+
+def attack(
+    model: nn.Module,
+    images: Array | DataLoader[Any],
+    labels: Array | None = None,
+    attack: str = "pgd20",
+    *,
+    eps: float,
+    device: str = "auto",
+    seed: int = 0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    normalize: str | None = None,
+) -> Tensor:
+    """Find adversarial images of a batch; the model's predictions on them are its verdicts.
+
+    Args:
+        model: as for `evaluate`.
+        images: uint8 or float in [0, 1] (N, C, H, W), a tensor or a numpy array; or a DataLoader of
+            (images, labels).
+        labels: integers (N,) in [0, number of logits); none with a DataLoader.
+        attack: one name, such as "pgd20", "cw20x5" or "autoattack"; see `attack_spec`.
+        eps: L-inf radius in [0, 1] image units.
+        device: auto, cpu, cuda or cuda:N.
+        seed: seed of the attack's random numbers.
+        precision: in which adversarial images are looked for.
+        normalize: as for `evaluate`.
+
+    Returns:
+        Images as the model takes them, float32 in [0, 1] (N, C, H, W), on the device of `images`.
+        Those that the model gets wrong without an attack come back unchanged, and so do those that
+        stand after AutoAttack.
+
+    Raises:
+        UserError: an unknown name or a value out of range, or a model that does not fit the data.
+    """
+    model = _module(model)
+    if not isinstance(attack, str):
+        raise UserError(f"attack: give one name such as pgd20, got {type(attack).__name__}")
+    asked = make_settings(
+        {"attacks": attack, "eps": eps, "device": device, "attack_seed": seed, "search": precision}
+    )
+    if asked.eps is None or len(asked.attacks) != 1:
+        what = "eps: give a radius such as 8/255" if asked.eps is None else "attack: give one name"
+        raise UserError(f"{what}; ltrobust.evaluate runs several attacks")
+    if isinstance(images, DataLoader):
+        found, known = labelled_images(images)
+    elif labels is None:
+        raise UserError("labels: give the classes of the images; only a DataLoader brings its own")
+    else:
+        found, known = labelled_images((images, labels))
+    test = TestSet(found, known, torch.arange(len(known)))
+    place = torch.device(resolve_device(device))
+    model = _normalized(model, normalize, found)
+    evaluator = Evaluator(
+        model, test, num_classes=_check_model(model, test, None, place), device=place
+    )
+    adversarial = model_images(model, found).clone()
+
+    def keep(chosen: Tensor, attacked: Tensor) -> None:
+        adversarial[chosen] = attacked.detach().cpu()
+
+    (spec,) = attack_specs(asked, asked.eps)
+    evaluator.run(spec, keep=keep)
+    return adversarial.to(images.device) if isinstance(images, Tensor) else adversarial
+
+
+def load(
+    path: PathLike,
+    *,
+    data_dir: PathLike | None = None,
+    plugin: PathLike | Sequence[PathLike] = (),
+    device: str = "cpu",
+    **settings: Any,
+) -> TrainedModel:
+    """Give back a stored run as a module, with its data.
+
+    Args:
+        path: the run's directory, `results/<suite>/runs/<run_id>`.
+        data_dir: where the data is; default as for `bench`. It is read only when it is asked for.
+        plugin: Python files with the run's method, where it is not one of ours.
+        device: where the module is put: auto, cpu, cuda or cuda:N.
+        settings: which test images stand in `data`, as flags of `bench`: `limit_test` and
+            `test_protocol`; default those that the run was evaluated on, or all where these differ.
+
+    Raises:
+        UserError: no run directory, or a run that is not trained, or a setting is wrong.
+    """
+    _, store = suite_of(Path(path))
+    for name in settings:
+        if name not in ("limit_test", "test_protocol", "download"):
+            raise unknown("setting", name, ["limit_test", "test_protocol", "download"])
+    asked = make_settings(
+        {
+            "data_dir": data_dir,
+            "plugin": plugin or None,
+            "device": device,
+            **_evaluated_on(store),
+            **settings,
+        }
+    )
+    run, facts = stored_run(store, asked), store.read()["data"]
+    place = resolve_device(asked.device)
+    model = defended(run, facts["train_counts"], facts["image_shape"], store, torch.device(place))
+
+    def read() -> LongTailedData:
+        check_data(run, asked, store)
+        test = TestSpec(protocol=asked.test_protocol, limit=asked.limit_test)
+        planned = PlannedRun(run, test, ())
+        return Loader(Plan(asked, place, (planned,)))(planned)
+
+    return TrainedModel(model, run.run_id, store.history(), read, store.path)
+
+
+def _evaluated_on(store: RunStore) -> dict[str, Any]:
+    """The choice of test images that all evaluations of a run share; nothing where they differ."""
+    chosen = {
+        (facts["limit_test"], facts["test_protocol"])
+        for facts in store.read().get("evaluations", {}).values()
+    }
+    if len(chosen) != 1:
+        return {}
+    return dict(zip(("limit_test", "test_protocol"), chosen.pop(), strict=True))
+
+
+def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
+    """Train, attack and compare defenses as the command does, with all its files.
+
+    Args:
+        suite: a suite file, or the name of one that ships; settings win over it.
+        settings: any setting of the command by its flag's name with underscores, such as
+            `methods="at-bsl,taet"`, `dataset="digits-lt"`, `epochs=5`, `output="results/mine"`.
+
+    Returns:
+        The frames of the suite's report, `metrics` and `leaderboard` among them; tables, figures
+        and page lie in its directory.
+
+    Raises:
+        UserError: a setting is wrong.
+        RunError: some runs failed; the others are done, and `report` gives their results.
+    """
+    asked = make_settings(settings, None if suite is None else Path(suite))
+    plan, store = make_plan(asked), SuiteStore(asked.output_dir)
+    with store.lock():
+        failures = run_plan(plan, store, Loader(plan), Reporter())
+        results = build_report(store)
+    if failures:
+        reasons = "; ".join(f"{failure.run_id}: {failure.reason}" for failure in failures)
+        raise RunError(f"{len(failures)} of {len(plan.runs)} runs failed ({reasons})")
+    return results
+
+
+def compare(
+    run_a: PathLike, run_b: PathLike, *, groups: str | None = None, per_class: bool = False
+) -> Comparison:
+    """Compare two stored runs on the same test images: differences, intervals, McNemar's test.
+
+    Args:
+        run_a: a run's directory.
+        run_b: another one, of the same or another suite.
+        groups: how head, medium and tail are cut, as for `--groups`.
+        per_class: a row for each class too.
+
+    Returns:
+        Its `rows` is a frame with a row an attack and group of images.
+
+    Raises:
+        UserError: no run directories, or runs that cannot be compared.
+    """
+    (_, a), (_, b) = suite_of(Path(run_a)), suite_of(Path(run_b))
+    return compare_runs(a, b, parse_groups(groups), per_class=per_class)
+
+
+def report(
+    directories: PathLike | Sequence[PathLike],
+    *,
+    dataset: str | Sequence[str] | None = None,
+    imbalance_ratio: str | float | Sequence[float] | None = None,
+    arch: str | Sequence[str] | None = None,
+    recipe: str | Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
+    across: str | Sequence[str] | None = None,
+    groups: str | None = None,
+    output: PathLike | None = None,
+) -> SuiteResults:
+    """Rebuild the report of stored results, or merge and filter those of several directories.
+
+    Args:
+        directories: one or more suites' directories.
+        dataset: only these; `imbalance_ratio`, `arch`, `recipe` and `methods` likewise.
+        imbalance_ratio: see `dataset`.
+        arch: see `dataset`.
+        recipe: see `dataset`.
+        methods: see `dataset`.
+        across: what rows of one table may differ in: "recipe,arch,epochs", some of these, or "all".
+        groups: how head, medium and tail are cut, as for `--groups`.
+        output: where to write. Without it a single directory is rebuilt in place; several, a filter
+            or `across` are written nowhere.
+
+    Returns:
+        The frames of the report, `metrics` and `leaderboard` among them.
+
+    Raises:
+        UserError: nothing to report, a damaged file, or a filter that matches nothing.
+    """
+    places = [directories] if isinstance(directories, str | Path) else list(directories)
+    if not places:
+        raise UserError("directories: give at least one suite's directory (results/<suite>)")
+    filters = parse_filters(
+        dataset=dataset, imbalance_ratio=imbalance_ratio, arch=arch, recipe=recipe, methods=methods
+    )
+    grouping = None if groups is None else parse_groups(groups)
+    where = None if output is None else Path(output)
+    results, _ = make_report(
+        [Path(place) for place in places], filters, grouping, parse_across(across), where
+    )
+    return results
+
+
+def _module(model: Any) -> nn.Module:
+    """The module that is attacked; UserError for anything else."""
+    if isinstance(model, TrainedModel):
+        return model.model
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _normalized(model: nn.Module, normalize: str | None, images: Tensor) -> nn.Module:
+    if normalize is None:
+        return model
+    return normalized(model, normalize, images.shape[1] if images.dim() == 4 else 1)
 
 
 def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: torch.device) -> int:

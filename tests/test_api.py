@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import ltrobust
+import ltrobust.bench.plan  # binds the package under the function's name
+from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.suite import LOSSES
 from ltrobust.data import load_data
 from ltrobust.data.augment import to_float
 from ltrobust.errors import RunError, UserError
@@ -201,3 +210,238 @@ def test_a_training_that_cannot_go_on_is_a_run_error(
     monkeypatch.setattr("ltrobust.bench.runner.train", failing)
     with pytest.raises(RunError, match="not finite in epoch 1"):
         ltrobust.train("pgd-at", output=tmp_path, **TINY)
+
+
+# what is public ----------------------------------------------------------------------------------
+
+
+def test_everything_public_is_listed_and_there() -> None:
+    names = {"train", "evaluate", "load", "bench", "compare", "report", "attack", "TrainedModel"}
+    assert names <= set(dir(ltrobust))
+    assert all(callable(getattr(ltrobust, name)) for name in names)
+    assert "across" in inspect.signature(ltrobust.report).parameters
+    assert "suite" in inspect.signature(ltrobust.bench).parameters
+
+
+def test_packages_that_are_functions_stay_packages() -> None:
+    from ltrobust.bench import settings
+    from ltrobust.report import render
+
+    assert callable(render)
+    assert settings.make_settings({}).dataset == "digits-lt"
+    assert callable(ltrobust.bench)
+    assert callable(ltrobust.report)
+
+
+def test_importing_costs_no_torch() -> None:
+    code = "import sys, ltrobust; dir(ltrobust); ltrobust.bench; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# load --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite with a run of a method with an adjustment at inference, and one without."""
+    suite = tmp_path_factory.mktemp("api") / "suite"
+    for_each = {**TINY, "epochs": 1, "limit_test": 20, "attacks": "clean,pgd2"}
+    results = ltrobust.bench(methods="robal-n,pgd-at", output=suite, **for_each)
+    assert set(results.metrics["method"]) == {"robal-n", "pgd-at"}
+    assert set(results.leaderboard["method"]) == {"robal-n", "pgd-at"}
+    assert (suite / "index.html").is_file()
+    return suite
+
+
+def run_of(suite: Path, method: str) -> Path:
+    return next((suite / "runs").glob(f"{method}-*"))
+
+
+def test_a_stored_run_comes_back_as_a_module_with_its_data(stored: Path) -> None:
+    path = run_of(stored, "robal-n")
+    run = ltrobust.load(str(path))
+    trained = ltrobust.train("robal-n", limit_test=20, **{**TINY, "epochs": 1})
+    assert isinstance(run, nn.Module)
+    assert not any(module.training for module in run.modules())
+    assert (run.run_id, run.path) == (path.name, path)
+    assert run.test_images.shape == (20, 1, 8, 8)
+    assert 0 <= run.test_images.min() <= run.test_images.max() <= 1
+    assert torch.equal(run.test_labels, run.data.test_labels)
+    assert torch.equal(run(run.test_images), trained(trained.test_images))
+    assert not torch.equal(run(run.test_images), run.model.net(run.test_images))
+    assert len(ltrobust.load(path, limit_test=40).test_labels) == 40
+    table = ltrobust.evaluate(run, run.data, "clean,pgd2", device="cpu")
+    known = ltrobust.report(stored, methods="robal-n").metrics
+    assert table["accuracy"].tolist() == known["accuracy"].tolist()
+
+
+def test_a_module_comes_back_without_its_data(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*arguments: Any, **settings: Any) -> Any:
+        raise UserError("the data is not there")
+
+    monkeypatch.setattr("ltrobust.bench.loader.load_data", gone)
+    run = ltrobust.load(run_of(stored, "pgd-at"))
+    assert run(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    with pytest.raises(UserError, match="is not there"):
+        _ = run.data
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: (run / "model.safetensors").unlink(), "model.safetensors|not trained"),
+        (lambda run: (run / "run.json").unlink(), "is no run directory"),
+        (lambda run: (run / "run.json").write_text("{}"), "is not that of a trained run"),
+    ],
+)
+def test_what_is_no_stored_run_is_refused(
+    tmp_path: Path, stored: Path, change: Any, message: str
+) -> None:
+    run = Path(shutil.copytree(run_of(stored, "pgd-at"), tmp_path / "runs" / "pgd-at-0"))
+    change(run)
+    with pytest.raises(UserError, match=message):
+        ltrobust.load(run)
+
+
+def test_load_refuses_unknown_settings(stored: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'limit_test'"):
+        ltrobust.load(run_of(stored, "pgd-at"), limit_tests=3)
+
+
+# attack ------------------------------------------------------------------------------------------
+
+
+class Halves(nn.Module):
+    """Tells bright images from dark ones; exact, so that verdicts can be counted by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = self.gain * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-bright, bright, bright - 40, -bright - 40], dim=1)
+
+
+SHADES = torch.tensor([0.1, 0.45, 0.55, 0.9, 0.7])
+GREY = SHADES.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+CLASSES = torch.tensor([0, 0, 1, 1, 0])  # the last one is wrong without an attack
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd5", "tpgd3x2", "autoattack", "noise", "clean"])
+def test_predictions_on_attacked_images_are_the_verdicts(attack: str) -> None:
+    found = ltrobust.attack(Halves(), GREY, CLASSES, attack, eps=0.1, device="cpu")
+    assert (found - GREY).abs().max() <= 0.1 + 1e-6
+    assert 0 <= found.min() <= found.max() <= 1
+    table = ltrobust.evaluate(Halves(), (GREY, CLASSES), attack, eps=0.1, device="cpu")
+    right = Halves()(found).argmax(1) == CLASSES
+    assert right.tolist() == table.attrs["outcomes"]["correct"].tolist()
+    if attack not in ("noise", "clean"):
+        assert right.tolist() == [True, False, False, True, False]
+    assert torch.equal(found[4], GREY[4])
+
+
+def test_the_search_is_the_plain_pgd_on_the_model() -> None:
+    """Without a random start there is nothing else in it: one step of the sign of the gradient."""
+    model = Halves()
+    found = ltrobust.attack(model, GREY[:4], CLASSES[:4], "fgsm", eps=0.1, device="cpu")
+    loss = LOSSES["ce"]
+    expected = pgd(model, GREY[:4], CLASSES[:4], eps=0.1, step_size=0.1, steps=1, loss=loss)
+    assert torch.allclose(found, expected)
+
+
+def test_arrays_and_loaders_are_taken_wherever_tensors_are() -> None:
+    model, words = Halves(), {"eps": 0.1, "device": "cpu"}
+    loader = DataLoader(TensorDataset(GREY, CLASSES), batch_size=2)
+    plain = ltrobust.attack(model, GREY, CLASSES, "pgd5", **words)  # type: ignore[arg-type]
+    arrays = GREY.double().numpy(), CLASSES.int().numpy()
+    assert torch.equal(ltrobust.attack(model, *arrays, "pgd5", **words), plain)
+    assert torch.equal(ltrobust.attack(model, loader, attack="pgd5", **words), plain)
+    tables = [
+        ltrobust.evaluate(model, data, "clean,pgd5", **words)  # type: ignore[arg-type]
+        for data in ((GREY, CLASSES), arrays, list(arrays), loader)
+    ]
+    assert all(table["accuracy"].tolist() == [0.8, 0.4] for table in tables)
+    whole = (GREY * 255).round().to(torch.uint8)
+    from_bytes = ltrobust.attack(model, whole.numpy(), arrays[1], "pgd5", **words)
+    assert torch.equal(from_bytes, ltrobust.attack(model, whole, CLASSES, "pgd5", **words))
+    assert from_bytes.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "settings", "message"),
+    [
+        (GREY, None, {}, "labels: give the classes"),
+        (GREY.numpy() * 255, CLASSES.numpy(), {}, r"must lie in \[0, 1\]"),
+        (GREY.long(), CLASSES, {}, "uint8 or float"),
+        (np.zeros((5, 32, 32, 3), np.uint8), CLASSES, {}, r"must be \(N, C, H, W\)"),
+        (np.array(["a"] * 5), CLASSES, {}, "arrays"),
+        (GREY, CLASSES[:3], {}, r"\(N,\)"),
+        (GREY, CLASSES.float(), {}, "integers"),
+        (GREY, CLASSES + 3, {}, "out of range"),
+        (GREY, CLASSES, {"attack": "pdg20"}, "did you mean 'pgd20'"),
+        (GREY, CLASSES, {"attack": "pgd2,cw2"}, "give one name"),
+        (GREY, CLASSES, {"attack": ["pgd2"]}, "give one name"),
+        (GREY, CLASSES, {"eps": None}, "give a radius"),
+        (GREY, CLASSES, {"eps": 2.0}, "eps"),
+        (DataLoader([]), None, {}, "yields no batch"),  # type: ignore[arg-type]
+    ],
+)
+def test_attack_refuses_bad_input_in_one_line(
+    images: Any, labels: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        ltrobust.attack(Halves(), images, labels, **{"eps": 0.1, "device": "cpu", **settings})
+    assert "\n" not in str(caught.value)
+
+
+# bench, compare, report --------------------------------------------------------------------------
+
+
+def test_compare_and_report_are_those_of_the_commands(stored: Path, tmp_path: Path) -> None:
+    found = ltrobust.compare(run_of(stored, "robal-n"), str(run_of(stored, "pgd-at")))
+    assert set(found.rows["attack"]) == {"clean", "pgd2"}
+    assert set(found.rows["n"]) >= {20}
+    only = ltrobust.report(stored, methods=["pgd-at"], output=tmp_path / "only")
+    assert set(only.metrics["method"]) == {"pgd-at"}
+    assert (tmp_path / "only" / "leaderboard.csv").is_file()
+    assert len(ltrobust.report([stored, tmp_path / "only"]).leaderboard) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: ltrobust.report([]), "at least one"),
+        (lambda path: ltrobust.report(path / "none"), "holds no runs"),
+        (lambda path: ltrobust.report(path, methods="pgd"), "unknown --methods"),
+        (lambda path: ltrobust.report(path, across="recip"), "did you mean 'recipe'"),
+        (lambda path: ltrobust.report(path, groups="x"), "cannot be read"),
+        (lambda path: ltrobust.compare(path, path), "is no run directory"),
+        (lambda path: ltrobust.bench(epoch=3), "did you mean 'epochs'"),
+        (lambda path: ltrobust.bench("no-such-suite"), "no such file"),
+    ],
+)
+def test_wrong_settings_are_user_errors(stored: Path, call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call(stored)
+
+
+def test_failed_runs_are_a_run_error_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltrobust.bench import runner
+
+    real = runner.train
+
+    def failing(run: Any, *arguments: Any, **more: Any) -> Any:
+        if run.method == "pgd-at":
+            raise RunError("the loss is not finite in epoch 1")
+        return real(run, *arguments, **more)
+
+    monkeypatch.setattr(runner, "train", failing)
+    words = {**TINY, "epochs": 1, "limit_test": 20, "attacks": "clean", "output": tmp_path}
+    with pytest.raises(RunError, match=r"1 of 2 runs failed \(pgd-at-.*not finite"):
+        ltrobust.bench(methods="pgd-at,at-bsl", **words)
+    assert set(ltrobust.report(tmp_path).metrics["method"]) == {"at-bsl"}

@@ -90,6 +90,7 @@ def autoattack(
     resume: dict[str, Tensor] | None = None,
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
+    keep: Callable[[Tensor, Tensor], None] = lambda chosen, images: None,
 ) -> Progress:
     """Run a version of AutoAttack on a model in eval mode.
 
@@ -115,6 +116,8 @@ def autoattack(
         resume: what `save` was given last.
         save: called after every batch.
         tell: called after every batch with the part's name and the share of it that is done.
+        keep: called after every batch with the positions of the images that it broke, int64 (M,)
+            on the CPU, and what broke them.
 
     Returns:
         Predictions on the worst images found, and after which part each image fell.
@@ -148,10 +151,12 @@ def autoattack(
                     better = again.run(name, images[claimed], labels[claimed], part_seed)
                     _check(better, images[claimed], setting, name)
                     pred[claimed] = model(better).argmax(1)
+                    found[claimed] = better
             broken = (pred != labels).cpu()
             where = chosen[broken]
             state.pred[where] = pred.cpu()[broken]
             state.fell[where] = part + 1
+            keep(where, found[broken.to(device)])
             state.position = torch.tensor([part, batch + 1])
             save(state.tensors())
             tell(names[part], (batch + 1) / last)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,7 +265,19 @@ def load_defended(
     run: Run, data: LongTailedData, store: RunStore, device: torch.device
 ) -> DefendedModel:
     """Rebuild a run's model from its files, with its inference adjustment."""
-    built = build(run, data.train_counts, data.image_shape)
+    return defended(run, data.train_counts, data.image_shape, store, device)
+
+
+def defended(
+    run: Run,
+    train_counts: Sequence[int],
+    image_shape: Sequence[int],
+    store: RunStore,
+    device: torch.device,
+) -> DefendedModel:
+    """The same where only the facts of the data are at hand."""
+    channels, height, width = image_shape
+    built = build(run, tuple(train_counts), (channels, height, width))
     weights = store.load_model()
     kept = {k.removeprefix(STATE): v for k, v in weights.items() if k.startswith(STATE)}
     built.method.load_state_dict(kept)

@@ -29,6 +29,12 @@ from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
 
 SaveState = Callable[[dict[str, Tensor]], None]
+KeepImages = Callable[[Tensor, Tensor], None]
+"""Takes positions in the test set, int64 (M,), and attacked images of these."""
+
+
+def keep_nothing(chosen: Tensor, images: Tensor) -> None:
+    """Forget attacked images: verdicts are all that is wanted."""
 
 
 class DefendedModel(nn.Module):
@@ -186,8 +192,13 @@ class Evaluator:
         *,
         resume: dict[str, Tensor] | None = None,
         save: SaveState = lambda state: None,
+        keep: KeepImages = keep_nothing,
     ) -> AttackResult:
         """Run one attack; `resume` and `save` serve AutoAttack, which works for minutes.
+
+        `keep` is given attacked images as they are found; the last ones of an image are those of
+        its verdict. Images that are misclassified without an attack are never among them, nor those
+        that stand after AutoAttack.
 
         Raises:
             UserError: the attack cannot run with this number of classes.
@@ -200,10 +211,10 @@ class Evaluator:
             pred, fell = clean, torch.zeros_like(clean)
             names: Sequence[str] = ()
         elif spec.kind == "first-order":
-            pred, fell, names = self._first_order(spec)
+            pred, fell, names = self._first_order(spec, keep)
         else:
             names = parts(self.num_classes, str(spec.version), spec.restarts or 1)
-            pred, fell = self._autoattack(spec, names, resume, save)
+            pred, fell = self._autoattack(spec, names, resume, save, keep)
             details = {"parts": names, "targets": targets(self.num_classes)}
         words = {0: "", **dict(enumerate(names, 1))}
         wrong = clean != self.test.labels
@@ -212,7 +223,7 @@ class Evaluator:
         ]
         return AttackResult(pred, told, time.perf_counter() - began, details)
 
-    def _first_order(self, spec: AttackSpec) -> tuple[Tensor, Tensor, list[str]]:
+    def _first_order(self, spec: AttackSpec, keep: KeepImages) -> tuple[Tensor, Tensor, list[str]]:
         """Predictions, the number of the try that broke each image (0: none), names of the tries.
 
         Each try attacks the images that still stand.
@@ -230,7 +241,7 @@ class Evaluator:
         for number, (rank, restart) in enumerate(tries, 1):
             standing = (pred == self.test.labels).nonzero().flatten()
             aims = self.test.labels if ranked is None else ranked[:, rank - 1]
-            attack = partial(self._attacked, spec, aims, restart)
+            attack = partial(self._attacked, spec, aims, restart, keep)
             for chosen, found in self._in_batches(standing, attack):
                 broken = found != self.test.labels[chosen]
                 pred[chosen[broken]] = found[broken]
@@ -240,12 +251,15 @@ class Evaluator:
         return pred, fell, names
 
     @torch.no_grad()
-    def _attacked(self, spec: AttackSpec, aims: Tensor, restart: int, chosen: Tensor) -> Tensor:
+    def _attacked(
+        self, spec: AttackSpec, aims: Tensor, restart: int, keep: KeepImages, chosen: Tensor
+    ) -> Tensor:
         """Predictions of the float32 model on attacked images, int64 (M,), on the CPU.
 
         `aims` are the labels that the loss takes, for all images of the test set.
         """
         x_adv = self._search_images(spec, chosen, aims[chosen], restart)
+        keep(chosen, x_adv)
         return self.model(x_adv).argmax(1).cpu()
 
     def _search_images(self, spec: AttackSpec, chosen: Tensor, aim: Tensor, restart: int) -> Tensor:
@@ -305,6 +319,7 @@ class Evaluator:
         names: Sequence[str],
         resume: dict[str, Tensor] | None,
         save: SaveState,
+        keep: KeepImages,
     ) -> tuple[Tensor, Tensor]:
         assert spec.batch_size is not None
         self.reporter.begin("part", spec.name, len(names))
@@ -335,6 +350,7 @@ class Evaluator:
                 resume=resume,
                 save=save,
                 tell=tell,
+                keep=keep,
             )
         self.reporter.end("part")
         return result.pred, result.fell
