@@ -66,9 +66,9 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         method: a registered method, such as "at-bsl".
         dataset: a registered data set, or "folder:PATH".
         settings: any other setting of `bench` by its flag's name with underscores, such as
-            `epochs=5`, `imbalance_ratio=50`, `seeds=1`, `device="cuda"`, `output="results/mine"`.
-            With `output` the run is stored there, resumed if it was stopped, and found again if
-            it is done.
+            `epochs=5`, `imbalance_ratio=50`, `seeds=1`, `eps="8/255"`, `device="cuda"`,
+            `output="results/mine"`. With `output` the run is stored there, resumed if it was
+            stopped, and found again if it is done.
 
     Raises:
         UserError: a setting is wrong.
@@ -104,7 +104,7 @@ def evaluate(
     dataset: str | LongTailedData | tuple[Tensor, Tensor] = "digits-lt",
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
-    eps: float | None = None,
+    eps: float | str | None = None,
     device: str = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -120,8 +120,8 @@ def evaluate(
         dataset: a data set's name, data that is loaded already, or plain tensors (images, labels):
             uint8 or float in [0, 1] (N, C, H, W), and int64 (N,) in [0, number of logits).
         attacks: names such as "clean,pgd20,autoattack", or a list of them; see `attack_spec`.
-        eps: L-inf radius in [0, 1] image units; default the data set's own. Plain tensors have
-            none of their own.
+        eps: L-inf radius in [0, 1] image units, or text such as "8/255"; default the data set's
+            own. Plain tensors have none of their own.
         device: auto, cpu, cuda or cuda:N.
         seed: seed of the attacks' random numbers.
         precision: in which adversarial images are looked for; verdicts are always float32.
@@ -145,9 +145,13 @@ def evaluate(
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    for key in data_settings:
+        if key not in inspect.signature(load_data).parameters:
+            raise unknown("setting", key, inspect.signature(load_data).parameters)
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings(
         {
+            **data_settings,
             "attacks": names,
             "eps": eps,
             "device": device,
@@ -155,21 +159,23 @@ def evaluate(
             "search": precision,
         }
     )
-    for key in data_settings:
-        if key not in inspect.signature(load_data).parameters:
-            raise unknown("setting", key, inspect.signature(load_data).parameters)
     if not isinstance(dataset, str) and (limit_test is not None or data_settings):
         raise UserError("limit_test and data settings apply to a data set's name, not to data")
     if isinstance(dataset, str):
-        dataset = load_data(dataset, limit_test=limit_test, **data_settings)
+        checked = {key: getattr(asked, key) for key in data_settings}
+        if asked.imbalance_ratio is not None:
+            if len(asked.imbalance_ratio) > 1:
+                raise UserError("imbalance_ratio: evaluate takes one ratio")
+            checked["imbalance_ratio"] = asked.imbalance_ratio[0]
+        dataset = load_data(dataset, limit_test=limit_test, **checked)
     place = torch.device(resolve_device(device))
     test, counts, known = _test_set(dataset, train_counts)
     if normalize is not None:
         channels = test.images.shape[1] if test.images.dim() == 4 else 1
         model = normalized(model, normalize, channels)
-    if eps is None and known is None:
+    if asked.eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
-    radius = known if eps is None else eps
+    radius = known if asked.eps is None else asked.eps
     assert radius is not None
     classes = _check_model(model, test, None if counts is None else len(counts), place)
     evaluator = Evaluator(model, test, num_classes=classes, device=place)

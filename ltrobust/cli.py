@@ -57,8 +57,12 @@ Dataset = Annotated[
     _flag("digits-lt (default), cifar10-lt, cifar100-lt or folder:PATH.", "--dataset", panel=DATA),
 ]
 Ratio = Annotated[
-    list[float] | None,
-    _flag("n_max / n_min of the training set; may be repeated.", "--imbalance-ratio", panel=DATA),
+    list[str] | None,
+    _flag(
+        "n_max / n_min of the training set, such as 50 or 10,50; repeatable.",
+        "--imbalance-ratio",
+        panel=DATA,
+    ),
 ]
 ImbalanceType = Annotated[str | None, _flag("exp (default) or step.", panel=DATA)]
 SplitSeed = Annotated[int | None, _flag("Which images are kept; default 0, RoBal's.", panel=DATA)]
@@ -85,7 +89,10 @@ Select = Annotated[
     str | None,
     _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
 ]
-Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", panel=TRAINING)]
+Seeds = Annotated[
+    list[str] | None,
+    _flag("Seed values, such as 0,1,2 or 0-4; repeatable; default 0.", "--seeds", panel=TRAINING),
+]
 Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
 BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
 Precision = Annotated[str | None, _flag("auto (default), fp32 or bf16.", panel=TRAINING)]
@@ -102,10 +109,12 @@ Plugin = Annotated[
     list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
 ]
 Attacks = Annotated[
-    str | None,
+    list[str] | None,
     _flag(
         "clean, fgsm, noise, pgdN, cwN, mimN, lsaN, dlrN, tpgdN (all targets), autoattack, "
-        "aa-apgd, aa-rand; endings xR (R restarts), -l2, @EPS. Default clean,pgd20,autoattack.",
+        "aa-apgd, aa-rand; endings xR (R restarts), -l2, @EPS. Repeatable; default "
+        "clean,pgd20,autoattack.",
+        "--attacks",
         panel=EVALUATION,
     ),
 ]
@@ -120,7 +129,8 @@ Search = Annotated[
     ),
 ]
 Eps = Annotated[
-    float | None, _flag("L-inf radius of all attacks, in [0, 1] units.", panel=EVALUATION)
+    str | None,
+    _flag("L-inf radius of all attacks in [0, 1] units, such as 8/255.", panel=EVALUATION),
 ]
 Device = Annotated[str | None, _flag("auto (default), cpu, cuda or cuda:N.", panel=RUNNING)]
 GradCheckpointing = Annotated[
@@ -169,7 +179,10 @@ Debug = Annotated[bool, _flag("Show tracebacks.", "--debug", panel=RUNNING)]
 )
 def bench(
     methods: Annotated[
-        str | None, _flag("all (default), or names such as pgd-at,taet.", panel=TRAINING)
+        list[str] | None,
+        _flag(
+            "all (default), or names such as pgd-at,taet; repeatable.", "--methods", panel=TRAINING
+        ),
     ] = None,
     dataset: Dataset = None,
     imbalance_ratio: Ratio = None,

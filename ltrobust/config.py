@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from ltrobust.data.augment import AugmentPolicy
 from ltrobust.training.schedule import Schedule
@@ -22,17 +30,51 @@ Start = Literal["uniform", "one-sided", "gaussian", "none"]
 """uniform(-eps, eps); uniform(0, eps) as RoBal's code; 0.001 * N(0, 1) as TRADES; no offset."""
 
 
+NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+FRACTION = re.compile(rf"\s*({NUMBER})\s*/\s*({NUMBER})\s*")
+
+
+def fraction(value: Any) -> Any:
+    """Turn text such as "8/255" into its value and leave all else as it is.
+
+    Raises:
+        ValueError: it divides by 0.
+    """
+    match = FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    over, under = map(float, match.groups())
+    if under == 0:
+        raise ValueError(f"'{value}' divides by 0")
+    return over / under
+
+
+Radius = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1)]
+"""An L-inf radius in [0, 1] image units; text such as "8/255" is taken too."""
+
+
 class Frozen(BaseModel):
     """Immutable settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Keep pydantic from reading true as 1."""
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
+
 
 class TrainingAttack(Frozen):
     """The inner maximisation of adversarial training, in [0, 1] image units."""
 
-    eps: float = Field(ge=0, le=1)
-    step_size: float = Field(ge=0)
+    eps: Radius
+    step_size: Annotated[float, BeforeValidator(fraction), Field(ge=0)]
     steps: int = Field(ge=0)
     start: Start = "uniform"
 

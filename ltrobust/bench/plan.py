@@ -29,6 +29,7 @@ from ltrobust.method import (
 from ltrobust.models import ARCHS
 from ltrobust.training.schedule import UNIFIED
 from ltrobust.training.trainer import Thrift
+from ltrobust.yaml_files import parse
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _chosen_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and option):
             raise UserError(f"--option '{text}' must look like taet.count_absent=true")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = parse(value)
         except yaml.YAMLError:
             raise UserError(f"--option '{text}': '{value}' is no plain value") from None
         owner = method if method == RECIPE else METHODS.canonical(method)

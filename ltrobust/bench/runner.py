@@ -182,13 +182,14 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, pla
 
 
 def data_facts(data: LongTailedData) -> dict[str, Any]:
-    """What a result must say about the training data."""
+    """What a result must say about the data: the training set, and where all images come from."""
     return {
         "class_names": list(data.class_names),
         "train_counts": list(data.train_counts),
         "imbalance_ratio": data.imbalance_ratio,
         "image_shape": list(data.image_shape),
         "split_sha256": data.split_sha256,
+        "source": data.source,
     }
 
 

@@ -84,7 +84,8 @@ def load_data(
         train_index=torch.from_numpy(train),
         test_images=torch.from_numpy(source.test.read(test)),
         test_labels=torch.from_numpy(source.test.labels[test]),
-        test_index=torch.from_numpy(test),
+        test_index=torch.from_numpy(source.test.named(test)),
+        source={"train": source.train.facts(), "test": source.test.facts()},
     )
 
 
@@ -92,7 +93,7 @@ def data_fingerprint(name: str, data_dir: Path | None = None) -> str:
     """Identify data that a name alone does not: a hash for `folder:PATH`, "" for the rest.
 
     The hash covers relative file names and contents, not the folder's own place. `data_dir` has no
-    part in it, because the other data sets are canonical wherever they lie.
+    part in it, because the other data sets are checked to be the published ones when they are read.
 
     Raises:
         UserError: the name is unknown, or the folder is missing or badly laid out.
