@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from report_fixtures import METHODS, confused, suite
 
-from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.adversarial import adversarial_figures, example_rows
 from ltrobust.report.aggregate import class_scores, scores, training_curves
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
@@ -166,12 +166,13 @@ def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
         yield "confusion", confusion_figure(mistakes, shown)
     yield "cost", cost_figure(training_costs(group), shown)
     yield "steps", steps_figure(steps_sweep(group), shown)
-    for slug, (_, frame) in eps_sweeps(groups).items():
-        yield f"eps-{slug}", eps_figure(frame, shown)
+    for spanned, frame in eps_sweeps(groups):
+        yield f"eps-{spanned.slug}", eps_figure(frame, shown)
     for family in ratio_families(groups):
-        yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown)
+        yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown, (), "step")
     rows = example_rows(group, result.per_class, result.examples)
-    yield "examples", adversarial_figure(rows, shown)
+    for page, figure in enumerate(adversarial_figures(rows, shown, [*group.labels, "another"])):
+        yield f"examples-{page}", figure
 
 
 @contextmanager
