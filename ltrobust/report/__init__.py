@@ -73,7 +73,7 @@ def render(
         figures |= _more_figures(group, per_class, examples or {})
         for name, figure in figures.items():
             files |= _figure_files(name, figure, group.ending)
-    for spanned, sweep in eps_sweeps(groups):
+    for spanned, sweep in eps_sweeps(groups).values():
         figure = eps_figure(sweep, shown_names(spanned), spanned.labels)
         files |= _figure_files("eps", figure, spanned.ending)
     for family in ratio_families(groups):

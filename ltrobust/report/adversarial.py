@@ -132,7 +132,9 @@ def adversarial_figures(
     figures = []
     for start in range(0, len(known), METHODS):
         own = known[start : start + METHODS]
-        place = f"Methods {start + 1} to {start + len(own)} of {len(known)}."
+        first, last = start + 1, start + len(own)
+        place = f"Methods {first} to {last}" if last > first else f"Method {first}"
+        place = f"{place} of {len(known)}."
         note = f"{place if len(known) > METHODS else ''} {without}".strip()
         part = examples[examples["label"].isin(own)]
         figures.append(adversarial_figure(part, shown, note))

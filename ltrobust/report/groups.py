@@ -88,7 +88,7 @@ _FAMILIES = (
     *("aa-rand", "aa-apgd", "autoattack"),
 )
 _BASE_TOKENS = 4
-"""Data set, imbalance, architecture and recipe are in every group's name."""
+"""Data set, imbalance, architecture and recipe: what is in every group's name."""
 _ATTACK = re.compile(
     rf"({'|'.join(name for name in _FAMILIES if name)})(\d*)(?:[ax]\d.*)?(?:-l2)?(?:@.*)?"
 )
@@ -359,7 +359,7 @@ def main_group(groups: Sequence[Group]) -> Group:
     defaults and attacked at the radius it was trained for, then with most results, then with most
     test images, then the first.
     """
-    return max(groups, key=_weight)  # of equals the first
+    return groups[0] if len(groups) == 1 else max(groups, key=_weight)  # of equals the first
 
 
 def _weight(group: Group) -> tuple[float, ...]:
@@ -377,7 +377,15 @@ def _usual(key: Mapping[str, Any]) -> int:
     """In how many settings a group is as its data set has it by default."""
     from ltrobust.data import dataset_spec  # imports torch, which a single group does without
 
-    usual = {"test_protocol": "balanced", "search": "fp32", "recipe_changes": "", "select": "last"}
+    usual = {
+        "test_protocol": "balanced",
+        "search": "fp32",
+        "recipe": "unified",
+        "recipe_changes": "",
+        "select": "last",
+        "augment": "none",
+        "split_seed": 0,
+    }
     facts = [*(key[name] == value for name, value in usual.items())]
     facts += [key["imbalance_type"] != "step", math.isclose(key["eps"], key["train_eps"])]
     try:
@@ -391,30 +399,33 @@ def _usual(key: Mapping[str, Any]) -> int:
 def with_slugs(groups: Sequence[Group]) -> list[Group]:
     """Name the groups of one report: what they are, and in what they differ from the main one.
 
-    So a group keeps its name when others join it. The main group is told by `Group.main`.
+    Data set, imbalance, architecture and recipe are in every name; behind them stands in what a
+    group differs from the main one of these. So names stay when others join. `Group.main` tells
+    the main group of all.
     """
-    if len(groups) < 2:
-        return [replace(group, slug=_slug(_base(group)), main=True) for group in groups]
-    main = main_group(groups)
-    names = [_slug([*_base(group), *_differences(group, main)]) for group in groups]
+    bases = [_slug([*_tokens(group.key).values()][:_BASE_TOKENS]) for group in groups]
+    mains = {
+        base: main_group([one for one, own in zip(groups, bases, strict=True) if own == base])
+        for base in bases
+    }
+    best = main_group(groups) if len(mains) > 1 else mains.get(next(iter(bases), ""))
+    pairs = list(zip(groups, bases, strict=True))
+    names = [_slug([base, *_differences(group, mains[base])]) for group, base in pairs]
     taken = Counter(names)
     named: list[Group] = []
-    for group, name in zip(groups, names, strict=True):
-        if group is not main and taken[name] > 1:
-            own = sorted({*signatures(group)} - {*signatures(main)}) or signatures(group)
+    for (group, base), name in zip(pairs, names, strict=True):
+        rival = mains[base]
+        if group is not rival and taken[name] > 1:
+            own = sorted({*signatures(group)} - {*signatures(rival)}) or signatures(group)
             name = f"{name}-attacks-{_digest(compact_json(own))}"
         if any(other.slug == name for other in named):
             name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
-        named.append(replace(group, slug=name, main=group is main))
+        named.append(replace(group, slug=name, main=group is best))
     return named
 
 
-def _base(group: Group) -> list[str]:
-    return [*_tokens(group.key).values()][:_BASE_TOKENS]
-
-
 def _differences(group: Group, main: Group) -> list[str]:
-    """Tokens, beyond those of every name, in which a group differs from the main one."""
+    """Tokens, beyond those of every name, in which a group differs from another."""
     usual = _tokens(main.key)
     own = [*_tokens(group.key).items()][_BASE_TOKENS:]
     return [token for name, token in own if token != usual[name]]

@@ -24,16 +24,16 @@ COLUMNS = ["label", "x", "mean", "std", "n_seeds", "attack"]
 _STEPPED = re.compile(r"(pgd|cw|mim|lsa|dlr|tpgd)(\d+)(.*)")
 
 
-def eps_sweeps(groups: Sequence[Group]) -> list[tuple[Group, pd.DataFrame]]:
+def eps_sweeps(groups: Sequence[Group]) -> dict[str, tuple[Group, pd.DataFrame]]:
     """Balanced accuracy by radius: rows that agree in all but eps and the length of a step.
 
     Args:
         groups: all groups of a report.
 
     Returns:
-        All rows that the sweep spans, as one group (only for names and marks, never to average),
-        and a frame with the columns `COLUMNS`, for each setting that has an attack at two radii or
-        more. `x` is eps in image units, 0 without an attack; `attack` is
+        A file name part to all rows that the sweep spans, as one group (only for names and marks,
+        never to average), and a frame with the columns `COLUMNS`, for each setting that has an
+        attack at two radii or more. `x` is eps in image units, 0 without an attack; `attack` is
         the name without radius, and there may be several. A missing seed makes a mean NaN.
     """
     blocks: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
@@ -44,7 +44,7 @@ def eps_sweeps(groups: Sequence[Group]) -> list[tuple[Group, pd.DataFrame]]:
     found = [(group, _eps_curves(group)) for group in together]
     kept = [(group, frame) for group, frame in found if len(frame)]
     named = with_slugs([group for group, _ in kept])
-    return [(group, frame) for group, (_, frame) in zip(named, kept, strict=True)]
+    return {one.slug: (one, frame) for one, (_, frame) in zip(named, kept, strict=True)}
 
 
 def steps_sweep(group: Group) -> pd.DataFrame:

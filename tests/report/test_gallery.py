@@ -166,8 +166,8 @@ def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
         yield "confusion", confusion_figure(mistakes, shown)
     yield "cost", cost_figure(training_costs(group), shown)
     yield "steps", steps_figure(steps_sweep(group), shown)
-    for spanned, frame in eps_sweeps(groups):
-        yield f"eps-{spanned.slug}", eps_figure(frame, shown)
+    for slug, (_, frame) in eps_sweeps(groups).items():
+        yield f"eps-{slug}", eps_figure(frame, shown)
     for family in ratio_families(groups):
         yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown, (), "step")
     rows = example_rows(group, result.per_class, result.examples)
