@@ -366,7 +366,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         table.add_column(column, overflow="fold")
     for planned in plan.runs:
         run_id = planned.run.run_id
-        names = ",".join(spec.name for spec in planned.attacks)
+        names = ",".join(spec.title for spec in planned.attacks)
         room = gigabytes(memory[run_id]) if run_id in memory else "-"
         table.add_row(run_id, describe(planned.run), names, room, states[run_id])
     out.print(table)

@@ -144,10 +144,12 @@ class AttackSpec(Frozen):
     `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
-    of the logits in LSA.
+    of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
+    no part of the settings, of the key or of a dump.
     """
 
     name: str
+    asked: str = Field(default="", exclude=True, repr=False)
     kind: Literal["clean", "first-order", "autoattack"]
     eps: float = Field(ge=0)
     norm: Literal["Linf", "L2"] = "Linf"
@@ -163,6 +165,11 @@ class AttackSpec(Frozen):
     library: str
     batch_size: int | None = None
     seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """What messages call the attack: as it was asked for."""
+        return self.asked or self.name
 
     def attack_id(self, test: TestSpec) -> str:
         """Attack name and a hash of its settings and of the choice of test images."""

@@ -80,9 +80,10 @@ def attack_spec(
     l2 = asked.norm == "L2"
     radius = asked.eps if asked.eps is not None else L2_EPS if l2 else eps
     if asked.family == "clean":
-        return AttackSpec(name="clean", kind="clean", eps=0.0, library=_ours())
+        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=_ours())
     common: dict[str, Any] = {
         "name": asked.name,
+        "asked": name,
         "eps": radius,
         "norm": asked.norm,
         "restarts": asked.restarts,

@@ -42,7 +42,7 @@ METRICS_COLUMNS = [
     *("medium_ci_high", "tail_ci_low", "tail_ci_high", "worst_class_ci_low"),
     *("worst_class_ci_high", "robust_gap", "natural_error", "boundary_error", "groups"),
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
-    *("recipe_changes", "reliability_report"),
+    *("recipe_changes", "reliability_report", "n_class_min", "n_class_max"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -51,6 +51,8 @@ PER_CLASS_COLUMNS = [
     *("ci_low", "ci_high", "group"),
 ]
 """Columns may be added at the end, never renamed."""
+MAYBE_COUNTS = ("peak_memory_bytes", "parameters", "n_class_min", "n_class_max")
+"""Columns of whole numbers of which some may be missing."""
 CONFUSION_COLUMNS = [
     *("run_id", "method", "attack", "attack_id", "label", "label_name", "pred", "pred_name"),
     "count",
@@ -90,7 +92,7 @@ def metrics_table(
     metrics = [_metrics_row(run, evaluation, grouping) for run, evaluation in pairs]
     classes = [_class_rows(run, evaluation, grouping) for run, evaluation in pairs]
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
-    both = both.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
+    both = both.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
     return both, each.reset_index(drop=True)
 
@@ -139,20 +141,24 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
     record, rows = run.record, evaluation.rows
     config, versions = record["config"], record["provenance"]["versions"]
     numbers = summary(rows, run.train_counts, grouping)
+    tested = per_class(rows, len(run.train_counts))["n_test"]
     return {
         **_common(run, evaluation),
         **numbers,
         **intervals(rows, run.train_counts, grouping),
         **error_parts(rows, run.clean(evaluation)),
         "robust_gap": numbers["head"] - numbers["tail"],
-        "groups": grouping.text(len(run.train_counts)),
+        "groups": grouping.text(run.train_counts),
         "reliability": None if run.flagged is None else ";".join(run.flagged),
         "n": len(rows),
         "recipe": config["recipe_name"],
         "checkpoint": record.get("checkpoint", ""),
         "seconds": evaluation.facts["seconds"],
         "split_seed": config["data"]["split_seed"],
-        "imbalance_type": config["data"]["imbalance_type"],
+        # classes that came as they are were cut by no rule
+        "imbalance_type": config["data"]["imbalance_type"]
+        if config["data"]["imbalance_ratio"] is not None
+        else "",
         "n_train": sum(run.train_counts),
         "batch_size": config["recipe"]["batch_size"],
         "train_eps": float(config["recipe"]["attack"]["eps"]),
@@ -172,6 +178,8 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "attack_device": evaluation.facts.get("provenance", {}).get("device_name", ""),
         "recipe_changes": _recipe_changes(record),
         "reliability_report": "no" if run.flagged is None else "yes",
+        "n_class_min": int(tested.min()),
+        "n_class_max": int(tested.max()),
     }
 
 
@@ -222,7 +230,7 @@ def build_report(store: SuiteStore, grouping: Grouping = THIRDS) -> SuiteResults
     results = results_of(runs, store, grouping)
     if results.metrics.empty:
         return results
-    comparisons = leads(comparable_groups(results.metrics), runs, grouping)
+    comparisons = leads(comparable_groups(results.metrics), runs, grouping, results.classes)
     results = replace(results, comparisons=comparisons)
     write_report(store, results)
     return results

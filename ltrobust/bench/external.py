@@ -9,9 +9,11 @@ difference; what is unknown of a foreign model stands in its record as "external
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -44,10 +46,14 @@ from ltrobust.progress import Reporter
 from ltrobust.training.checkpoint import load_weights, read_state_dict
 
 EXTERNAL = "external"
+T = TypeVar("T")
 
 
 def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) -> None:
     """Run further attacks on a trained run of ours; those that are there are kept.
+
+    What the settings leave open (test images, search precision, radius) is as in the run's earlier
+    evaluations, so that the new results stand in one table with them.
 
     Raises:
         UserError: the run is not trained yet, or its method is not there (give its plugin).
@@ -68,6 +74,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     if run.data.fingerprint != data_fingerprint(run.data.name, settings.data_dir):
         raise UserError(f"{run.data.name} has changed since {store.path} was trained; train again")
     device = resolve_device(settings.device)
+    settings = _as_before(record, settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
     given = record.get("overrides", {}).get("eps", dataset_spec(run.data.name).eps)
@@ -76,7 +83,39 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
     with reporter.copy_to(store.log):
+        images = f"about {test.limit:,}" if test.limit else "all"
+        reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
         evaluate_run(planned, data, store, torch.device(device), missing, reporter)
+
+
+def _as_before(record: dict[str, Any], settings: Settings) -> Settings:
+    """Fill in what the user left open about the evaluation from what the run's record says of it.
+
+    The most frequent of its evaluations' choices, of equals the first; before there is any, what
+    bench was told.
+    """
+    made = record.get("evaluations", {}).values()
+    attacked = [one for one in made if one["attack"] != "clean"]
+    tests = [(one["test_protocol"], one["limit_test"]) for one in made]
+    asked = record.get("overrides", {})
+    first = asked.get("test_protocol", settings.test_protocol), asked.get("limit_test")
+    protocol, limit = _most_frequent(tests, first)
+    searches = [one["settings"].get("search") or "fp32" for one in attacked]
+    known = {
+        "test_protocol": protocol,
+        "limit_test": limit,
+        "search": _most_frequent(searches, asked.get("search", settings.search)),
+    }
+    # a choice of images is protocol and limit together: who names another protocol names its limit
+    given = settings.model_fields_set
+    if "test_protocol" in given and settings.test_protocol != protocol:
+        del known["limit_test"]
+    return settings.model_copy(update={k: v for k, v in known.items() if k not in given})
+
+
+def _most_frequent(values: Sequence[T], otherwise: T) -> T:
+    """The most frequent value, of equals the first."""
+    return Counter(values).most_common(1)[0][0] if values else otherwise
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pandas as pd
 from ltrobust.bench import csv_files
 from ltrobust.bench.collect import (
     CONFUSION_COLUMNS,
+    MAYBE_COUNTS,
     METRICS_COLUMNS,
     PER_CLASS_COLUMNS,
     SuiteResults,
@@ -111,7 +112,7 @@ def gather(
     classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
     confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
     runs = [run for part in parts for run in part.runs]
-    comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS)
+    comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS, classes)
     known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
     histories = _by_run(part.results.histories for part in parts)
     examples = _by_run(part.results.examples for part in parts)
@@ -288,7 +289,7 @@ def _merged_metrics(parts: Sequence[Part]) -> pd.DataFrame:
             copies.append(row)
     rows = _completed([_one_row(copies) for copies in kept], parts)
     frame = csv_files.in_order(pd.DataFrame(rows), METRICS_COLUMNS)
-    return frame.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
+    return frame.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
 
 
 def _one_row(copies: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
@@ -438,16 +439,20 @@ def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFr
 
 def _filled(comparisons: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Put stored intervals where outcomes are missing; a pair must agree about its difference."""
-    stored = {_lead_key(row): row for row in known.to_dict("records")}
+    stored: defaultdict[tuple[Any, ...], list[dict[Any, Any]]] = defaultdict(list)
+    for row in known.to_dict("records"):
+        stored[_lead_key(row)].append(row)
     rows = []
     for row in comparisons.to_dict("records"):
-        old = stored.get(_lead_key(row))
         missing = row["verdict"] == UNKNOWN and row["basis"] == PAIRED
-        if missing and old is not None and _equal(old["difference"], row["difference"]):
-            row |= {name: old[name] for name in ("low", "high", "p", "verdict", "basis")}
+        for old in stored[_lead_key(row)] if missing else ():
+            same_images = pd.isna(row["n"]) or row["n"] == old["n"]
+            if same_images and _equal(old["difference"], row["difference"]):
+                row |= {name: old[name] for name in ("n", "low", "high", "p", "verdict", "basis")}
+                break
         rows.append(row)
-    return pd.DataFrame(rows, columns=comparisons.columns)
+    return pd.DataFrame(rows, columns=comparisons.columns).astype({"n": "Int64"})
 
 
 def _lead_key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return *(row[name] for name in _LEAD_KEY), int(row["n"]), round(float(row["eps"]), 9)
+    return *(row[name] for name in _LEAD_KEY), round(float(row["eps"]), 9)

@@ -25,7 +25,7 @@ from ltrobust.evaluation.compare import (
     seeds_row,
 )
 from ltrobust.evaluation.metrics import THIRDS, Grouping, class_groups
-from ltrobust.report.aggregate import scores
+from ltrobust.report.aggregate import scores, tail_images
 from ltrobust.report.groups import Group
 
 LEAD_COLUMNS = [
@@ -125,11 +125,16 @@ def compare_runs(
         if (flags := [str(each["check"]) for each in run.reliability() if each["flagged"]])
     ]
     rows = pd.concat(parts, ignore_index=True)[["attack", "eps", "attack_id", *COLUMNS]]
-    text = grouping.text(len(one.class_names))
+    text = grouping.text(one.train_counts)
     return Comparison(a.run_id, b.run_id, text, rows, tuple(notes))
 
 
-def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping) -> pd.DataFrame:
+def leads(
+    groups: Sequence[Group],
+    runs: Sequence[JudgedRun],
+    grouping: Grouping,
+    classes: pd.DataFrame,
+) -> pd.DataFrame:
     """Set the best method of each comparable setting and attack against every other.
 
     Methods with one training seed are compared over the same test images, methods with several
@@ -139,6 +144,7 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
         groups: the results.
         runs: those whose outcomes are at hand; others may stand in `groups`.
         grouping: how head, medium and tail are cut.
+        classes: rows of per_class.csv, which say how many images a group has; may be empty.
 
     Returns:
         Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
@@ -149,14 +155,15 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
         for run in runs
         for evaluation in run.evaluations
     }
+    tails = tail_images(classes)
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
         for attack in group.attacks
         for contested in CONTESTED
-        for row in _against_best(group, attack, contested, found, grouping)
+        for row in _against_best(group, attack, contested, found, grouping, tails)
     ]
-    return pd.DataFrame(records, columns=LEAD_COLUMNS)
+    return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
 
 def _matching(
@@ -215,6 +222,7 @@ def _against_best(
     contested: str,
     found: Mapping[tuple[str, str], tuple[JudgedRun, Evaluation]],
     grouping: Grouping,
+    tails: Mapping[tuple[str, str], int],
 ) -> list[dict[str, Any]]:
     score = CONTESTED[contested]
     frame = scores(group)
@@ -223,6 +231,10 @@ def _against_best(
         return []
     best = min(means.index, key=lambda label: (-means[label], label))
     rows = {label: _rows(group, label, attack) for label in means.index}
+    images: Any = int(group.key["n"])
+    if contested == "tail":  # missing where neither outcomes nor classes tell
+        first = rows[best].iloc[0]
+        images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
     return [
         {
             "eps": float(rows[best]["eps"].iloc[0]),
@@ -230,7 +242,7 @@ def _against_best(
             "other": label,
             "best_run_id": ",".join(rows[best]["run_id"]),
             "other_run_id": ",".join(rows[label]["run_id"]),
-            "n": int(group.key["n"]),
+            "n": images,
             **_lead(rows[best], rows[label], contested, found, grouping),
         }
         for label in sorted(means.index, key=lambda label: (-means[label], label))
@@ -265,9 +277,8 @@ def _lead(
     if contested == "tail":
         counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
     row = paired_row(counts, contested)
-    return {name: row[name] for name in ("difference", "low", "high", "p", "verdict")} | {
-        "basis": PAIRED
-    }
+    names = ("n", "difference", "low", "high", "p", "verdict")
+    return {**{name: row[name] for name in names}, "basis": PAIRED}
 
 
 def _images(judged: tuple[JudgedRun, Evaluation]) -> object:

@@ -123,9 +123,10 @@ def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
 
 def describe(run: Run) -> str:
     """One line about a run."""
-    ratio = "" if run.data.imbalance_ratio is None else f" IR {run.data.imbalance_ratio:g}"
+    data = run.data
+    ratio = f" IR {data.imbalance_ratio:g} {data.imbalance_type}" if data.imbalance_ratio else ""
     return (
-        f"{run.method} on {run.data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
+        f"{run.method} on {data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
         f"{run.recipe_name} recipe, seed {run.seed}, {run.precision}"
     )
 
@@ -343,7 +344,7 @@ def attack_model(
         store.drop_attack_state(part)
         numbers = summary(frame, data.train_counts)
         reporter.line(
-            f"  {spec.name}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
+            f"  {spec.title}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
             f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {seconds:.1f} s)"
         )
         reporter.advance("run")

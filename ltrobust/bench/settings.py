@@ -136,6 +136,7 @@ class Settings(Frozen):
     def overrides(self) -> dict[str, Any]:
         """The values the user set in place of the recipe's or the data set's own."""
         names = {"arch", "epochs", "batch_size", "eps", "augment", "option", "imbalance_ratio"}
+        names |= {"test_protocol", "limit_test", "search"}  # a further evaluation takes them too
         return self.model_dump(mode="json", include=names, exclude_defaults=True)
 
     @property

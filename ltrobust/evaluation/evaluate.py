@@ -175,10 +175,10 @@ class Evaluator:
         """Raise UserError for the first attack that cannot run on this data."""
         for spec in specs:
             if spec.loss == "dlr" and self.num_classes < 3:
-                raise UserError(f"{spec.name} compares three logits; this data has two classes")
+                raise UserError(f"{spec.title} compares three logits; this data has two classes")
             if spec.kind == "autoattack" and self.test.images.dim() != 4:
                 shape = tuple(self.test.images.shape)
-                raise UserError(f"{spec.name} needs images (N, C, H, W), got {shape}")
+                raise UserError(f"{spec.title} needs images (N, C, H, W), got {shape}")
 
     def run(
         self,
@@ -226,7 +226,7 @@ class Evaluator:
         pred = self.clean_predictions().clone()
         fell = torch.zeros_like(pred)
         ranked = self._classes_by_logit() if spec.loss == "targeted" else None
-        self.reporter.begin("part", spec.name, len(tries))
+        self.reporter.begin("part", spec.title, len(tries))
         for number, (rank, restart) in enumerate(tries, 1):
             standing = (pred == self.test.labels).nonzero().flatten()
             aims = self.test.labels if ranked is None else ranked[:, rank - 1]
@@ -307,7 +307,7 @@ class Evaluator:
         save: SaveState,
     ) -> tuple[Tensor, Tensor]:
         assert spec.batch_size is not None
-        self.reporter.begin("part", spec.name, len(names))
+        self.reporter.begin("part", spec.title, len(names))
         shares = dict.fromkeys(names, 0.0)
 
         def tell(part: str, share: float) -> None:

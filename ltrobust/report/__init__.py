@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
-from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.adversarial import adversarial_figures, example_rows
 from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
@@ -55,9 +55,9 @@ def render(
 
     Returns:
         Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex|csv`,
-        `figures/<name>.png|pdf`. With several groups of comparable results, each name ends in its
-        group's slug, and what spans groups in that of its family where there are several. Equal
-        input gives equal bytes.
+        `figures/<name>.png|pdf`. With several groups of comparable results the names of all but
+        the main one (`main_group`) end in their group's slug, and what spans groups in that of
+        its family. Equal input gives equal bytes.
 
     Raises:
         UserError: metrics is empty, lacks columns, or contradicts itself.
@@ -67,25 +67,21 @@ def render(
     }
     groups = comparable_groups(metrics)
     for group in groups:
-        ending = f"-{group.slug}" if len(groups) > 1 else ""
         for table in group_tables(group, per_class, comparisons, confusion):
-            files |= _table_files(table, ending)
+            files |= _table_files(table, group.ending)
         figures = _figures(group, per_class, histories, confusion)
         figures |= _more_figures(group, per_class, examples or {})
         for name, figure in figures.items():
-            files |= _figure_files(name, figure, ending)
-    sweeps = eps_sweeps(groups)
-    for slug, (spanned, sweep) in sweeps.items():
-        shown = shown_names(spanned)
-        ending = f"-{slug}" if len(sweeps) > 1 else ""
-        files |= _figure_files("eps", eps_figure(sweep, shown, spanned.labels), ending)
-    families = ratio_families(groups)
-    for family in families:
-        ending = f"-{family.slug}" if len(families) > 1 else ""
-        files |= _table_files(ratio_table(family), ending)
+            files |= _figure_files(name, figure, group.ending)
+    for spanned, sweep in eps_sweeps(groups).values():
+        figure = eps_figure(sweep, shown_names(spanned), spanned.labels)
+        files |= _figure_files("eps", figure, spanned.ending)
+    for family in ratio_families(groups):
+        files |= _table_files(ratio_table(family), family.ending)
         spanned = family.together
-        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels)
-        files |= _figure_files("ratios", figure, ending)
+        kind = str(spanned.key["imbalance_type"])
+        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels, kind)
+        files |= _figure_files("ratios", figure, family.ending)
     return files
 
 
@@ -162,9 +158,12 @@ def _more_figures(
     """Figures that need what not every suite has; those that have nothing to show are left out."""
     shown, labels = shown_names(group), group.labels
     steps, costs = steps_sweep(group), training_costs(group)
-    images = example_rows(group, per_class, examples)
+    images = adversarial_figures(example_rows(group, per_class, examples), shown, labels)
     return {
         **({"steps": steps_figure(steps, shown, labels)} if len(steps) else {}),
         **({"cost": cost_figure(costs, shown, labels)} if len(costs) else {}),
-        **({"adversarial": adversarial_figure(images, shown)} if len(images) else {}),
+        **{
+            "adversarial" if page == 1 else f"adversarial-{page}": figure
+            for page, figure in enumerate(images, 1)
+        },
     }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from ltrobust.report.aggregate import strongest_attack, training_curves
+from ltrobust.report.aggregate import robust_attack, scores, training_curves
 from ltrobust.report.chart_parts import (
     BAR_ERROR,
     DASHES,
@@ -77,7 +77,7 @@ def group_charts(
 
 
 def _balance_chart(group: Group, found: Readings) -> Chart | None:
-    robust = strongest_attack(group.attacks)
+    robust = robust_attack(scores(group))
     if robust is None or "clean" not in group.attacks:
         return None
     views = []

@@ -17,7 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ltrobust.report.aggregate import ranked_labels, records_by_cell, strongest_attack
+from ltrobust.report.aggregate import (
+    ranked_labels,
+    records_by_cell,
+    robust_attack,
+    strongest_attack,
+)
 from ltrobust.report.groups import attack_order
 from ltrobust.report.labels import (
     Point,
@@ -91,10 +96,10 @@ def balance_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None)
     """Balanced accuracy against balanced robustness: over all classes, and over the tail classes.
 
     Args:
-        scores: from `scores`. The robust axis is AutoAttack, else the longest PGD, else any attack.
+        scores: from `scores`. The robust axis is `robust_attack`.
         shown: label to label as written; default as it is.
     """
-    robust = strongest_attack(sorted(scores["attack"].unique(), key=attack_order))
+    robust = robust_attack(scores)
     if robust is None or "clean" not in set(scores["attack"]):
         return empty_figure("needs clean results and an attack")
     labels = ranked_labels(scores)

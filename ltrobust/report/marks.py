@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ltrobust.evaluation.metrics import CUTS_TIES, NO_GROUPS
 from ltrobust.report.groups import Group
 
 FLAG, NEAR = "†", "~"
@@ -105,14 +106,19 @@ def grouping_note(group: Group) -> str:
     if len(texts) != 1:
         return " Head: the most frequent third of the classes, tail: the rarest."
     (text,) = texts
+    if text == NO_GROUPS:
+        return (
+            " All classes have the same number of training images: there is no head, medium or "
+            "tail, and no number for them."
+        )
     if "/" in text:
         many, few = text.split("/")
         return (
             f" Head: classes of more than {many} training images, tail: of fewer than {few}, "
             "medium: the others."
         )
-    head, medium, tail = text.split(",")
-    return (
-        f" Head: the {head} most frequent classes, medium: the next {medium}, "
-        f"tail: the {tail} rarest."
-    )
+    sizes, cuts, _ = text.partition(CUTS_TIES)
+    head, medium, tail = sizes.split(",")
+    middle = f"medium: the next {medium}" if medium != "0" else "medium: none"
+    parted = " These sizes part classes of equal size, by their index." if cuts else ""
+    return f" Head: the {head} most frequent classes, {middle}, tail: the {tail} rarest.{parted}"

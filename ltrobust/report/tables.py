@@ -19,10 +19,9 @@ from ltrobust.report.aggregate import (
     class_attacks,
     class_scores,
     ranked_labels,
-    ranking_score,
     records_by_cell,
+    robust_attack,
     scores,
-    strongest_attack,
 )
 from ltrobust.report.captions import describe, reading, spread_note
 from ltrobust.report.confusion import Confusions, confused_shares, confusions, destinations
@@ -31,6 +30,7 @@ from ltrobust.report.groups import Group
 from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names
 from ltrobust.report.markup import Cell, Table, by_column, by_row, by_section, percent
 from ltrobust.report.plain import attack_scores, method_scores
+from ltrobust.report.ranking import ranking
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores whose distance to the best is marked when it is within noise."""
@@ -44,20 +44,22 @@ def leaderboard_table(group: Group, comparisons: pd.DataFrame | None = None) -> 
         comparisons: rows of comparisons.csv, which say what is within noise of the best.
     """
     frame = scores(group)
-    strongest = strongest_attack(group.attacks) or "clean"
+    strongest, ranked = robust_attack(frame) or "clean", ranking(frame)
     wanted = [
         (f"{attack} {short}", attack, score)
         for attack in group.attacks
         for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
     ]
     wanted.append((f"{strongest} tail", strongest, "tail"))
-    order = [ranking_score(frame, label) for label in ranked_labels(frame)]
+    ranks = [ranked.ranks[label] for label in ranked.labels]
     rows = [
-        {"rank": order.index(score) + 1, **row}
-        for score, row in zip(order, _score_rows(frame, wanted, shown_names(group)), strict=True)
+        {"rank": "-" if rank is None else rank, **row}
+        for rank, row in zip(ranks, _score_rows(frame, wanted, shown_names(group)), strict=True)
     ]
     data = method_scores(group, [(attack, score) for _, attack, score in wanted])
-    data.insert(1, "rank", [row["rank"] for row in rows])
+    data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
+    data["ranked_by"] = ranked.name
+    data["ranking_score"] = [ranked.scores[label] for label in ranked.labels]
     table = _column_table("leaderboard", "Leaderboard", group, rows, data, grouping_note(group))
     return _with_noise(table, group, wanted, comparisons)
 
