@@ -39,11 +39,19 @@ class Images:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before any split: class names, training images, test images."""
+    """A data set before any split.
+
+    Attributes:
+        class_names: one name a class.
+        train: the training images.
+        test: the test images.
+        left_out: one line on files beside them that are not read; "" when there are none.
+    """
 
     class_names: tuple[str, ...]
     train: Images
     test: Images
+    left_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +70,9 @@ class LongTailedData:
         val_images: uint8 (V, C, H, W), held out of the training images; none unless asked for.
         val_labels: int64 (V,).
         val_index: int64 (V,), position in the source's canonical training order.
+        path: where an image folder lies, absolute; "" for other data sets.
+        notes: what a user of an image folder must hear, a line each: files that are not read, and
+            images that are not kept.
     """
 
     name: str
@@ -75,6 +86,8 @@ class LongTailedData:
     val_images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     val_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     val_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    path: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
