@@ -368,7 +368,11 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 )
 def evaluate(
     run_directory: Annotated[
-        Path | None, typer.Argument(help="A run's directory: results/<suite>/runs/<run_id>.")
+        Path | None,
+        typer.Argument(
+            help="A run's directory: results/<suite>/runs/<run_id>. If its image folder has moved: "
+            "--dataset folder:PATH."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, _flag("A state dict of anybody's, with --arch.", panel=EVALUATION)
