@@ -7,6 +7,7 @@ given an output directory.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
-from ltrobust.errors import RunError, UserError, unknown
+from ltrobust.errors import DataWarning, RunError, UserError, unknown
 from ltrobust.evaluation.evaluate import (
     DefendedModel,
     Evaluator,
@@ -82,6 +83,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         raise UserError(f"train makes one run, these settings make {len(plan.runs)}")
     planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
+    for note in load.notes():
+        warnings.warn(note, DataWarning, stacklevel=2)
     if asked.output is None:
         trained = fit(planned.run, data, device=device, thrift=thrift(asked))
         net = trained.net.to(memory_format=torch.contiguous_format)

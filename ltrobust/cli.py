@@ -290,7 +290,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
         memory_needs,
         memory_warning,
     )
-    from ltrobust.bench.loader import Loader
+    from ltrobust.bench.loader import Loader, tell
     from ltrobust.bench.runner import run_plan
     from ltrobust.progress import Reporter
 
@@ -301,6 +301,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
         )
+        tell(load.notes(), reporter)
         if expected.warning:
             reporter.line(f"warning: {expected.warning}")
         if plan.device != "cpu":
@@ -380,7 +381,11 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 )
 def evaluate(
     run_directory: Annotated[
-        Path | None, typer.Argument(help="A run's directory: results/<suite>/runs/<run_id>.")
+        Path | None,
+        typer.Argument(
+            help="A run's directory: results/<suite>/runs/<run_id>. If its image folder has moved: "
+            "--dataset folder:PATH."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, _flag("A state dict of anybody's, with --arch.", panel=EVALUATION)
@@ -454,7 +459,7 @@ def _evaluate(
         )
     settings = make_settings(flags)
     if directory is not None:
-        fixed = ("methods", "arch", "dataset", "imbalance_ratio", "imbalance_type", "split_seed")
+        fixed = ("methods", "arch", "imbalance_ratio", "imbalance_type", "split_seed")
         for key in (*fixed, "output"):
             if flags[key] is not None:
                 name = "method" if key == "methods" else key.replace("_", "-")

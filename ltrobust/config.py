@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from ltrobust.data.augment import AugmentPolicy
+from ltrobust.data.spec import FOLDER_PREFIX
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
@@ -95,7 +97,10 @@ class Recipe(Frozen):
 
 
 class DataSpec(Frozen):
-    """Which training images a run sees."""
+    """Which training images a run sees.
+
+    An image folder's `name` is there to be read: the content, `fingerprint`, is what counts.
+    """
 
     name: str
     imbalance_ratio: float | None
@@ -135,7 +140,7 @@ class Run(Frozen):
     @property
     def run_id(self) -> str:
         """Method name and a hash of every field; independent of the order of keys."""
-        return f"{self.method}-{stable_hash(_chosen(self))}"
+        return f"{self.method}-{config_hash(_chosen(self))}"
 
 
 class AttackSpec(Frozen):
@@ -189,6 +194,14 @@ def _chosen(settings: Frozen) -> dict[str, Any]:
     A default must therefore never change its value; if it has to, SCHEMA goes up.
     """
     return settings.model_dump(mode="json", exclude_defaults=True)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """`stable_hash` of a run's settings, to which the name of an image folder does not belong."""
+    data = config["data"]
+    if data["name"].startswith(FOLDER_PREFIX):
+        data = {**data, "name": FOLDER_PREFIX}
+    return stable_hash({**config, "data": data})
 
 
 def stable_hash(content: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ import pandas as pd
 from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
 from ltrobust.bench.pairs import LEAD_COLUMNS, leads
 from ltrobust.bench.store import SuiteStore
-from ltrobust.config import stable_hash
+from ltrobust.config import config_hash
+from ltrobust.data.spec import one_name_each, result_name
 from ltrobust.evaluation.metrics import (
     THIRDS,
     Grouping,
@@ -94,6 +95,8 @@ def metrics_table(
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
     both = both.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
+    names = one_name_each(both["dataset"])
+    both["dataset"], each["dataset"] = both["dataset"].map(names), each["dataset"].map(names)
     return both, each.reset_index(drop=True)
 
 
@@ -124,7 +127,7 @@ def _common(run: JudgedRun, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "method": config["method"],
-        "dataset": config["data"]["name"],
+        "dataset": result_name(config["data"]["name"], config["data"].get("fingerprint", "")),
         "imbalance_ratio": float(run.record["data"]["imbalance_ratio"] if ratio is None else ratio),
         "arch": config["arch"],
         "seed": config["seed"],
@@ -162,7 +165,7 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "n_train": sum(run.train_counts),
         "batch_size": config["recipe"]["batch_size"],
         "train_eps": float(config["recipe"]["attack"]["eps"]),
-        "config_id": stable_hash({k: v for k, v in config.items() if k != "seed"}),
+        "config_id": config_hash({k: v for k, v in config.items() if k != "seed"}),
         "split_sha256": record["data"]["split_sha256"],
         "augment": config["recipe"]["augment"],
         "epochs": config["recipe"]["epochs"],

@@ -19,18 +19,24 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ltrobust.bench.loader import Loader
+from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
 from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, resolve_device
 from ltrobust.bench.provenance import provenance
-from ltrobust.bench.runner import attack_model, data_facts, evaluate_run, missing_attacks
+from ltrobust.bench.runner import (
+    attack_model,
+    data_facts,
+    evaluate_run,
+    keep_place,
+    missing_attacks,
+)
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
-from ltrobust.config import Run, TestSpec, stable_hash
+from ltrobust.config import Run, TestSpec, config_hash
 from ltrobust.data import (
     LongTailedData,
     data_fingerprint,
+    data_label,
     dataset_spec,
-    load_data,
 )
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
@@ -56,7 +62,8 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     evaluations, so that the new results stand in one table with them.
 
     Raises:
-        UserError: the run is not trained yet, or its method is not there (give its plugin).
+        UserError: the run is not trained yet, its method is not there (give its plugin), or its
+            data is not (of an image folder, `settings.dataset` may say where it lies now).
     """
     load_methods(settings.plugin)
     record = store.read()
@@ -71,20 +78,22 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
             f"the file of method {run.method} has changed since {store.path} was trained; "
             "train it again with bench"
         )
-    if run.data.fingerprint != data_fingerprint(run.data.name, settings.data_dir):
-        raise UserError(f"{run.data.name} has changed since {store.path} was trained; train again")
+    dataset = stored_dataset(run, record, settings)
+    settings = settings.model_copy(update={"dataset": dataset})
     device = resolve_device(settings.device)
     settings = _as_before(record, settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
-    given = record.get("overrides", {}).get("eps", dataset_spec(run.data.name).eps)
-    eps = given if settings.eps is None else settings.eps
+    trained_at = record.get("overrides", {}).get("eps", dataset_spec(dataset).eps)
+    eps = trained_at if settings.eps is None else settings.eps
     planned = PlannedRun(run, test, attack_specs(settings, eps))
     data = Loader(Plan(settings, device, (planned,)))(planned)
+    keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
     with reporter.copy_to(store.log):
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
+        tell(data.notes, reporter)
         evaluate_run(planned, data, store, torch.device(device), missing, reporter)
 
 
@@ -212,12 +221,13 @@ def _evaluate_foreign(
     config = _foreign_config(foreign, settings, ratio)
     if normalize is not None:
         config["normalize"] = normalize
-    run = suite.run(f"{EXTERNAL}-{stable_hash(config)}")
+    run = suite.run(f"{EXTERNAL}-{config_hash(config)}")
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
     with suite.lock(), reporter.copy_to(run.log):
         _open_record(run, foreign.origin, config, data, device)
+        tell(data.notes, reporter)
         missing = missing_attacks(wanted, run, data)
         try:
             attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
@@ -256,7 +266,7 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
     ratios = settings.imbalance_ratio or (None,)
     if len(ratios) > 1:
         raise UserError("--imbalance-ratio: a checkpoint was trained at one ratio, give one")
-    data = load_data(
+    data = load_quietly(
         settings.dataset,
         data_dir=settings.data_dir,
         download=settings.download,
@@ -281,7 +291,7 @@ def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -
         "select": EXTERNAL,
         "precision": EXTERNAL,
         "data": {
-            "name": settings.dataset,
+            "name": data_label(settings.dataset),
             "imbalance_ratio": ratio,
             "imbalance_type": settings.imbalance_type,
             "split_seed": settings.split_seed,

@@ -32,6 +32,7 @@ from ltrobust.bench.evaluations import JudgedRun, read_suite
 from ltrobust.bench.filters import Filters, check_filters, filtered, shown
 from ltrobust.bench.pairs import LEAD_COLUMNS, PAIRED, leads
 from ltrobust.bench.store import SuiteStore
+from ltrobust.data.spec import one_name_each
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import UNKNOWN
 from ltrobust.evaluation.metrics import THIRDS, Grouping
@@ -107,7 +108,7 @@ def gather(
     """
     paths = {path.resolve(): path for path in reversed(directories)}
     parts = [read_part(path, grouping) for path in reversed(paths.values())]
-    parts = _with_ids(_narrowed(parts, filters or Filters()))
+    parts = _with_ids(_narrowed(_named(parts), filters or Filters()))
     metrics = _merged_metrics(parts)
     classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
     confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
@@ -199,6 +200,20 @@ def _stored(store: SuiteStore, grouping: Grouping | None) -> SuiteResults:
         read_histories(store),
         read_examples(store),
     )
+
+
+def _named(parts: Sequence[Part]) -> list[Part]:
+    """Give one name to an image folder that has different ones in different parts."""
+    names = one_name_each(name for part in parts for name in part.results.metrics["dataset"])
+    return [replace(part, results=_renamed(part.results, names)) for part in parts]
+
+
+def _renamed(results: SuiteResults, names: Mapping[str, str]) -> SuiteResults:
+    metrics, classes = (
+        frame.assign(dataset=frame["dataset"].replace(dict(names))) if "dataset" in frame else frame
+        for frame in (results.metrics, results.classes)
+    )
+    return replace(results, metrics=metrics, classes=classes)
 
 
 def _narrowed(parts: Sequence[Part], filters: Filters) -> list[Part]:

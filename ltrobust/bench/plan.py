@@ -17,7 +17,7 @@ from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
-from ltrobust.data import DatasetSpec, data_fingerprint, dataset_spec
+from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import (
     ALL_METHODS,
@@ -76,7 +76,7 @@ def make_plan(settings: Settings) -> Plan:
     runs = []
     for ratio in ratios:
         data = DataSpec(
-            name=spec.name,
+            name=data_label(settings.dataset),
             imbalance_ratio=ratio,
             imbalance_type=settings.imbalance_type,
             split_seed=settings.split_seed,

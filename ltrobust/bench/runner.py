@@ -77,6 +77,7 @@ def _do_run(
     try:
         data = load(planned)
         _same_images(record, data)
+        keep_place(store, data)
         missing = missing_attacks(planned.attack_ids(), store, data)
         complete = not missing and not _lacks_findings(store, data)
         if store.trained and complete and record.get("status") == "done":
@@ -86,6 +87,8 @@ def _do_run(
         _open_record(planned, store, data, plan)
         with reporter.copy_to(store.log):
             reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
+            for note in data.notes:
+                store.log(f"  note: {note}")  # the user has been told once for all runs
             if not store.trained:
                 _train(planned.run, data, store, plan, reporter)
             store.drop_state()  # a kill may have come just before it went with the weights
@@ -119,6 +122,15 @@ def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
             "the data has changed since this run was begun; use another --output, or "
             "--overwrite all to train it again"
         )
+
+
+def keep_place(store: RunStore, data: LongTailedData) -> None:
+    """Bring up to date where a run's image folder lies, and what has been left out of it."""
+    known = store.read().get("data", {})
+    if known and data.path:
+        notes = list(dict.fromkeys([*known.get("notes", ()), *data.notes]))
+        if (data.path, notes) != (known.get("path"), known.get("notes")):
+            store.update(data={**known, "path": data.path, "notes": notes})
 
 
 def describe(run: Run) -> str:
@@ -191,6 +203,7 @@ def data_facts(data: LongTailedData) -> dict[str, Any]:
         "image_shape": list(data.image_shape),
         "split_sha256": data.split_sha256,
         "source": data.source,
+        **({"path": data.path, "notes": list(data.notes)} if data.path else {}),
     }
 
 

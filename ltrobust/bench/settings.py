@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from ltrobust.config import Frozen, Radius
-from ltrobust.data import DEFAULT_DATASET
+from ltrobust.data import DEFAULT_DATASET, FOLDER_PREFIX, data_label
 from ltrobust.data.augment import AugmentPolicy
 from ltrobust.errors import UserError, unknown
 from ltrobust.yaml_files import read_mapping
@@ -142,14 +142,7 @@ class Settings(Frozen):
     @property
     def output_dir(self) -> Path:
         """The suite's directory."""
-        return self.output or Path("results") / _slug(self.dataset)
-
-
-def _slug(dataset: str) -> str:
-    """A folder's name for a data set: its own, or that of the image folder."""
-    if dataset.startswith("folder:"):
-        return Path(dataset.removeprefix("folder:")).expanduser().resolve().name or "folder"
-    return dataset
+        return self.output or Path("results") / data_label(self.dataset).removeprefix(FOLDER_PREFIX)
 
 
 def make_settings(flags: dict[str, Any], suite: Path | None = None) -> Settings:

@@ -53,11 +53,19 @@ class Images:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before any split: class names, training images, test images."""
+    """A data set before any split.
+
+    Attributes:
+        class_names: one name a class.
+        train: the training images.
+        test: the test images.
+        left_out: one line on files beside them that are not read; "" when there are none.
+    """
 
     class_names: tuple[str, ...]
     train: Images
     test: Images
+    left_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +87,9 @@ class LongTailedData:
         source: for "train" and "test" the number of images there were before the split, the order
             in which the files hold them, and `labels_sha256`, the SHA-256 (hex) of their labels in
             canonical order as int64 little-endian bytes.
+        path: where an image folder lies, absolute; "" for other data sets.
+        notes: what a user of an image folder must hear, a line each: files that are not read, and
+            images that are not kept.
     """
 
     name: str
@@ -93,6 +104,8 @@ class LongTailedData:
     val_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     val_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     source: dict[str, dict[str, Any]] = field(default_factory=dict)
+    path: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ltrobust.data.base import ImageArray, Images
 from ltrobust.data.batches import PIXELS
-from ltrobust.data.folder import DECODE_ERRORS
+from ltrobust.data.pixels import DECODE_ERRORS
 from ltrobust.data.split import IndexArray
 from ltrobust.errors import UserError
 

@@ -6,6 +6,7 @@ any file; `ltrobust.data.load` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ltrobust.errors import UserError, unknown
@@ -13,6 +14,8 @@ from ltrobust.registry import Registry
 
 DEFAULT_DATASET = "digits-lt"
 FOLDER_PREFIX = "folder:"
+CONTENT = "@"
+"""In results, between an image folder's name and the first digits of its content's hash."""
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,25 @@ def dataset_spec(name: str) -> DatasetSpec:
     if not name.removeprefix(FOLDER_PREFIX).strip():
         raise UserError(f"dataset '{name}' names no folder; write {FOLDER_PREFIX}PATH")
     return _natural(name, None, None, "your images: PATH/train/<class>, PATH/test/<class>")
+
+
+def result_name(name: str, fingerprint: str) -> str:
+    """Name a data set in tables; an image folder's name says which content it had."""
+    folder = name.startswith(FOLDER_PREFIX)
+    return f"{name}{CONTENT}{fingerprint[:8]}" if folder and fingerprint else name
+
+
+def one_name_each(names: Iterable[str]) -> dict[str, str]:
+    """Map result names to one for each data set: a folder may have been renamed between runs."""
+    known = sorted(set(names))
+    chosen: dict[str, str] = {}
+    for name in known:
+        chosen.setdefault(_content(name), name)
+    return {name: chosen[_content(name)] for name in known}
+
+
+def _content(name: str) -> str:
+    """What tells data sets apart: of an image folder the hash alone."""
+    if not (name.startswith(FOLDER_PREFIX) and CONTENT in name):
+        return name
+    return FOLDER_PREFIX + name.rpartition(CONTENT)[2]
