@@ -36,6 +36,7 @@ from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
 from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
 
 
@@ -83,7 +84,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
     planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
     if asked.output is None:
-        trained = fit(planned.run, data, device=device, thrift=thrift(asked))
+        with computing_with(asked.threads):
+            trained = fit(planned.run, data, device=device, thrift=thrift(asked))
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)
@@ -111,6 +113,7 @@ def evaluate(
     normalize: str | None = None,
     train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
+    threads: int | None = None,
     **data_settings: Any,
 ) -> pd.DataFrame:
     """Attack a model, summarise how it stood, and check whether that can be believed.
@@ -130,6 +133,7 @@ def evaluate(
         train_counts: training images of each class, for head, medium and tail of plain tensors;
             without them these are nan.
         limit_test: keep about this many test images, the same number of each class.
+        threads: CPU threads to compute with; default torch's present number.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
@@ -153,6 +157,7 @@ def evaluate(
             "device": device,
             "attack_seed": seed,
             "search": precision,
+            "threads": threads,
         }
     )
     for key in data_settings:
@@ -173,7 +178,8 @@ def evaluate(
     assert radius is not None
     classes = _check_model(model, test, None if counts is None else len(counts), place)
     evaluator = Evaluator(model, test, num_classes=classes, device=place)
-    return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
+    with computing_with(asked.threads):
+        return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
 
 
 def _test_set(

@@ -40,7 +40,9 @@ from ltrobust.evaluation.foreign import (
 )
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
+from ltrobust.output import printable
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, read_state_dict
 
 EXTERNAL = "external"
@@ -75,7 +77,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     planned = PlannedRun(run, test, attack_specs(settings, eps))
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
-    with reporter.copy_to(store.log):
+    with reporter.copy_to(store.log), computing_with(settings.threads):
         evaluate_run(planned, data, store, torch.device(device), missing, reporter)
 
 
@@ -133,7 +135,7 @@ def evaluate_checkpoint(
         "method_source": method_source(METHODS.get(name)),
     }
     model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
-    foreign = Foreign(model, file.stem, settings.arch, file.name, facts)
+    foreign = Foreign(model, printable(file.stem), settings.arch, printable(file.name), facts)
     return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
 
 
@@ -177,7 +179,7 @@ def _evaluate_foreign(
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
-    with suite.lock(), reporter.copy_to(run.log):
+    with suite.lock(), reporter.copy_to(run.log), computing_with(settings.threads):
         _open_record(run, foreign.origin, config, data, device)
         missing = missing_attacks(wanted, run, data)
         try:

@@ -1,6 +1,7 @@
 """A user's own images as a source: PATH/train/<class>/* and PATH/test/<class>/*.
 
 Classes are the sorted folder names; the canonical order goes class by class, file names sorted.
+Names are compared in one spelling of their accents (Unicode's NFC), whatever system wrote them.
 Images are read as RGB and must all have one size; nothing is resized here.
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
+import unicodedata
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +23,7 @@ from PIL import Image
 from ltrobust.data.base import ImageArray, Images, Source
 from ltrobust.data.split import IndexArray
 from ltrobust.errors import UserError
+from ltrobust.output import printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -54,26 +58,24 @@ def scan_folder(root: Path) -> FolderFiles:
     """
     if not root.is_dir():
         raise UserError(f"image folder '{root}' does not exist; give folder:PATH of a folder")
-    names = _class_names(root / "train")
+    folders = {split: _class_folders(root / split) for split in ("train", "test")}
+    names = tuple(folders["train"])
     if len(names) < 2:
         raise UserError(
             f"'{root / 'train'}' has {len(names)} class folders; at least 2 are needed: "
             "train/<class>/<image>"
         )
-    test_names = _class_names(root / "test")
-    for split, missing in (
-        ("test", sorted(set(names) - set(test_names))),
-        ("train", sorted(set(test_names) - set(names))),
-    ):
+    for split, other in (("test", "train"), ("train", "test")):
+        missing = sorted(folders[other].keys() - folders[split].keys())
         if missing:
             raise UserError(
                 f"class folder '{root / split / missing[0]}' is missing; "
                 "train and test must have the same classes"
             )
     train, test = (
-        tuple(_image_files(root / split / name) for name in names) for split in ("train", "test")
+        tuple(_image_files(folders[split][name]) for name in names) for split in ("train", "test")
     )
-    return FolderFiles(root, tuple(names), train, test)
+    return FolderFiles(root, names, train, test)
 
 
 def folder_source(root: Path) -> Source:
@@ -97,20 +99,48 @@ def folder_fingerprint(root: Path) -> str:
     """
     files = scan_folder(root)
     listed = sorted(
-        (path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        (
+            _one_spelling(path.relative_to(root).as_posix()),
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
         for path in chain.from_iterable(files.train + files.test)
     )
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def _class_names(folder: Path) -> list[str]:
-    """Sorted names of the class folders; hidden ones do not count."""
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """Class folders by their name in NFC, sorted by it; hidden ones do not count."""
     if not folder.is_dir():
         raise UserError(
             f"folder '{folder}' is missing; images are expected as "
             "PATH/train/<class>/<image> and PATH/test/<class>/<image>"
         )
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        name = _class_name(path)
+        if name in found:
+            raise UserError(
+                f"'{folder}' has two class folders named '{name}', spelled in two ways (NFC and "
+                "NFD of Unicode); put their images into one"
+            )
+        found[name] = path
+    return dict(sorted(found.items()))
+
+
+def _class_name(folder: Path) -> str:
+    """The name of a class folder in NFC; UserError when its bytes are no text."""
+    try:
+        return _one_spelling(os.fsencode(folder.name).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(
+            f"the name of class folder '{printable(str(folder))}' is not UTF-8; rename the folder"
+        ) from None
+
+
+def _one_spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _image_files(folder: Path) -> tuple[Path, ...]:

@@ -68,7 +68,8 @@ def parquet_images(files: Sequence[Path], label_column: str) -> Images:
 def _read_column(path: Path, column: str) -> Any:
     """Read one column of one file."""
     try:
-        with pq.ParquetFile(path) as file:
+        # opened here: pyarrow opens no path that is not UTF-8
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             if column not in file.schema_arrow.names:
                 raise UserError(
                     f"'{path}' has no column '{column}' (it has: "
