@@ -37,6 +37,7 @@ from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
 from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
 
 
@@ -86,7 +87,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
     for note in load.notes():
         warnings.warn(note, DataWarning, stacklevel=2)
     if asked.output is None:
-        trained = fit(planned.run, data, device=device, thrift=thrift(asked))
+        with computing_with(asked.threads):
+            trained = fit(planned.run, data, device=device, thrift=thrift(asked))
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)
@@ -114,6 +116,7 @@ def evaluate(
     normalize: str | None = None,
     train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
+    threads: int | None = None,
     **data_settings: Any,
 ) -> pd.DataFrame:
     """Attack a model, summarise how it stood, and check whether that can be believed.
@@ -133,6 +136,7 @@ def evaluate(
         train_counts: training images of each class, for head, medium and tail of plain tensors;
             without them these are nan.
         limit_test: keep about this many test images, the same number of each class.
+        threads: CPU threads to compute with; default torch's present number.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
@@ -160,6 +164,7 @@ def evaluate(
             "device": device,
             "attack_seed": seed,
             "search": precision,
+            "threads": threads,
         }
     )
     if not isinstance(dataset, str) and (limit_test is not None or data_settings):
@@ -182,7 +187,8 @@ def evaluate(
     assert radius is not None
     classes = _check_model(model, test, None if counts is None else len(counts), place)
     evaluator = Evaluator(model, test, num_classes=classes, device=place)
-    return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
+    with computing_with(asked.threads):
+        return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
 
 
 def _test_set(

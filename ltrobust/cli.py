@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich import box
@@ -17,7 +18,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ltrobust.errors import RunError, UserError, unknown
+from ltrobust.errors import Notice, RunError, UserError, unknown
+from ltrobust.output import guard_streams
 
 if TYPE_CHECKING:
     from ltrobust.bench.collect import SuiteResults
@@ -133,6 +135,14 @@ Eps = Annotated[
     _flag("L-inf radius of all attacks in [0, 1] units, such as 8/255.", panel=EVALUATION),
 ]
 Device = Annotated[str | None, _flag("auto (default), cpu, cuda or cuda:N.", panel=RUNNING)]
+Threads = Annotated[
+    int | None,
+    _flag(
+        "CPU threads to compute with; default torch's choice, for a stopped run those it began "
+        "with. Other numbers, other last bits.",
+        panel=RUNNING,
+    ),
+]
 GradCheckpointing = Annotated[
     bool | None,
     _flag(
@@ -208,6 +218,7 @@ def bench(
     search: Search = None,
     eps: Eps = None,
     device: Device = None,
+    threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
@@ -254,6 +265,7 @@ def train(
     plugin: Plugin = None,
     eps: Eps = None,
     device: Device = None,
+    threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
@@ -429,6 +441,7 @@ def evaluate(
     ] = None,
     eps: Eps = None,
     device: Device = None,
+    threads: Threads = None,
     output: Output = None,
     debug: Debug = False,
 ) -> None:
@@ -619,10 +632,10 @@ def compare(
 ) -> None:
     """Compare two runs on the same test images: differences, paired intervals, McNemar's test."""
     from ltrobust.bench.pairs import compare_runs
-    from ltrobust.bench.store import suite_of, write_file
+    from ltrobust.bench.store import stored_run, write_file
     from ltrobust.evaluation.metrics import parse_groups
 
-    (_, a), (_, b) = suite_of(run_a), suite_of(run_b)
+    a, b = stored_run(run_a), stored_run(run_b)
     found = compare_runs(a, b, parse_groups(groups), per_class=per_class)
     if output is not None:
         write_file(output, found.rows.to_csv(index=False))
@@ -693,6 +706,7 @@ def reproduce(
     data_dir: DataDir = None,
     download: Download = None,
     device: Device = None,
+    threads: Threads = None,
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -707,7 +721,8 @@ def reproduce(
         return
     chosen = choose_scale(scale, device)
     place = output or DEFAULT_OUTPUT
-    flags = {"output": place, "data_dir": data_dir, "download": download, "device": device}
+    flags: dict[str, Any] = {"output": place, "data_dir": data_dir, "download": download}
+    flags |= {"device": device, "threads": threads}
     jobs = make_jobs(names or [], folder, chosen, flags)
     out.print(f"scale: {chosen}" + ("" if scale else " (--scale full or cpu to choose)"))
     if dry_run:
@@ -845,22 +860,59 @@ def _print_list(
 
 def main() -> None:
     """Run the command line and turn every expected error into its exit code."""
-    debug = "--debug" in sys.argv
+    lost = guard_streams()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        _show_notices_in_a_line()
+        code = _exit_code()
+    reason = lost()
+    if reason is not None:  # results are in their files, but what was asked for may be this output
+        _show_error(f"the output could not be written ({reason.strerror})")
+        code = code or 1
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
     except (UserError, RunError) as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        err.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        _show_error(str(error))
+        return 2 if isinstance(error, UserError) else 1
     except CLICK_ERROR as error:
         text = " ".join(error.format_message().split())
-        if not text:  # the help has been shown instead
-            sys.exit(2)
-        err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
+        if text:  # else the help has been shown instead
+            _show_error(text)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:  # newer versions of typer turn Ctrl-C into this code themselves
         err.print("stopped; the same command goes on from here", soft_wrap=True)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _show_error(text: str) -> None:
+    err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
+
+
+def _show_notices_in_a_line() -> None:
+    """Print our own warnings as the user's matter, each once and without a line of code."""
+    others = warnings.showwarning
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, Notice) and str(message) not in shown:
+            shown.add(str(message))
+            err.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+        elif not issubclass(category, Notice):
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

@@ -38,6 +38,7 @@ FLAGS = {
     "search": (["bf16"], "bf16"),
     "precision": (["bf16"], "bf16"),
     "device": (["cpu"], "cpu"),
+    "threads": (["3"], 3),
     "grad_checkpointing": ([None], True),
     "micro_batch": (["16"], 16),
     "profile": ([None], True),
@@ -49,7 +50,7 @@ FLAGS = {
     "overwrite": (["all"], "all"),
 }
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
-SAVES_OR_MEASURES = {"grad_checkpointing", "micro_batch", "profile"}
+SAVES_OR_MEASURES = {"threads", "grad_checkpointing", "micro_batch", "profile"}
 ABOUT_THE_MACHINE = SAVES_OR_MEASURES | {
     *("device", "data_dir", "download", "plugin", "output", "overwrite")
 }

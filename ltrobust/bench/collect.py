@@ -16,7 +16,7 @@ import pandas as pd
 
 from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
 from ltrobust.bench.pairs import LEAD_COLUMNS, leads
-from ltrobust.bench.store import SuiteStore
+from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import config_hash
 from ltrobust.data.spec import one_name_each, result_name
 from ltrobust.evaluation.metrics import (
@@ -29,6 +29,7 @@ from ltrobust.evaluation.metrics import (
     summary,
     wilson,
 )
+from ltrobust.output import printable
 from ltrobust.report import render
 from ltrobust.report.groups import comparable_groups
 
@@ -286,7 +287,7 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.classes,
         results.histories,
         results.comparisons,
-        title=store.path.resolve().name,
+        title=printable(store.path.resolve().name),
         downloads={
             "leaderboard.csv": "leaderboard.csv",
             **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},
@@ -306,10 +307,15 @@ def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
 
 def read_examples(store: SuiteStore) -> dict[str, pd.DataFrame]:
     """Run id to attacked images, of the runs that have some."""
-    return {run.run_id: run.examples() for run in store.runs() if run.has_examples}
+    return {_recorded_id(run): run.examples() for run in store.runs() if run.has_examples}
 
 
 def read_histories(store: SuiteStore) -> dict[str, pd.DataFrame]:
     """Run id to learning curve, of the runs that have one."""
-    histories = {run.run_id: run.history() for run in store.runs()}
+    histories = {_recorded_id(run): run.history() for run in store.runs()}
     return {run_id: history for run_id, history in histories.items() if len(history)}
+
+
+def _recorded_id(run: RunStore) -> str:
+    """The run's id in the tables; its folder may be a link with a name of its own."""
+    return str(run.read().get("run_id", run.run_id))

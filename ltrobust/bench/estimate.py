@@ -21,6 +21,7 @@ from ltrobust.config import AttackSpec, DataSpec
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
+from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
 from ltrobust.training.trainer import build
@@ -55,7 +56,8 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
         data = load(planned)
         key = (planned.run.arch, planned.run.precision)
         if key not in probes:
-            probes[key] = _probe_or_nothing(planned, data, plan.device)
+            with computing_with(plan.settings.threads):
+                probes[key] = _probe_or_nothing(planned, data, plan.device)
         seconds += _left(planned, store, data) * probes[key]
     warning = ""
     if plan.device == "cpu" and seconds > HOURS_WARNING:

@@ -48,7 +48,9 @@ from ltrobust.evaluation.foreign import (
 )
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
+from ltrobust.output import printable
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, read_state_dict
 
 EXTERNAL = "external"
@@ -90,7 +92,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     data = Loader(Plan(settings, device, (planned,)))(planned)
     keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
-    with reporter.copy_to(store.log):
+    with reporter.copy_to(store.log), computing_with(settings.threads):
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
         tell(data.notes, reporter)
@@ -181,7 +183,7 @@ def evaluate_checkpoint(
         "method_source": method_source(METHODS.get(name)),
     }
     model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
-    foreign = Foreign(model, file.stem, settings.arch, file.name, facts)
+    foreign = Foreign(model, printable(file.stem), settings.arch, printable(file.name), facts)
     return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
 
 
@@ -225,7 +227,7 @@ def _evaluate_foreign(
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
-    with suite.lock(), reporter.copy_to(run.log):
+    with suite.lock(), reporter.copy_to(run.log), computing_with(settings.threads):
         _open_record(run, foreign.origin, config, data, device)
         tell(data.notes, reporter)
         missing = missing_attacks(wanted, run, data)

@@ -31,6 +31,7 @@ from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outc
 from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
 from ltrobust.training.trainer import build, train
@@ -50,12 +51,25 @@ def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) ->
     reporter.begin("plan", "plan", len(plan.runs))
     for planned in plan.runs:
         run_store = store.run(planned.run.run_id)
-        reason = _do_run(planned, run_store, load, plan, reporter)
+        with computing_with(_threads(run_store, plan.settings)):
+            reason = _do_run(planned, run_store, load, plan, reporter)
         if reason:
             failures.append(Failure(planned.run.run_id, reason))
         reporter.advance("plan")
     reporter.end("plan")
     return failures
+
+
+def _threads(store: RunStore, settings: Settings) -> int | None:
+    """CPU threads for a run: those asked for, else those that a stopped one began with."""
+    if settings.threads is not None or settings.overwrite == "all" or not store.begun:
+        return settings.threads
+    try:
+        record = store.read()
+    except UserError:  # doing the run will tell
+        return None
+    begun = record.get("provenance", {}).get("threads")
+    return begun if record.get("status") != "done" and isinstance(begun, int) else None
 
 
 def _do_run(
@@ -179,8 +193,12 @@ def _failed(store: RunStore, reason: str) -> str:
 
 
 def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan) -> None:
-    """Write down what is about to happen, keeping what an earlier visit recorded."""
+    """Write down what is about to happen, keeping what an earlier visit recorded.
+
+    Where a run came from holds as long as something of its training is there.
+    """
     record = store.read()
+    origin = record.get("provenance") if store.begun else None
     store.update(
         run_id=planned.run.run_id,
         status="running",
@@ -188,7 +206,7 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, pla
         config=planned.run.model_dump(mode="json"),
         overrides=plan.settings.overrides(),
         data=record.get("data") or data_facts(data),
-        provenance=record.get("provenance") or provenance(plan.device),
+        provenance=origin or provenance(plan.device),
         timings=record.get("timings") or {},
         evaluations=record.get("evaluations") or {},
     )
@@ -215,7 +233,9 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
     restart_peak_memory(plan.device)
     state = store.load_state()
     if state is not None:
-        reporter.line(f"  resuming after epoch {len(state['history'])}")
+        epochs, threads = len(state["history"]), torch.get_num_threads()
+        reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
+        _note_threads(store, epochs, threads, reporter)
     trained = train(
         run,
         data,
@@ -243,6 +263,20 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
     # last: from here on the run counts as trained
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
     store.save_model(weights, model_facts(run, data))
+
+
+def _note_threads(store: RunStore, epochs: int, threads: int, reporter: Reporter) -> None:
+    """Say and record that a run goes on with other threads than those of its first epochs."""
+    origin = store.read()["provenance"]
+    before = origin["threads"]
+    if before == threads:
+        return
+    reporter.line(
+        f"  warning: it began with {before} CPU threads; what a CPU computes may differ in the "
+        "last bits from an unbroken run"
+    )
+    earlier = [*origin.get("earlier_threads", []), {"threads": before, "until_epoch": epochs}]
+    store.update(provenance={**origin, "threads": threads, "earlier_threads": earlier})
 
 
 def _profile_evaluation(store: RunStore, seconds: dict[str, float], device: str) -> None:

@@ -82,6 +82,7 @@ Ratios = Annotated[tuple[float, ...], BeforeValidator(_split_items), AfterValida
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_items_or_none)]
 Options = Annotated[tuple[str, ...], BeforeValidator(_items_or_none)]
 Positive = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Settings(Frozen):
@@ -108,6 +109,7 @@ class Settings(Frozen):
     search: Literal["fp32", "bf16"] = "fp32"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    threads: Threads | None = None
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
     profile: bool = False

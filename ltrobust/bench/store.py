@@ -1,20 +1,23 @@
 """The results directory: the only place that knows which file lies where.
 
 Every file is written under a temporary name and renamed, so a reader never meets half a file and a
-killed writer leaves the old one. One process at a time holds a suite's lock; the operating system
-frees it when that process ends, however it ends.
+killed writer leaves the old one. One process at a time holds a suite's lock, where the file system
+has locks; the operating system frees it when that process ends, however it ends.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
 import os
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ltrobust.errors import UserError
+from ltrobust.errors import Notice, UserError
+from ltrobust.output import PLAIN, encoded
 from ltrobust.training import checkpoint
 
 Status = Literal["queued", "running", "failed", "done"]
@@ -30,12 +34,18 @@ EXAMPLE_COLUMNS = [
     *("index", "label", "pred_clean", "pred_adv", "attack", "eps", "shape", "clean"),
     "adversarial",
 ]
+TEMPORARY = ".ltrobust-"
+"""How names of files that are being written begin; nobody else's do."""
+ABANDONED = 24 * 3600
+"""Seconds without a change after which such a file is that of a killed writer."""
+LOCKED = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+"""Why a lock is not given when another process holds it; anything else: there are no locks."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -96,6 +106,11 @@ class RunStore:
         """Whether the final weights are there."""
         return (self.path / "model.safetensors").is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the training is there: the weights, or a state to go on from."""
+        return self.trained or (self.path / "state.pt").is_file()
+
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what is needed to resume training, and the learning curve so far."""
         write_atomic(self.path / "state.pt", checkpoint.state_to_bytes(state))
@@ -140,7 +155,8 @@ class RunStore:
         if not file.is_file():
             return pd.DataFrame()
         try:
-            return pd.read_parquet(file)
+            # bytes: pyarrow opens no path that is not UTF-8
+            return pd.read_parquet(io.BytesIO(file.read_bytes()))
         except (OSError, ValueError):  # what pyarrow raises on a damaged file is a ValueError
             raise UserError(f"{file} is damaged; delete the run's folder to redo it") from None
 
@@ -206,7 +222,7 @@ class RunStore:
         if not self.has_examples:
             return pd.DataFrame(columns=EXAMPLE_COLUMNS)
         try:
-            frame = pd.read_parquet(self._examples_file)
+            frame = pd.read_parquet(io.BytesIO(self._examples_file.read_bytes()))
             shapes = [tuple(shape) for shape in frame["shape"]]
             return frame.assign(
                 shape=frame["shape"].map(tuple),
@@ -240,7 +256,7 @@ class RunStore:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        with (self.path / "log.txt").open("a", encoding="utf-8", errors=PLAIN) as file:
             file.write(line + "\n")
 
 
@@ -259,11 +275,14 @@ class SuiteStore:
         return RunStore(self.path / "runs" / run_id)
 
     def runs(self) -> list[RunStore]:
-        """All runs that have a record, by name."""
+        """All runs that have a record, by name; a link to one of them is not another."""
         folder = self.path / "runs"
         if not folder.is_dir():
             return []
-        return [RunStore(p) for p in sorted(folder.iterdir()) if (p / "run.json").is_file()]
+        paths = [path for path in sorted(folder.iterdir()) if (path / "run.json").is_file()]
+        paths.sort(key=Path.is_symlink)
+        once = {path.resolve(): path for path in reversed(paths)}
+        return [RunStore(path) for path in sorted(once.values())]
 
     def prepare(self) -> None:
         """Make the directory, or raise UserError when it cannot be written."""
@@ -280,24 +299,57 @@ class SuiteStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the suite alone; UserError when another process holds it."""
+        """Hold the suite alone, as far as the file system has locks: a `Notice` where it has none.
+
+        Raises:
+            UserError: another process holds it, or the directory cannot be written.
+        """
         self.prepare()
-        with (self.path / ".lock").open("w") as file:
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"{self.path / '.lock'} cannot be written ({error.strerror or error}); change its "
+                "permissions or choose another directory with --output"
+            ) from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"another ltrobust is working in {self.path}; wait for it or choose another "
-                    "directory with --output"
-                ) from None
-            for leftover in self.path.rglob(".*.tmp"):  # of a writer that was killed
-                leftover.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno in LOCKED:
+                    raise UserError(
+                        f"another ltrobust is working in {self.path}; wait for it or choose "
+                        "another directory with --output"
+                    ) from None
+                notice = (
+                    f"the file system of {self.path} has no locks ({error.strerror or error}); "
+                    "let no second ltrobust work in this directory at the same time"
+                )
+                warnings.warn(notice, Notice, stacklevel=1)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left in the suite's own folders.
+
+        Elsewhere, and younger, lies what others may still be writing: a lock of this suite says
+        nothing of other suites, of folders behind links, or of machines that do not see the lock.
+        """
+        runs = self.path / "runs"
+        folders = [self.path, *(self.path / name for name in ("tables", "figures"))]
+        folders += runs.iterdir() if runs.is_dir() and not runs.is_symlink() else []
+        for folder in folders:
+            if folder.is_symlink() and folder != self.path:
+                continue
+            for file in folder.glob(f"{TEMPORARY}*.tmp"):
+                with suppress(OSError):
+                    if time.time() - file.stat().st_mtime > ABANDONED:
+                        file.unlink()
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a report file, such as `tables/balanced.md`."""
         path = self.path / name
-        write_atomic(path, content.encode() if isinstance(content, str) else content)
+        write_atomic(path, encoded(content) if isinstance(content, str) else content)
         return path
 
     def drop_reports(self, keep: set[str]) -> None:
@@ -319,18 +371,32 @@ def _arrays(contents: Iterable[bytes], shapes: list[tuple[int, ...]], kind: str)
 def write_file(path: Path, content: str) -> None:
     """Write a file that the user named; UserError when it cannot be written."""
     try:
-        write_atomic(path, content.encode())
+        write_atomic(path, encoded(content))
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); choose another file"
         ) from None
 
 
-def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:
-    """The stores of a run directory given by its path; UserError when it is none."""
-    run = RunStore(run_directory)
+def stored_run(run_directory: Path) -> RunStore:
+    """The store of a run directory given by its path; UserError when it is none."""
     if not (run_directory / "run.json").is_file():
         raise UserError(
             f"{run_directory} is no run directory (no run.json); give results/<suite>/runs/<run_id>"
         )
-    return SuiteStore(run_directory.resolve().parent.parent), run
+    return RunStore(run_directory)
+
+
+def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:
+    """The stores of a run directory and of its suite: the one the path names, links as they are.
+
+    Only a path that names none, such as a link beside the results, is followed to where it leads.
+
+    Raises:
+        UserError: it is no run directory, or lies in no suite.
+    """
+    stored_run(run_directory)
+    for path in (Path(os.path.abspath(run_directory)), run_directory.resolve()):
+        if path.parent.name == "runs" and path.is_dir() and path.samefile(run_directory):
+            return SuiteStore(path.parent.parent), RunStore(path)
+    raise UserError(f"{run_directory} lies in no suite; move it to results/<suite>/runs/<run_id>")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ltrobust.data.base import ImageArray, Images, Source
-from ltrobust.data.listing import scan_folder
+from ltrobust.data.listing import one_spelling, scan_folder
 from ltrobust.data.pixels import open_rgb
 from ltrobust.data.split import IndexArray
 from ltrobust.errors import UserError
@@ -43,7 +43,10 @@ def folder_fingerprint(root: Path) -> str:
     """
     files = scan_folder(root)
     listed = sorted(
-        (path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        (
+            one_spelling(path.relative_to(root).as_posix()),
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
         for path in chain.from_iterable(files.train + files.test)
     )
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

@@ -1,17 +1,20 @@
 """Which files of an image folder are its images, and which are left out.
 
 Read is what torchvision's ImageFolder reads, in its order, and .jfif; hidden files are not. What is
-left out is counted, so that no image goes missing unheard of. No image is opened here.
+left out is counted, so that no image goes missing unheard of. Names are compared in one spelling of
+their accents (Unicode's NFC), whatever system wrote them. No image is opened here.
 """
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltrobust.errors import UserError
+from ltrobust.output import printable as as_text
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = ("train", "test")
@@ -58,8 +61,7 @@ def _in_words(kind: tuple[str, str], paths: list[str]) -> str:
 
 def printable(path: str | Path) -> str:
     """Write a path so that it fits into one line of any text."""
-    text = os.fsencode(path).decode(errors="replace")
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
+    return "".join(sign if sign.isprintable() else "?" for sign in as_text(str(path)))
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,15 @@ def scan_folder(root: Path) -> FolderFiles:
     if not root.is_dir():
         raise UserError(f"image folder '{root}' does not exist; give folder:PATH of a folder")
     left_out = LeftOut(root)
-    names, test_names = (_class_names(root / part, left_out) for part in PARTS)
+    folders = {part: _class_folders(root / part, left_out) for part in PARTS}
+    names = tuple(folders["train"])
     if len(names) < 2:
         raise UserError(
             f"'{root / 'train'}' has {len(names)} class folders; at least 2 are needed: "
             "train/<class>/<image>"
         )
-    for split, missing in (
-        ("test", sorted(set(names) - set(test_names))),
-        ("train", sorted(set(test_names) - set(names))),
-    ):
+    for split, other in (("test", "train"), ("train", "test")):
+        missing = sorted(folders[other].keys() - folders[split].keys())
         if missing:
             raise UserError(
                 f"class folder '{root / split / missing[0]}' is missing; "
@@ -102,31 +103,52 @@ def scan_folder(root: Path) -> FolderFiles:
         if path.is_dir() and path.name not in PARTS and not _hidden(path.name):
             left_out.add(UNUSED, path)
     train, test = (
-        tuple(_image_files(root / part / name, left_out) for name in names) for part in PARTS
+        tuple(_image_files(folders[part][name], left_out) for name in names) for part in PARTS
     )
-    return FolderFiles(root, tuple(names), train, test, left_out)
+    return FolderFiles(root, names, train, test, left_out)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == MAC_LEFTOVER
 
 
-def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
-    """Sorted names of the class folders."""
+def _class_folders(folder: Path, left_out: LeftOut) -> dict[str, Path]:
+    """Class folders by their name in NFC, sorted by it."""
     if not folder.is_dir():
         raise UserError(
             f"folder '{folder}' is missing; images are expected as "
             "PATH/train/<class>/<image> and PATH/test/<class>/<image>"
         )
-    names = []
+    found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if _hidden(path.name):
             left_out.add(HIDDEN, path)
         elif path.is_dir():
-            names.append(path.name)
+            name = _class_name(path)
+            if name in found:
+                raise UserError(
+                    f"'{folder}' has two class folders named '{name}', spelled in two ways (NFC "
+                    "and NFD of Unicode); put their images into one"
+                )
+            found[name] = path
         else:
             left_out.add(OUTSIDE if path.exists() else DEAD, path)
-    return names
+    return dict(sorted(found.items()))
+
+
+def _class_name(folder: Path) -> str:
+    """The name of a class folder in NFC; UserError when its bytes are no text."""
+    try:
+        return one_spelling(os.fsencode(folder.name).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(
+            f"the name of class folder '{as_text(str(folder))}' is not UTF-8; rename the folder"
+        ) from None
+
+
+def one_spelling(name: str) -> str:
+    """A name with its accents in Unicode's NFC."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _image_files(folder: Path, left_out: LeftOut) -> tuple[Path, ...]:

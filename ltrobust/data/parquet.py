@@ -148,7 +148,8 @@ def _read_column(path: Path, *names: str) -> Any:
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a file; damage becomes a UserError."""
     try:
-        with pq.ParquetFile(path) as file:
+        # opened here: pyarrow opens no path that is not UTF-8
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(

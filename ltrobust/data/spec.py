@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ltrobust.errors import UserError, unknown
+from ltrobust.output import printable
 from ltrobust.registry import Registry
 
 DEFAULT_DATASET = "digits-lt"
@@ -89,7 +90,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Return the spec of a registered data set or of `folder:PATH`.
 
     Raises:
-        UserError: the name is unknown, or `folder:` names no path.
+        UserError: the name is unknown, or `folder:` names no path, or one that is no text.
     """
     if name in DATASETS:
         return DATASETS.get(name)
@@ -97,6 +98,11 @@ def dataset_spec(name: str) -> DatasetSpec:
         raise unknown("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"])
     if not name.removeprefix(FOLDER_PREFIX).strip():
         raise UserError(f"dataset '{name}' names no folder; write {FOLDER_PREFIX}PATH")
+    if printable(name) != name:
+        raise UserError(
+            f"dataset '{printable(name)}' is not UTF-8; rename the folder (or set PYTHONUTF8=1, "
+            "where the terminal's locale is not UTF-8)"
+        )
     return _natural(name, None, None, "your images: PATH/train/<class>, PATH/test/<class>")
 
 

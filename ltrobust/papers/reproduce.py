@@ -82,8 +82,8 @@ def make_jobs(names: Sequence[str], folder: Path, scale: Scale, flags: dict[str,
         names: entries; repeated ones count once.
         folder: where the entries lie.
         scale: "full" or "cpu".
-        flags: settings that win over the entries' (output, data_dir, device, download); None does
-            not count.
+        flags: settings that win over the entries' (output, data_dir, device, threads, download);
+            None does not count.
 
     Raises:
         UserError: an unknown name, an entry that is wrong, or settings that do not fit.

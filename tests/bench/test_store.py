@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from ltrobust.bench.store import RunStore, SuiteStore, suite_of, write_atomic
-from ltrobust.errors import UserError
+from ltrobust.bench.store import ABANDONED, RunStore, SuiteStore, suite_of, write_atomic
+from ltrobust.errors import Notice, UserError
 
 
 def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:
@@ -155,3 +158,113 @@ def test_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
         fail()
     with suite.lock():
         pass
+
+
+def without_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+NO_LOCKS = ["ENOSYS", "EOPNOTSUPP", "ENOTSUP", "ENOLCK", "EIO", "EINVAL"]
+
+
+@pytest.mark.parametrize("name", NO_LOCKS)
+def test_a_file_system_without_locks_is_told_and_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    without_flock(monkeypatch, getattr(errno, name))
+    with pytest.warns(Notice, match="has no locks") as told, SuiteStore(tmp_path).lock():
+        pass
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["EWOULDBLOCK", "EAGAIN", "EACCES"])
+def test_only_a_lock_that_is_held_means_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    without_flock(monkeypatch, getattr(errno, name))
+    with pytest.raises(UserError, match="another ltrobust"):
+        SuiteStore(tmp_path).lock().__enter__()
+
+
+def test_a_lock_file_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"\.lock cannot be written .*--output"):
+        SuiteStore(tmp_path).lock().__enter__()
+
+
+def test_files_that_others_are_writing_survive_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine may not see the lock, and another suite has its own."""
+    suite, replace = SuiteStore(tmp_path), os.replace
+
+    def interrupted(source: str, target: Path) -> None:
+        with suite.lock():
+            replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    for name in ("metrics.csv", "runs/a/state.pt", "inner/metrics.csv", "inner/runs/b/run.json"):
+        write_atomic(tmp_path / name, b"x")
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_only_what_killed_writers_left_in_this_suite_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, elsewhere = SuiteStore(tmp_path / "suite"), tmp_path / "elsewhere"
+    folders = ["", "tables", "runs/a", "other/runs/b", "mine"]
+    places = [*(suite.path / folder for folder in folders), elsewhere]
+    left = []
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda source, target: left.append(Path(source)))
+        for place in places:
+            write_atomic(place / "file", b"half")
+    (suite.path / "runs" / "link").symlink_to(elsewhere)
+    own = [place / name for place in places for name in (".notes.tmp", ".metrics.csv.ab12.tmp")]
+    for file in own:
+        file.write_text("mine")
+    with suite.lock():
+        assert all(file.exists() for file in left)  # young: perhaps still being written
+    for file in (*left, *own):
+        os.utime(file, (0, time.time() - ABANDONED - 60))
+    with suite.lock():
+        pass
+    assert [file.exists() for file in left] == [False, False, False, True, True, True]
+    assert all(file.exists() for file in own)
+
+
+def test_a_linked_run_belongs_to_the_suite_that_its_path_names(tmp_path: Path) -> None:
+    real, mine = SuiteStore(tmp_path / "real"), SuiteStore(tmp_path / "mine")
+    real.run("a").update(status="done")
+    mine.run("b").update(status="done")
+    (mine.path / "runs" / "link").symlink_to(real.run("a").path)
+    assert suite_of(mine.path / "runs" / "link")[0].path == mine.path
+    assert [run.run_id for run in mine.runs()] == ["b", "link"]
+    (tmp_path / "suite").symlink_to(real.path)
+    assert suite_of(tmp_path / "suite" / "runs" / "a")[0].path == tmp_path / "suite"
+    (tmp_path / "short").symlink_to(real.run("a").path)
+    suite, run = suite_of(tmp_path / "short")
+    assert (suite.path, run.run_id) == (real.path, "a")
+
+
+def test_a_run_counts_once_however_many_links_lead_to_it(tmp_path: Path) -> None:
+    suite = SuiteStore(tmp_path)
+    suite.run("b").update(status="done")
+    (tmp_path / "runs" / "a").symlink_to(suite.run("b").path)
+    (tmp_path / "runs" / "c").symlink_to("b")
+    assert [run.run_id for run in suite.runs()] == ["b"]
+
+
+def test_a_run_directory_outside_any_suite_is_the_users_error(tmp_path: Path) -> None:
+    RunStore(tmp_path / "lone").update(status="done")
+    with pytest.raises(UserError, match="lies in no suite"):
+        suite_of(tmp_path / "lone")
+
+
+def test_log_takes_names_that_are_no_text(tmp_path: Path) -> None:
+    run = RunStore(tmp_path)
+    run.log(os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "log.txt").read_bytes() == b"caf\\xe9\n"

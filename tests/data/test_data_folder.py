@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -336,3 +337,44 @@ def test_the_fingerprint_refuses_what_loading_refuses(tmp_path: Path):
 def test_canonical_data_sets_have_no_fingerprint(tmp_path: Path):
     assert data_fingerprint("cifar10-lt", tmp_path) == ""
     assert data_fingerprint("digits-lt", None) == ""
+
+
+def rename_class(root: Path, old: str, new: str | bytes, *parts: str) -> None:
+    for part in parts or ("train", "test"):
+        os.rename(root / part / old, os.path.join(os.fsencode(root / part), os.fsencode(new)))
+
+
+NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+
+
+def test_a_class_is_the_same_in_either_spelling_of_its_accents(image_folder: Path):
+    rename_class(image_folder, "b", NFC)
+    plain = load(image_folder)
+    fingerprint = data_fingerprint(f"folder:{image_folder}")
+    rename_class(image_folder, NFC, NFD, "test")
+    mixed = load(image_folder)
+    assert mixed.class_names == plain.class_names == ("a", "c", NFC)
+    assert torch.equal(mixed.test_images, plain.test_images)
+    rename_class(image_folder, NFC, NFD, "train")
+    assert load(image_folder).class_names == ("a", "c", NFC)
+    assert data_fingerprint(f"folder:{image_folder}") == fingerprint
+
+
+def test_two_spellings_of_a_class_in_one_place_are_refused(image_folder: Path):
+    rename_class(image_folder, "b", NFC)
+    rename_class(image_folder, "c", NFD)
+    assert f"two class folders named '{NFC}'" in refused(image_folder)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_folder_whose_name_is_no_text_is_refused(image_folder: Path, part: str):
+    rename_class(image_folder, "b", b"caf\xe9", part)
+    line = refused(image_folder)
+    assert "caf\\xe9' is not UTF-8; rename the folder" in line
+    line.encode()
+
+
+def test_a_folder_whose_path_is_no_text_is_refused(image_folder: Path):
+    name = os.fsencode(image_folder) + b"-\xe9"
+    os.rename(image_folder, name)
+    assert "-\\xe9' is not UTF-8" in refused(Path(os.fsdecode(name)))
