@@ -76,7 +76,15 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     data = Loader(Plan(settings, device, (planned,)))(planned)
     missing = missing_attacks(planned.attack_ids(), store, data)
     with reporter.copy_to(store.log):
-        evaluate_run(planned, data, store, torch.device(device), missing, reporter)
+        evaluate_run(
+            planned,
+            data,
+            store,
+            torch.device(device),
+            missing,
+            reporter,
+            no_checks=settings.no_checks,
+        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,16 @@ def _evaluate_foreign(
         _open_record(run, foreign.origin, config, data, device)
         missing = missing_attacks(wanted, run, data)
         try:
-            attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+            attack_model(
+                foreign.model,
+                test,
+                data,
+                run,
+                torch.device(device),
+                missing,
+                reporter,
+                no_checks=settings.no_checks,
+            )
         except (UserError, RunError) as error:
             run.update(status="failed", error=str(error))
             raise

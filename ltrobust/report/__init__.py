@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ltrobust.report.adversarial import adversarial_figure, example_rows
-from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
+from ltrobust.report.aggregate import (
+    class_attacks,
+    class_scores,
+    scores,
+    strongest_attack,
+    training_curves,
+)
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
 from ltrobust.report.cost_figure import cost_figure, training_costs
@@ -22,7 +28,7 @@ from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
 from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.report.leaderboard import leaderboard
-from ltrobust.report.marks import shown_names
+from ltrobust.report.marks import doubted, shown_names
 from ltrobust.report.markup import Table
 from ltrobust.report.ratios import ratio_families, ratio_table
 from ltrobust.report.style import DPI, styled
@@ -76,7 +82,7 @@ def render(
             files |= _figure_files(name, figure, ending)
     sweeps = eps_sweeps(groups)
     for slug, (spanned, sweep) in sweeps.items():
-        shown = shown_names(spanned)
+        shown = shown_names(spanned, [str(name) for name in sweep["attack"].unique()])
         ending = f"-{slug}" if len(sweeps) > 1 else ""
         files |= _figure_files("eps", eps_figure(sweep, shown, spanned.labels), ending)
     families = ratio_families(groups)
@@ -84,7 +90,9 @@ def render(
         ending = f"-{family.slug}" if len(families) > 1 else ""
         files |= _table_files(ratio_table(family), ending)
         spanned = family.together
-        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels)
+        swept = ratio_sweep(family)
+        shown = shown_names(spanned, [str(name) for name in swept["attack"].unique()])
+        figure = ratio_figure(swept, shown, spanned.labels)
         files |= _figure_files("ratios", figure, ending)
     return files
 
@@ -141,18 +149,23 @@ def _figures(
     histories: Mapping[str, pd.DataFrame],
     confusion: pd.DataFrame | None,
 ) -> dict[str, Figure]:
-    averages, shown = scores(group), shown_names(group)
+    averages = scores(group)
     mistakes = confusions(group, per_class, confusion)
+    shown = shown_names(group, ["clean", strongest_attack(group.attacks) or "clean"])
     return {
         "per-class": per_class_figure(class_scores(group, per_class), shown),
         "balance": balance_figure(averages, shown),
-        "attacks": attack_figure(averages, shown),
+        "attacks": attack_figure(averages, doubted(group)),
         **(
-            {"training": training_figure(training_curves(group, histories), group.labels, shown)}
+            {"training": training_figure(training_curves(group, histories), group.labels)}
             if histories
             else {}
         ),
-        **({"confusion": confusion_figure(mistakes, shown)} if mistakes else {}),
+        **(
+            {"confusion": confusion_figure(mistakes, shown_names(group, [mistakes.attack]))}
+            if mistakes
+            else {}
+        ),
     }
 
 
@@ -160,11 +173,14 @@ def _more_figures(
     group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
 ) -> dict[str, Figure]:
     """Figures that need what not every suite has; those that have nothing to show are left out."""
-    shown, labels = shown_names(group), group.labels
     steps, costs = steps_sweep(group), training_costs(group)
     images = example_rows(group, per_class, examples)
+
+    def shown(frame: pd.DataFrame) -> dict[str, str]:
+        return shown_names(group, [str(name) for name in frame["attack"].unique()])
+
     return {
-        **({"steps": steps_figure(steps, shown, labels)} if len(steps) else {}),
-        **({"cost": cost_figure(costs, shown, labels)} if len(costs) else {}),
-        **({"adversarial": adversarial_figure(images, shown)} if len(images) else {}),
+        **({"steps": steps_figure(steps, shown(steps), group.labels)} if len(steps) else {}),
+        **({"cost": cost_figure(costs, shown(costs), group.labels)} if len(costs) else {}),
+        **({"adversarial": adversarial_figure(images, shown(images))} if len(images) else {}),
     }

@@ -29,6 +29,7 @@ from ltrobust.report.marks import (
     near_best,
     reliability_note,
     shown_names,
+    sign_of,
 )
 from ltrobust.report.markup import percent
 from ltrobust.report.readings import Reading, Readings, readings
@@ -225,7 +226,7 @@ def _notes(group: Group, near: Near) -> list[str]:
         "Bars are drawn on one scale for the whole table.",
         grouping_note(group).strip(),
         near.sentence.strip(),
-        reliability_note(group).strip(),
+        reliability_note(group, group.attacks).strip(),
     ]
     return [note for note in notes if note]
 
@@ -254,7 +255,7 @@ def _rows(
     near: Near,
     drawn: set[str],
 ) -> Iterable[Row]:
-    shown, flagged, marks = shown_names(group), flagged_checks(group), marks_for(group.labels)
+    flagged, marks = flagged_checks(group), marks_for(group.labels)
     own = board[board["group"] == group.slug]
     ranks = dict(zip(own["run_ids"], own["rank"], strict=True))
     idents: set[str] = set()
@@ -265,7 +266,7 @@ def _rows(
             ident=_ident(place, label, idents),
             key=method_key(group, label),
             label=label,
-            shown=shown[label],
+            shown=label,
             glyph=GLYPHS[mark.marker],
             colour=mark.colour,
             dark=DARK[mark.colour],
@@ -310,7 +311,8 @@ def _cells(
         rivals = [found[other, column.attack, column.score] for other in group.labels]
         best = max((rival.mean for rival in rivals if rival.known), default=0.0)
         contest = CONTESTS.get(column.score)
-        sign = near.sign(label, column.attack, contest) if contest else ""
+        sign = sign_of(group, label, column.attack)
+        sign += near.sign(label, column.attack, contest) if contest else ""
         apart = len({percent(rival.mean) for rival in rivals if rival.known}) > 1
         leads = percent(reading.mean) == percent(best) and apart
         if not reading.known:
@@ -326,18 +328,23 @@ def _cell(reading: Reading) -> Cell:
     return Cell(percent(reading.mean), f"{100 * reading.mean:.6f}", spread=reading.spread)
 
 
+def _signed(group: Group, found: Readings, label: str, attack: str, score: str) -> Cell:
+    cell = _cell(found[label, attack, score])
+    return replace(cell, sign=sign_of(group, label, attack) if cell.sort else "")
+
+
 def _attack_lines(
     group: Group, found: Readings, label: str
 ) -> Iterable[tuple[str, tuple[Cell, ...]]]:
     for attack in group.attacks:
         yield (
             attack_title(attack),
-            tuple(_cell(found[label, attack, score]) for score in SCORE_TITLES),
+            tuple(_signed(group, found, label, attack, score) for score in SCORE_TITLES),
         )
 
 
 def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
-    strongest, shown = strongest_attack(group.attacks), shown_names(group)
+    strongest = strongest_attack(group.attacks)
     wanted = [("Balanced accuracy, clean", "clean", "balanced_accuracy")]
     if strongest is not None:
         name = attack_title(strongest)
@@ -353,6 +360,7 @@ def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
         }
         if len(known) < 2:
             continue
+        shown = shown_names(group, [attack])
         best = max(reading.mean for reading in known.values())
         winners = [label for label, r in known.items() if percent(r.mean) == percent(best)]
         close = [
