@@ -25,6 +25,7 @@ from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import DataWarning, RunError, UserError, unknown
+from ltrobust.evaluation.effort import free_passes
 from ltrobust.evaluation.evaluate import (
     DefendedModel,
     Evaluator,
@@ -35,7 +36,7 @@ from ltrobust.evaluation.evaluate import (
 from ltrobust.evaluation.foreign import check_outputs, normalized
 from ltrobust.evaluation.metrics import error_parts, intervals, nan, summary
 from ltrobust.evaluation.probe import probe
-from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
+from ltrobust.evaluation.reliability import Evaluation, affordable, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
@@ -117,6 +118,7 @@ def evaluate(
     train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
     threads: int | None = None,
+    no_checks: bool = False,
     **data_settings: Any,
 ) -> pd.DataFrame:
     """Attack a model, summarise how it stood, and check whether that can be believed.
@@ -137,6 +139,7 @@ def evaluate(
             without them these are nan.
         limit_test: keep about this many test images, the same number of each class.
         threads: CPU threads to compute with; default torch's present number.
+        no_checks: make no reliability checks.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
@@ -144,8 +147,8 @@ def evaluate(
         worst_class, ci_low, ci_high (of balanced_accuracy), seconds, robust_gap, natural_error,
         boundary_error and 95% intervals as `<name>_ci_low` and `<name>_ci_high`.
         `DataFrame.attrs["outcomes"]` holds one row per image and attack,
-        `DataFrame.attrs["reliability"]` a list of {check, flagged, value, threshold, explanation},
-        empty when only `clean` was asked for.
+        `DataFrame.attrs["reliability"]` a list of {check, flagged, value, threshold, explanation,
+        concerns}, empty when only `clean` was asked for, and with `no_checks`.
 
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
@@ -165,6 +168,7 @@ def evaluate(
             "attack_seed": seed,
             "search": precision,
             "threads": threads,
+            "no_checks": no_checks,
         }
     )
     if not isinstance(dataset, str) and (limit_test is not None or data_settings):
@@ -188,7 +192,11 @@ def evaluate(
     classes = _check_model(model, test, None if counts is None else len(counts), place)
     evaluator = Evaluator(model, test, num_classes=classes, device=place)
     with computing_with(asked.threads):
-        return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
+        table, made = _attacked(
+            evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test)
+        )
+        table.attrs["reliability"] = [] if asked.no_checks else _reliability(evaluator, made)
+    return table
 
 
 def _test_set(
@@ -241,8 +249,8 @@ def _attacked(
     attacks: Sequence[AttackSpec],
     counts: Sequence[int] | None,
     test_spec: TestSpec,
-) -> pd.DataFrame:
-    """Run the attacks; one row each, with outcomes and reliability in the attributes."""
+) -> tuple[pd.DataFrame, list[Evaluation]]:
+    """Run the attacks; one row each, with outcomes in the attributes."""
     rows, made = [], []
     evaluator.check(attacks)
     for spec in attacks:
@@ -258,8 +266,7 @@ def _attacked(
         made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))
     table = pd.DataFrame(rows)
     table.attrs["outcomes"] = pd.concat([e.frame for e in made], ignore_index=True)
-    table.attrs["reliability"] = _reliability(evaluator, made)
-    return table
+    return table, made
 
 
 def _numbers(
@@ -279,7 +286,8 @@ def _reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[
     """The reliability checks on what was measured; [] where no attack was run."""
     if all(evaluation.attack == "clean" for evaluation in made):
         return []
-    probes = probe(evaluator, eps=usual_radius(made))
+    effort = affordable(made, free_passes(evaluator), evaluator.num_classes)
+    probes = probe(evaluator, eps=usual_radius(made), effort=effort)
     return [asdict(finding) for finding in findings(probes, made)]
 
 

@@ -161,6 +161,14 @@ ProfileFlag = Annotated[
     bool | None,
     _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
 ]
+NoChecks = Annotated[
+    bool | None,
+    _flag(
+        "Leave out the reliability checks; tables then say so.",
+        "--no-checks/--checks",
+        panel=EVALUATION,
+    ),
+]
 Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
 Overwrite = Annotated[
     str | None, _flag("Redo: never, failed (default) or all runs.", panel=RUNNING)
@@ -217,6 +225,7 @@ def bench(
     attack_seed: AttackSeed = None,
     search: Search = None,
     eps: Eps = None,
+    no_checks: NoChecks = None,
     device: Device = None,
     threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
@@ -297,14 +306,13 @@ def _bench(
 def _execute(plan: Plan, store: SuiteStore) -> None:
     from ltrobust.bench.estimate import (
         estimate,
-        in_words,
         loaded_training_set,
         memory_needs,
         memory_warning,
     )
     from ltrobust.bench.loader import Loader, tell
     from ltrobust.bench.runner import run_plan
-    from ltrobust.progress import Reporter
+    from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
     expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
@@ -440,6 +448,7 @@ def evaluate(
         ),
     ] = None,
     eps: Eps = None,
+    no_checks: NoChecks = None,
     device: Device = None,
     threads: Threads = None,
     output: Output = None,

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from ltrobust.bench.store import RunStore
+from ltrobust.evaluation.effort import free_passes
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import (
     Evaluation,
     Finding,
+    affordable,
     findings,
     usual_radius,
 )
@@ -85,8 +87,12 @@ def _probe_once(
     key = f"{sha[:12]}-{eps:.6g}"
     known = store.read().get("probes", {})
     if key not in known:
-        reporter.line("  checking its reliability")
-        store.update(probes={**known, key: probe(evaluator, eps=eps)})
+        free = free_passes(evaluator)
+        effort = affordable(attacked, free, evaluator.num_classes)
+        images = min(effort.images, len(evaluator.test.labels))
+        reporter.line(f"  checking its reliability on {images} images (--no-checks leaves it out)")
+        record = probe(evaluator, eps=eps, effort=effort, reporter=reporter)
+        store.update(probes={**known, key: record})
 
 
 def _norm(evaluation: dict[str, Any]) -> str:

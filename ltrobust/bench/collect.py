@@ -153,7 +153,7 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         **error_parts(rows, run.clean(evaluation)),
         "robust_gap": numbers["head"] - numbers["tail"],
         "groups": grouping.text(run.train_counts),
-        "reliability": None if run.flagged is None else ";".join(run.flagged),
+        "reliability": ";".join(run.flagged or ()) if run.checked(evaluation) else None,
         "n": len(rows),
         "recipe": config["recipe_name"],
         "checkpoint": record.get("checkpoint", ""),
@@ -181,7 +181,7 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "parameters": record.get("parameters"),
         "attack_device": evaluation.facts.get("provenance", {}).get("device_name", ""),
         "recipe_changes": _recipe_changes(record),
-        "reliability_report": "no" if run.flagged is None else "yes",
+        "reliability_report": "yes" if run.checked(evaluation) else "no",
         "n_class_min": int(tested.min()),
         "n_class_max": int(tested.max()),
     }

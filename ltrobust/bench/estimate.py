@@ -68,15 +68,6 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
     return Estimate(seconds, warning)
 
 
-def in_words(seconds: float) -> str:
-    """A duration in the unit that fits it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _left(planned: PlannedRun, store: SuiteStore, data: LongTailedData) -> float:
     """Image passes (forward and backward) that a run still needs."""
     run, recipe = store.run(planned.run.run_id), planned.run.recipe

@@ -62,6 +62,12 @@ class JudgedRun:
         """Names of the classes."""
         return [str(name) for name in self.record["data"]["class_names"]]
 
+    def checked(self, evaluation: Evaluation) -> bool:
+        """Whether the reliability report knows an evaluation."""
+        ids = evaluation.attack_id.split("+")
+        judged = self.record.get("judged", ids)
+        return self.flagged is not None and set(ids) <= set(judged)
+
     def clean(self, like: Evaluation) -> pd.DataFrame | None:
         """Outcomes without an attack on the same test images as another evaluation."""
         wanted = like.facts.get("test_sha256")

@@ -96,7 +96,15 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
         tell(data.notes, reporter)
-        evaluate_run(planned, data, store, torch.device(device), missing, reporter)
+        evaluate_run(
+            planned,
+            data,
+            store,
+            torch.device(device),
+            missing,
+            reporter,
+            no_checks=settings.no_checks,
+        )
 
 
 def _as_before(record: dict[str, Any], settings: Settings) -> Settings:
@@ -232,7 +240,16 @@ def _evaluate_foreign(
         tell(data.notes, reporter)
         missing = missing_attacks(wanted, run, data)
         try:
-            attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+            attack_model(
+                foreign.model,
+                test,
+                data,
+                run,
+                torch.device(device),
+                missing,
+                reporter,
+                no_checks=settings.no_checks,
+            )
         except (UserError, RunError) as error:
             run.update(status="failed", error=str(error))
             raise

@@ -7,7 +7,7 @@ Reads runs, matches their attacks and test images, and leaves the statistics to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from ltrobust.evaluation.compare import (
     paired_row,
     seeds_row,
 )
+from ltrobust.evaluation.concerns import concerns
 from ltrobust.evaluation.metrics import THIRDS, Grouping, class_groups
 from ltrobust.report.aggregate import scores, tail_images
 from ltrobust.report.groups import Group
@@ -122,11 +123,24 @@ def compare_runs(
         f"† reliability checks flagged for {side} ({run.run_id}): {', '.join(flags)}; "
         "see docs/evaluation.md"
         for side, run in (("A", a), ("B", b))
-        if (flags := [str(each["check"]) for each in run.reliability() if each["flagged"]])
+        if (flags := _doubts(run, {str(left.facts["attack"]) for left, _ in pairs}))
     ]
     rows = pd.concat(parts, ignore_index=True)[["attack", "eps", "attack_id", *COLUMNS]]
     text = grouping.text(one.train_counts)
     return Comparison(a.run_id, b.run_id, text, rows, tuple(notes))
+
+
+def _doubts(run: RunStore, attacks: Collection[str]) -> list[str]:
+    """Flagged checks that put numbers under these attacks in doubt, with the attacks."""
+    found = []
+    for one in run.reliability():
+        check = str(one["check"])
+        doubted = sorted(attack for attack in attacks if concerns(check, attack))
+        if one["flagged"] and doubted:
+            found.append(
+                check if len(doubted) == len(attacks) else f"{check} ({' '.join(doubted)})"
+            )
+    return found
 
 
 def leads(

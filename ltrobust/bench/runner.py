@@ -93,7 +93,7 @@ def _do_run(
         _same_images(record, data)
         keep_place(store, data)
         missing = missing_attacks(planned.attack_ids(), store, data)
-        complete = not missing and not _lacks_findings(store, data)
+        complete = not missing and not _lacks_findings(store, data, plan.settings.no_checks)
         if store.trained and complete and record.get("status") == "done":
             unmeasured = "; nothing to profile" if plan.settings.profile else ""
             reporter.line(f"{planned.run.run_id}: done before{unmeasured}")
@@ -107,7 +107,15 @@ def _do_run(
                 _train(planned.run, data, store, plan, reporter)
             store.drop_state()  # a kill may have come just before it went with the weights
             restart_peak_memory(plan.device)
-            seconds = evaluate_run(planned, data, store, device, missing, reporter)
+            seconds = evaluate_run(
+                planned,
+                data,
+                store,
+                device,
+                missing,
+                reporter,
+                no_checks=plan.settings.no_checks,
+            )
             if plan.settings.profile:
                 _profile_evaluation(store, seconds, plan.device)
             store.update(status="done", error=None)
@@ -330,16 +338,20 @@ def evaluate_run(
     device: torch.device,
     missing: dict[str, AttackSpec],
     reporter: Reporter,
+    *,
+    no_checks: bool = False,
 ) -> dict[str, float]:
     """Run the missing attacks on a trained run and store each one's outcomes when it ends.
 
     Returns:
         What `attack_model` does.
     """
-    if not missing and not _lacks_findings(store, data):
+    if not missing and not _lacks_findings(store, data, no_checks):
         return {}
     model = load_defended(planned.run, data, store, device)
-    return attack_model(model, planned.test, data, store, device, missing, reporter)
+    return attack_model(
+        model, planned.test, data, store, device, missing, reporter, no_checks=no_checks
+    )
 
 
 def attack_model(
@@ -350,11 +362,14 @@ def attack_model(
     device: torch.device,
     attacks: dict[str, AttackSpec],
     reporter: Reporter,
+    *,
+    no_checks: bool = False,
 ) -> dict[str, float]:
     """Attack a model and store the outcomes of each attack, by its id, when it ends.
 
-    Then the reliability checks are made and stored; what they need of the model is kept in the
-    run's record, so that further attacks cost no further experiments. Last come the examples.
+    Then the reliability checks are made and stored, unless they are left out; what they need of the
+    model is kept in the run's record, so that further attacks cost no further experiments. Last
+    come the examples.
 
     Returns:
         Seconds that each attack, by its id, took here; for one that was resumed the part done here.
@@ -396,14 +411,18 @@ def attack_model(
         )
         reporter.advance("run")
     reporter.end("run")
-    check_reliability(evaluator, store, sha, reporter)
+    if no_checks:
+        reporter.line("  reliability not checked (--no-checks)")
+    else:
+        check_reliability(evaluator, store, sha, reporter)
     keep_examples(evaluator, store, sha, data.train_counts)
     return taken
 
 
-def _lacks_findings(store: RunStore, data: LongTailedData) -> bool:
+def _lacks_findings(store: RunStore, data: LongTailedData, no_checks: bool) -> bool:
     """Whether something is missing that is made when all attacks are done."""
-    return lacks_reliability(store) or lacks_examples(store, test_sha256(data))
+    unchecked = not no_checks and lacks_reliability(store)
+    return unchecked or lacks_examples(store, test_sha256(data))
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:

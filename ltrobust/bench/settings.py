@@ -113,6 +113,7 @@ class Settings(Frozen):
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
     profile: bool = False
+    no_checks: bool = False
     data_dir: Path | None = None
     download: bool = False
     option: Options = ()

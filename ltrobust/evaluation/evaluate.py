@@ -24,6 +24,7 @@ from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge, to_float
 from ltrobust.errors import UserError
+from ltrobust.evaluation.foreign import OnCopies
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
@@ -104,7 +105,9 @@ class Evaluator:
         reporter: told of attacks and batches.
 
     Attributes:
+        model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
+        known: predictions, int64 (N,), under the attacks that were run here.
     """
 
     def __init__(
@@ -118,7 +121,8 @@ class Evaluator:
         reporter: Reporter | None = None,
     ) -> None:
         self.found_training = [module for module in model.modules() if module.training]
-        self.model = model.to(device).float().eval()
+        model = model.to(device).float().eval()
+        self.model = model if isinstance(model, DefendedModel) else OnCopies(model)
         self.test = test
         self.num_classes = num_classes
         self.device = device
@@ -126,6 +130,7 @@ class Evaluator:
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
+        self.known: dict[AttackSpec, Tensor] = {}
 
     def subset(self, chosen: Tensor) -> Evaluator:
         """The same model on some of the test images, given by their positions, int64 (M,)."""
@@ -134,6 +139,7 @@ class Evaluator:
             self.test.images[chosen], self.test.labels[chosen], self.test.index[chosen]
         )
         part._clean = None if self._clean is None else self._clean[chosen]
+        part.known = {spec: pred[chosen] for spec, pred in self.known.items()}
         part.reporter = Reporter()
         return part
 
@@ -205,6 +211,7 @@ class Evaluator:
             names = parts(self.num_classes, str(spec.version), spec.restarts or 1)
             pred, fell = self._autoattack(spec, names, resume, save)
             details = {"parts": names, "targets": targets(self.num_classes)}
+        self.known[spec] = pred
         words = {0: "", **dict(enumerate(names, 1))}
         wrong = clean != self.test.labels
         told = [

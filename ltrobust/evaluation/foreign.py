@@ -27,6 +27,23 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Channel means and standard deviations that models are usually trained with, by name."""
 
 
+class OnCopies(nn.Module):
+    """A model of somebody else's that is given copies, so that it may write over its images.
+
+    Code that normalises in place would change the caller's tensors, and every later pass over the
+    same tensor would see images that were normalised before.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C); `x` stays as it is."""
+        return self.model(x.clone())
+
+
 class Normalized(nn.Module):
     """A model that expects normalised images, made to take images in [0, 1].
 
@@ -141,7 +158,7 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
     """
     try:
         with attack_mode(model), torch.no_grad():
-            logits = model(images)
+            logits = OnCopies(model)(images)
     except Exception as error:
         shape = tuple(images.shape)
         reason = " ".join(str(error).split())

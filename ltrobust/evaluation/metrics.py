@@ -168,20 +168,30 @@ def mean_interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
     quantile, chosen so that their mean covers at 95%. One class gives the Wilson interval itself,
     and classes at 0 or 1 do not make it vanish.
     """
-    bounds = []
-    for side in (0, 1):
-        bound = wilson(right, n)[side]
-        for _ in range(ROUNDS if len(n) > 1 else 0):
-            spread = np.clip(bound * (1 - bound), 1e-12, None) / n
-            z = Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
-            bound = wilson(right, n, z)[side]
-        bounds.append(float(bound.mean()))
+    bounds = [float(wilson(right, n, _quantile(right, n, side))[side].mean()) for side in (0, 1)]
     mean = float((right / n).mean())  # rounding must not put the mean outside
     return min(bounds[0], mean), max(bounds[1], mean)
 
 
-ROUNDS = 3
-"""Rounds of the quantile's fixed point; it has settled by then."""
+def _quantile(right: FloatArray, n: FloatArray, side: int) -> float:
+    """The quantile of `mean_interval` at which the bounds (0: lower, 1: upper) agree with it.
+
+    It depends on the bounds and they on it: a fixed point, which rounds approach until it settles.
+    """
+    z = Z95
+    for _ in range(ROUNDS):
+        bound = wilson(right, n, z)[side]
+        spread = np.clip(bound * (1 - bound), 1e-12, None) / n
+        before, z = z, Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
+        if abs(z - before) < SETTLED:
+            break
+    return z
+
+
+SETTLED = 1e-12
+"""A round that changes the quantile by less was the last; bounds are then exact to rounding."""
+ROUNDS = 1000
+"""No end of rounds where rounding itself keeps the quantile moving."""
 
 
 def per_class(outcomes: pd.DataFrame, num_classes: int) -> pd.DataFrame:

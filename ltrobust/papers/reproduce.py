@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ltrobust.bench.estimate import estimate, in_words
+from ltrobust.bench.estimate import estimate
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, make_plan
 from ltrobust.bench.runner import Failure, run_plan
@@ -28,7 +28,7 @@ from ltrobust.papers.figures import entry_figure, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.published import read_values
 from ltrobust.papers.tables import claims_table, latex, markdown, short_table
-from ltrobust.progress import Reporter
+from ltrobust.progress import Reporter, in_words
 from ltrobust.report import figure_bytes
 from ltrobust.report.markup import Table
 

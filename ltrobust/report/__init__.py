@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ltrobust.report.adversarial import adversarial_figures, example_rows
-from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
+from ltrobust.report.aggregate import (
+    class_attacks,
+    class_scores,
+    robust_attack,
+    scores,
+    training_curves,
+)
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
 from ltrobust.report.cost_figure import cost_figure, training_costs
@@ -22,7 +28,7 @@ from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
 from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.report.leaderboard import leaderboard
-from ltrobust.report.marks import shown_names
+from ltrobust.report.marks import doubted, shown_names
 from ltrobust.report.markup import Table
 from ltrobust.report.ratios import ratio_families, ratio_table
 from ltrobust.report.style import DPI, styled
@@ -74,13 +80,13 @@ def render(
         for name, figure in figures.items():
             files |= _figure_files(name, figure, group.ending)
     for spanned, sweep in eps_sweeps(groups).values():
-        figure = eps_figure(sweep, shown_names(spanned), spanned.labels)
+        figure = eps_figure(sweep, _shown(spanned, sweep), spanned.labels)
         files |= _figure_files("eps", figure, spanned.ending)
     for family in ratio_families(groups):
         files |= _table_files(ratio_table(family), family.ending)
-        spanned = family.together
+        spanned, swept = family.together, ratio_sweep(family)
         kind = str(spanned.key["imbalance_type"])
-        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels, kind)
+        figure = ratio_figure(swept, _shown(spanned, swept), spanned.labels, kind)
         files |= _figure_files("ratios", figure, family.ending)
     return files
 
@@ -137,18 +143,23 @@ def _figures(
     histories: Mapping[str, pd.DataFrame],
     confusion: pd.DataFrame | None,
 ) -> dict[str, Figure]:
-    averages, shown = scores(group), shown_names(group)
+    averages = scores(group)
     mistakes = confusions(group, per_class, confusion)
+    shown = shown_names(group, ["clean", robust_attack(averages) or "clean"])
     return {
         "per-class": per_class_figure(class_scores(group, per_class), shown),
         "balance": balance_figure(averages, shown),
-        "attacks": attack_figure(averages, shown),
+        "attacks": attack_figure(averages, doubted(group)),
         **(
-            {"training": training_figure(training_curves(group, histories), group.labels, shown)}
+            {"training": training_figure(training_curves(group, histories), group.labels)}
             if histories
             else {}
         ),
-        **({"confusion": confusion_figure(mistakes, shown)} if mistakes else {}),
+        **(
+            {"confusion": confusion_figure(mistakes, shown_names(group, [mistakes.attack]))}
+            if mistakes
+            else {}
+        ),
     }
 
 
@@ -156,14 +167,21 @@ def _more_figures(
     group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
 ) -> dict[str, Figure]:
     """Figures that need what not every suite has; those that have nothing to show are left out."""
-    shown, labels = shown_names(group), group.labels
     steps, costs = steps_sweep(group), training_costs(group)
-    images = adversarial_figures(example_rows(group, per_class, examples), shown, labels)
+    images = example_rows(group, per_class, examples)
+    pages = adversarial_figures(images, _shown(group, images), group.labels) if len(images) else []
     return {
-        **({"steps": steps_figure(steps, shown, labels)} if len(steps) else {}),
-        **({"cost": cost_figure(costs, shown, labels)} if len(costs) else {}),
+        **(
+            {"steps": steps_figure(steps, _shown(group, steps), group.labels)} if len(steps) else {}
+        ),
+        **({"cost": cost_figure(costs, _shown(group, costs), group.labels)} if len(costs) else {}),
         **{
             "adversarial" if page == 1 else f"adversarial-{page}": figure
-            for page, figure in enumerate(images, 1)
+            for page, figure in enumerate(pages, 1)
         },
     }
+
+
+def _shown(group: Group, frame: pd.DataFrame) -> dict[str, str]:
+    """Names as written in a figure of this frame: marked where one of its attacks is in doubt."""
+    return shown_names(group, [str(name) for name in frame["attack"].unique()])

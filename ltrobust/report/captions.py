@@ -73,12 +73,13 @@ def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
     return f"{', '.join(parts)}.{_libraries(groups)}{_attack_seeds(groups)}"
 
 
-def reading(group: Group) -> str:
-    """Say by what the rows are ranked, and how scores are written and marked."""
+def reading(group: Group, attacks: Sequence[str] | None = None) -> str:
+    """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
     runs = group.rows["run_id"].nunique()
     gaps = len(group.rows) < runs * len(group.attacks)
     missing = " - marks a score that not every seed has." if gaps else ""
-    marks = f"{spread_note([group])}{missing}{reliability_note(group)}"
+    marks = f"{spread_note([group])}{missing}"
+    marks += reliability_note(group, group.attacks if attacks is None else attacks)
     return f" {ranking(scores(group)).sentence} Percent; best bold, second underlined.{marks}"
 
 

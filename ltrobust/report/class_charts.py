@@ -107,9 +107,9 @@ def class_chart(group: Group, results: ClassResults) -> Chart | None:
     """
     if results.frame.empty:
         return None
-    marks, shown = ranked_marks(group), shown_names(group)
-    views = []
+    marks, views = ranked_marks(group), []
     for attack in class_attacks(group.attacks):
+        shown = shown_names(group, [attack])
         figure = _class_frame(results)
         for label, mark in marks.items():
             rows = _rows(results, label, attack)

@@ -23,8 +23,8 @@ from ltrobust.report.aggregate import (
 )
 from ltrobust.report.captions import LONG_TAILED, setting, spread_note, test_images
 from ltrobust.report.groups import Group, attack_order, with_slugs
-from ltrobust.report.marks import reliability_note, shown_names
-from ltrobust.report.markup import Table, by_section
+from ltrobust.report.marks import reliability_note, sign_of
+from ltrobust.report.markup import Cell, Table, by_section
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def ratio_table(family: Family) -> Table:
     """Balanced accuracy of each method, one column an imbalance ratio: clean, PGD, AutoAttack."""
     columns = family.columns
     cells = [records_by_cell(scores(group)) for group in family.members]
-    shown = shown_names(family.together)
     labels = _ranked(family)
+    signs: dict[Cell, str] = {}
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     sections = []
@@ -94,9 +94,10 @@ def ratio_table(family: Family) -> Table:
         sections.append(len(rows))
         for label in labels:
             own = [_spread(known.get((label, attack))) for known in cells]
-            rows.append(
-                {"attack": attack, "method": shown[label], **dict(zip(columns, own, strict=True))}
-            )
+            for group, column in zip(family.members, columns, strict=True):
+                if label in group.labels and attack in group.attacks:
+                    signs[len(rows), column] = sign_of(group, label, attack)
+            rows.append({"attack": attack, "method": label, **dict(zip(columns, own, strict=True))})
             records += [
                 _record(group, attack, label, spread)
                 for group, spread in zip(family.members, own, strict=True)
@@ -108,6 +109,7 @@ def ratio_table(family: Family) -> Table:
         pd.DataFrame(rows),
         by_section(columns, sections, len(rows)),
         tuple(sections[1:]),
+        signs,
         data=pd.DataFrame(records),
     )
 
@@ -193,7 +195,7 @@ def _caption(family: Family, rows: Sequence[dict[str, Any]]) -> str:
         f"classes. Methods in their order at ratio {members[-1].key['imbalance_ratio']:g}. "
         "Percent; "
         f"best of a column bold, second underlined.{spread_note(members)}{missing}"
-        f"{reliability_note(family.together)}"
+        f"{reliability_note(family.together, _attacks(family))}"
     )
 
 

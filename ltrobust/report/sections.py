@@ -29,6 +29,7 @@ from ltrobust.report.marks import (
     near_best,
     reliability_note,
     shown_names,
+    sign_of,
 )
 from ltrobust.report.markup import percent
 from ltrobust.report.ranking import ranking
@@ -231,7 +232,7 @@ def _notes(group: Group, near: Near) -> list[str]:
         ranking(scores(group)).sentence,
         grouping_note(group).strip(),
         near.sentence.strip(),
-        reliability_note(group).strip(),
+        reliability_note(group, group.attacks).strip(),
     ]
     return [note for note in notes if note]
 
@@ -259,7 +260,7 @@ def _rows(
     near: Near,
     drawn: set[str],
 ) -> Iterable[Row]:
-    shown, flagged, marks = shown_names(group), flagged_checks(group), marks_for(group.labels)
+    flagged, marks = flagged_checks(group), marks_for(group.labels)
     ranked = ranking(scores(group))
     idents: set[str] = set()
     for label in ranked.labels:
@@ -269,7 +270,7 @@ def _rows(
             ident=_ident(place, label, idents),
             key=method_key(group, label),
             label=label,
-            shown=shown[label],
+            shown=label,
             glyph=GLYPHS[mark.marker],
             colour=mark.colour,
             dark=DARK[mark.colour],
@@ -314,7 +315,8 @@ def _cells(
         rivals = [found[other, column.attack, column.score] for other in group.labels]
         best = max((rival.mean for rival in rivals if rival.known), default=0.0)
         contest = CONTESTS.get(column.score)
-        sign = near.sign(label, column.attack, contest) if contest else ""
+        sign = sign_of(group, label, column.attack)
+        sign += near.sign(label, column.attack, contest) if contest else ""
         apart = len({percent(rival.mean) for rival in rivals if rival.known}) > 1
         leads = percent(reading.mean) == percent(best) and apart
         if not reading.known:
@@ -330,13 +332,18 @@ def _cell(reading: Reading) -> Cell:
     return Cell(percent(reading.mean), f"{100 * reading.mean:.6f}", spread=reading.spread)
 
 
+def _signed(group: Group, found: Readings, label: str, attack: str, score: str) -> Cell:
+    cell = _cell(found[label, attack, score])
+    return replace(cell, sign=sign_of(group, label, attack) if cell.sort else "")
+
+
 def _attack_lines(
     group: Group, found: Readings, label: str
 ) -> Iterable[tuple[str, tuple[Cell, ...]]]:
     for attack in group.attacks:
         yield (
             attack_title(attack),
-            tuple(_cell(found[label, attack, score]) for score in SCORE_TITLES),
+            tuple(_signed(group, found, label, attack, score) for score in SCORE_TITLES),
         )
 
 
@@ -344,7 +351,7 @@ def _leaders(
     group: Group, found: Readings, near: Near, per_class: pd.DataFrame
 ) -> Iterable[Leader]:
     tails = tail_images(per_class)
-    strongest, shown = robust_attack(scores(group)), shown_names(group)
+    strongest = robust_attack(scores(group))
     wanted = [("Balanced accuracy, clean", "clean", "balanced_accuracy")]
     if strongest is not None:
         name = attack_title(strongest)
@@ -360,6 +367,7 @@ def _leaders(
         }
         if len(known) < 2:
             continue
+        shown = shown_names(group, [attack])
         best = max(reading.mean for reading in known.values())
         winners = [label for label, r in known.items() if percent(r.mean) == percent(best)]
         close = [

@@ -92,7 +92,7 @@ def test_a_callable_of_the_current_folder_gives_a_run_like_any_other(cli: Cli, m
     )
     assert metrics["accuracy"].tolist() == table["accuracy"].tolist()
     findings = json.loads((run / "reliability.json").read_text())
-    assert {"check", "flagged", "value", "threshold", "explanation"} == set(findings[0])
+    assert {"check", "flagged", "value", "threshold", "explanation", "concerns"} == set(findings[0])
     assert findings[0]["check"] in outcome.stdout.replace("\n", "")
 
 
@@ -384,3 +384,37 @@ class Small(nn.Module):
     assert len(outcome.stderr.strip().splitlines()) == 1
     assert "the model failed under attack (ValueError: only four)" in outcome.stderr
     assert json.loads((only_run("out") / "run.json").read_text())["status"] == "failed"
+
+
+def test_checks_can_be_left_out_and_made_later(
+    cli: Cli, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*EVALUATE, "--model", f"{module}:plain", "--output", "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("ltrobust.bench.checks.probe", _killed)
+        outcome = cli(*words, "--no-checks")
+    assert outcome.code == 0, outcome.stderr
+    assert not (only_run("out") / "reliability.json").exists()
+    assert "reliability not checked" in outcome.stdout
+    assert "? reliability not checked: plain." in Path("out/tables/balanced.md").read_text()
+    assert cli(*words).code == 0
+    assert (only_run("out") / "reliability.json").exists()
+    assert "not checked" not in Path("out/tables/balanced.md").read_text()
+
+
+def test_an_attack_without_checks_says_so_beside_one_with_checks(cli: Cli, module: str) -> None:
+    words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
+    model = ("--model", f"{module}:plain")
+    assert cli(*words, *model, "--attacks", "clean,pgd2").code == 0
+    assert cli(*words, *model, "--attacks", "pgd4", "--no-checks").code == 0
+    rows = pd.read_csv("out/metrics.csv").set_index("attack")["reliability_report"]
+    assert rows.to_dict() == {"clean": "yes", "pgd2": "yes", "pgd4": "no"}
+
+
+def test_checks_can_be_left_out_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltrobust.api.probe", _killed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    table = ltrobust.evaluate(
+        model, "digits-lt", "pgd2", limit_test=20, device="cpu", no_checks=True
+    )
+    assert table.attrs["reliability"] == []

@@ -15,6 +15,7 @@ from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import (
     CUTS_TIES,
     NO_GROUPS,
+    Z95,
     Grouping,
     class_groups,
     error_parts,
@@ -189,6 +190,33 @@ def test_interval_of_equal_classes_shrinks_with_their_number() -> None:
     one = mean_interval(np.full(1, 20.0), np.full(1, 40.0))
     four = mean_interval(np.full(4, 20.0), np.full(4, 40.0))
     assert four[1] - four[0] == pytest.approx((one[1] - one[0]) / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("right", "n"),
+    [
+        (np.zeros(30), np.full(30, 100.0)),  # three rounds: the upper bound off by 0.02 points
+        (np.array([0.0] * 9 + [60.0]), np.full(10, 100.0)),
+        (np.array([35.0, 68.0, 170.0, 0.0, 3.0]), np.array([35.0, 70.0, 171.0, 8.0, 40.0])),
+    ],
+)
+def test_interval_has_settled_on_the_quantile_that_its_own_bounds_give(
+    right: np.ndarray, n: np.ndarray
+) -> None:
+    """The reference halves an interval of quantiles until the definition holds."""
+
+    def excess(z: float, side: int) -> float:
+        bound = wilson(right, n, z)[side]
+        spread = np.clip(bound * (1 - bound), 1e-12, None) / n
+        return Z95 * np.sqrt(spread.sum()) / np.sqrt(spread).sum() - z
+
+    for side, found in enumerate(mean_interval(right, n)):
+        low, high = 1e-6, Z95 + 1
+        assert excess(low, side) > 0 > excess(high, side)
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle, side) > 0 else (low, middle)
+        assert found == pytest.approx(float(wilson(right, n, low)[side].mean()), abs=1e-9)
 
 
 @given(

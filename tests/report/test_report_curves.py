@@ -19,7 +19,7 @@ from ltrobust.report.adversarial import adversarial_figure, adversarial_figures,
 from ltrobust.report.aggregate import class_scores, scores, training_curves
 from ltrobust.report.cost_figure import cost_figure, training_costs
 from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
-from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
+from ltrobust.report.figures import balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.labels import apart
 from ltrobust.report.ratios import ratio_families
@@ -454,7 +454,6 @@ def test_names_stand_as_shown_in_every_figure_that_names_methods():
         per_class_figure(class_scores(group, per_class), shown),
         balance_figure(scores(group), shown),
         training_figure(curves, group.labels, shown),
-        attack_figure(scores(group), shown),
     ):
         texts = {text.get_text() for text in figure.findobj(Text)}
         assert {"trades†", "taet"} <= texts
