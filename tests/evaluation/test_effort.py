@@ -92,17 +92,17 @@ def test_attacks_that_were_run_are_not_run_again(
     spec = attack_spec("pgd20", EPS)
     fresh = probe(evaluator, eps=EPS)
     evaluator.run(spec)
-    ran: list[str] = []
+    ran: list[tuple[str, float]] = []
     run = Evaluator.run
 
     def noted(self: Evaluator, spec: object, **more: object) -> object:
-        ran.append(spec.name)  # type: ignore[attr-defined]
+        ran.append((spec.name, spec.eps))  # type: ignore[attr-defined]
         return run(self, spec, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Evaluator, "run", noted)
     assert probe(evaluator, eps=EPS) == fresh
-    assert "pgd20" not in ran
-    assert "pgd50" in ran
+    assert ("pgd20", EPS) not in ran
+    assert ("pgd50", EPS) in ran
 
 
 def test_small_models_are_checked_in_full_and_large_ones_by_their_operations() -> None:
