@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
-
+from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.config import DataSpec, TestSpec
 from ltrobust.data import LongTailedData, load_data
@@ -40,6 +37,5 @@ class Loader:
 
 
 def test_sha256(data: LongTailedData) -> str:
-    """SHA-256 over index and label of the test images, int64 little-endian."""
-    both = torch.stack([data.test_index, data.test_labels]).numpy().astype("<i8")
-    return hashlib.sha256(both.tobytes()).hexdigest()
+    """Tells the test images of a data set: see `images_sha256`."""
+    return images_sha256(data.test_index, data.test_labels)
