@@ -295,7 +295,15 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             tight = memory_warning(plan, needs)
             if tight:
                 reporter.line(f"warning: {tight}")
-        failures = run_plan(plan, store, load, reporter)
+        try:
+            failures = run_plan(plan, store, load, reporter)
+        except KeyboardInterrupt:
+            if plan.settings.overwrite != "all":
+                raise
+            reporter.pause()
+            text = "stopped; the same command goes on from here without --overwrite all"
+            err.print(f"{text}, and starts again with it", soft_wrap=True)
+            raise SystemExit(STOPPED) from None
         reporter.pause()
         try:
             _show_report(store)
