@@ -329,13 +329,23 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             tight = memory_warning(plan, needs)
             if tight:
                 reporter.line(f"warning: {tight}")
-        failures = run_plan(plan, store, load, reporter)
+        try:
+            failures = run_plan(plan, store, load, reporter)
+        except KeyboardInterrupt:
+            if plan.settings.overwrite != "all":
+                raise
+            reporter.pause()
+            text = "stopped; the same command goes on from here without --overwrite all"
+            err.print(f"{text}, and starts again with it", soft_wrap=True)
+            raise SystemExit(STOPPED) from None
         reporter.pause()
-        _show_report(store)
-        if plan.settings.profile:
-            _show_profile(plan, store)
-    for failure in failures:
-        err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
+        try:
+            _show_report(store)
+            if plan.settings.profile:
+                _show_profile(plan, store)
+        finally:  # told even where the report cannot be written
+            for one in failures:
+                err.print(f"failed: {one.run_id}: {one.reason}", soft_wrap=True, markup=False)
     if failures:
         raise typer.Exit(1)
 
@@ -516,9 +526,10 @@ def _show_reliability(run: RunStore) -> None:
     for column in ("check", "", "value", "threshold", "what it says"):
         table.add_column(column, overflow="fold")
     for row in found:
-        numbers = ("-" if row[k] is None else f"{row[k]:.4g}" for k in ("value", "threshold"))
-        mark = "†" if row["flagged"] else "" if row["value"] is None else "ok"
-        table.add_row(row["check"], mark, *numbers, row["explanation"])
+        values = [row.get(name) for name in ("value", "threshold")]
+        numbers = ("-" if value is None else f"{value:.4g}" for value in values)
+        mark = "†" if row["flagged"] else "" if values[0] is None else "ok"
+        table.add_row(row["check"], mark, *numbers, row.get("explanation", ""))
     out.print(table)
 
 
@@ -604,7 +615,7 @@ def _merged_report(
 
 def _show_report(store: SuiteStore) -> None:
     """Rebuild and print a suite's tables; nothing when no run has been evaluated."""
-    from ltrobust.bench.collect import build_report
+    from ltrobust.bench.merge import build_report
 
     results = build_report(store)
     if not results.metrics.empty:
@@ -621,6 +632,8 @@ def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
         out.print("nothing was written; --output DIR writes tables, figures and CSV files there")
     else:
         out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+    for gap in results.gaps:
+        err.print(f"warning: {gap}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command(

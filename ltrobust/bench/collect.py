@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
-from ltrobust.bench.pairs import LEAD_COLUMNS, leads
+from ltrobust.bench.evaluations import Evaluation, JudgedRun
+from ltrobust.bench.pairs import LEAD_COLUMNS
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import config_hash
 from ltrobust.data.spec import one_name_each, result_name
@@ -31,7 +31,6 @@ from ltrobust.evaluation.metrics import (
 )
 from ltrobust.output import printable
 from ltrobust.report import render
-from ltrobust.report.groups import comparable_groups
 
 METRICS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "seed"),
@@ -72,6 +71,7 @@ class SuiteResults:
         comparisons: the best method of each setting and attack against every other.
         histories: run id to its learning curve; runs may be missing.
         examples: run id to a few attacked images of it; runs may be missing.
+        gaps: what could not be made anew for want of outcomes, one line each.
     """
 
     metrics: pd.DataFrame
@@ -80,6 +80,7 @@ class SuiteResults:
     comparisons: pd.DataFrame
     histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
 
 
 def metrics_table(
@@ -222,24 +223,6 @@ def _class_rows(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> p
     return frame[PER_CLASS_COLUMNS]
 
 
-def build_report(store: SuiteStore, grouping: Grouping = THIRDS) -> SuiteResults:
-    """Rebuild every table and figure of a suite from its runs; return what they are made of.
-
-    Nothing is written when no run has been evaluated yet.
-
-    Raises:
-        UserError: the grouping does not fit the number of classes, or a file is damaged.
-    """
-    runs = read_suite(store)
-    results = results_of(runs, store, grouping)
-    if results.metrics.empty:
-        return results
-    comparisons = leads(comparable_groups(results.metrics), runs, grouping, results.classes)
-    results = replace(results, comparisons=comparisons)
-    write_report(store, results)
-    return results
-
-
 def results_of(
     runs: Sequence[JudgedRun], store: SuiteStore, grouping: Grouping = THIRDS
 ) -> SuiteResults:
@@ -261,13 +244,15 @@ def results_of(
 
 
 def write_report(store: SuiteStore, results: SuiteResults) -> None:
-    """Write the CSV files of results, their tables, figures and page; stale ones go."""
-    files = rendered(results, store)
-    for name, frame in _csv_frames(results).items():
-        store.write(name, frame.to_csv(index=False))
-    for name, content in files.items():
-        store.write(name, content)
-    store.drop_reports(set(files))
+    """Write the CSV files of results, their tables, figures and page; stale ones go.
+
+    Where outcomes are gone no figure goes: what it was made from may be gone with them.
+    """
+    files: dict[str, str | bytes] = {
+        name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()
+    }
+    spare = ("figures",) if results.gaps else ()
+    store.write_reports({**files, **rendered(results, store)}, spare=spare)
 
 
 def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:

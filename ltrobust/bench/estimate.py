@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
@@ -58,7 +59,7 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
         if key not in probes:
             with computing_with(plan.settings.threads):
                 probes[key] = _probe_or_nothing(planned, data, plan.device)
-        seconds += _left(planned, store, data) * probes[key]
+        seconds += _left(planned, plan, store, data) * probes[key]
     warning = ""
     if plan.device == "cpu" and seconds > HOURS_WARNING:
         warning = (
@@ -68,18 +69,17 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
     return Estimate(seconds, warning)
 
 
-def _left(planned: PlannedRun, store: SuiteStore, data: LongTailedData) -> float:
+def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedData) -> float:
     """Image passes (forward and backward) that a run still needs."""
-    run, recipe = store.run(planned.run.run_id), planned.run.recipe
-    epochs = recipe.epochs - len(run.history())
-    passes = 0.0
-    if not run.trained:
-        passes += epochs * len(data.train_labels) * (recipe.attack.steps + 1.5)
-    there = run.read().get("evaluations", {})
-    for attack_id, spec in planned.attack_ids().items():
-        if attack_id not in there:
-            passes += len(data.test_labels) * _attack_passes(spec)
-    return passes
+    run, epochs = store.run(planned.run.run_id), planned.run.recipe.epochs
+    wanted = planned.attack_ids()
+    if plan.settings.overwrite != "all":
+        there = outcomes_there(run)
+        wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
+        epochs = 0 if run.trained or not wanted else epochs - len(run.history())
+    steps = planned.run.recipe.attack.steps
+    passes = epochs * len(data.train_labels) * (steps + 1.5)
+    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values()))
 
 
 def _attack_passes(spec: AttackSpec) -> float:

@@ -70,7 +70,10 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     load_methods(settings.plugin)
     record = store.read()
     if not store.trained:
-        raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
+        raise UserError(
+            f"{store.path} has no model.safetensors: put it back, or run the same bench again, "
+            "which trains the run"
+        )
     try:
         run = Run.model_validate(record["config"])
     except (KeyError, ValidationError):

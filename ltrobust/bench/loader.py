@@ -5,13 +5,11 @@ What image folders leave out is kept here for who tells the user.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
+from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.settings import Settings
 from ltrobust.config import DataSpec, Run, TestSpec
@@ -102,6 +100,5 @@ def stored_dataset(run: Run, record: Mapping[str, Any], settings: Settings) -> s
 
 
 def test_sha256(data: LongTailedData) -> str:
-    """SHA-256 over index and label of the test images, int64 little-endian."""
-    both = torch.stack([data.test_index, data.test_labels]).numpy().astype("<i8")
-    return hashlib.sha256(both.tobytes()).hexdigest()
+    """Tells the test images of a data set: see `images_sha256`."""
+    return images_sha256(data.test_index, data.test_labels)

@@ -1,7 +1,8 @@
 """Results of several directories together, from their runs or from their CSV files alone.
 
-A directory with stored outcomes is computed anew, any other is taken from its CSV files. Nothing
-is written here but in `rebuild`, which works in place.
+A directory with stored outcomes is computed anew, any other is taken from its CSV files, and so are
+single evaluations whose outcomes are gone. Nothing is written here but in `build_report`, which
+works in place.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from ltrobust.bench.collect import (
     METRICS_COLUMNS,
     PER_CLASS_COLUMNS,
     SuiteResults,
-    build_report,
     read_examples,
     read_histories,
     rendered,
     results_of,
+    write_report,
 )
 from ltrobust.bench.evaluations import JudgedRun, read_suite
 from ltrobust.bench.filters import Filters, check_filters, filtered, shown
+from ltrobust.bench.kept import cut_of, kept_metrics, lost_lines, uncovered, with_kept
 from ltrobust.bench.pairs import LEAD_COLUMNS, PAIRED, leads
 from ltrobust.bench.store import SuiteStore
 from ltrobust.data.spec import one_name_each
@@ -57,17 +59,22 @@ class Part:
 
     Attributes:
         path: the directory.
-        results: its frames; comparisons are those of a stored comparisons.csv.
+        results: its frames; comparisons are those of a stored comparisons.csv where some outcomes
+            are gone.
         runs: those whose outcomes are there; none where the CSV files are all there is.
+        grouping: how the numbers made from outcomes cut head, medium and tail.
     """
 
     path: Path
     results: SuiteResults
     runs: tuple[JudgedRun, ...]
+    grouping: Grouping = THIRDS
 
 
 def read_part(directory: Path, grouping: Grouping | None = None) -> Part:
     """Read one directory: from its runs where outcomes are stored, else from its CSV files.
+
+    Evaluations whose outcomes are gone are taken from the CSV files too.
 
     Args:
         directory: `results/<suite>`, or a folder with metrics.csv and per_class.csv.
@@ -78,13 +85,20 @@ def read_part(directory: Path, grouping: Grouping | None = None) -> Part:
             that are not there.
     """
     check_directory(directory)
-    store = SuiteStore(directory)
-    if _from_csv(store):
-        return Part(directory, _stored(store, grouping), ())
+    part = _part(SuiteStore(directory), grouping)
+    _check_evaluated(directory, part.results)
+    return part
+
+
+def _part(store: SuiteStore, grouping: Grouping | None) -> Part:
+    """What a directory holds, which may be nothing yet."""
     runs = read_suite(store)
-    results = results_of(runs, store, grouping or THIRDS)
-    _check_evaluated(directory, results)
-    return Part(directory, results, tuple(runs))
+    if _from_csv(store):
+        return Part(store.path, replace(_stored(store, grouping), gaps=lost_lines(runs)), ())
+    kept = kept_metrics(store, runs)
+    made, cut = uncovered(runs, kept), cut_of(kept, runs, grouping)
+    results = with_kept(results_of(made, store, cut), kept, store, runs)
+    return Part(store.path, results, tuple(made), cut)
 
 
 def gather(
@@ -113,12 +127,14 @@ def gather(
     classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
     confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
     runs = [run for part in parts for run in part.runs]
-    comparisons = leads(comparable_groups(metrics), runs, grouping or THIRDS, classes)
-    known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
+    cut = next((part.grouping for part in parts if part.runs), THIRDS)
+    comparisons = leads(comparable_groups(metrics), runs, cut, classes)
+    known = _concat([part.results.comparisons for part in parts], LEAD_COLUMNS)
     histories = _by_run(part.results.histories for part in parts)
     examples = _by_run(part.results.examples for part in parts)
     comparisons = _filled(comparisons, known)
-    return SuiteResults(metrics, classes, confusion, comparisons, histories, examples)
+    gaps = tuple(line for part in parts for line in part.results.gaps)
+    return SuiteResults(metrics, classes, confusion, comparisons, histories, examples, gaps)
 
 
 def _by_run(found: Iterable[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
@@ -140,24 +156,39 @@ def check_directory(directory: Path) -> None:
 
 
 def rebuild(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
-    """Rebuild a directory's reports in place; return what they are made of.
-
-    Without outcomes the CSV files stay as they are, tables are written anew, and of the figures
-    those that need more than CSV files are left alone.
+    """Rebuild a directory's reports in place, as `build_report` does.
 
     Raises:
         UserError: see `read_part`.
     """
-    if not _from_csv(store):
-        results = build_report(store, grouping or THIRDS)
-        _check_evaluated(store.path, results)
+    results = build_report(store, grouping)
+    _check_evaluated(store.path, results)
+    return results
+
+
+def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
+    """Rebuild every table and figure of a suite; return what they are made of.
+
+    Nothing is written when no run has been evaluated yet. Numbers whose outcomes are gone are kept.
+    Without any outcomes the CSV files stay as they are, tables are written anew, and of the figures
+    those that need more than CSV files are left alone.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes or what is kept, or a file is
+            damaged.
+    """
+    part = _part(store, grouping)
+    results = part.results
+    if results.metrics.empty:
         return results
-    results = gather([store.path], None, grouping)
-    files = rendered(results, store)
-    for name, content in files.items():
-        store.write(name, content)
-    figures = {f"figures/{file.name}" for file in (store.path / "figures").glob("*")}
-    store.drop_reports({*files, *figures})
+    comparisons = leads(
+        comparable_groups(results.metrics), part.runs, part.grouping, results.classes
+    )
+    results = replace(results, comparisons=_filled(comparisons, results.comparisons))
+    if part.runs:
+        write_report(store, results)
+    else:
+        store.write_reports(rendered(results, store), spare=("figures",))
     return results
 
 
@@ -237,7 +268,7 @@ def _only(part: Part, filters: Filters) -> Part:
         histories={run: frame for run, frame in results.histories.items() if run in ids},
         examples={run: frame for run, frame in results.examples.items() if run in ids},
     )
-    return Part(part.path, left, tuple(run for run in part.runs if run.run_id in ids))
+    return replace(part, results=left, runs=tuple(r for r in part.runs if r.run_id in ids))
 
 
 def _with_ids(parts: Sequence[Part]) -> list[Part]:

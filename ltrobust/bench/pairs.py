@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
+from ltrobust.bench.evaluations import Evaluation, JudgedRun, outcomes_there, read_run
 from ltrobust.bench.store import RunStore
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import (
@@ -79,9 +79,15 @@ def compare_runs(
         UserError: the classes differ, no attack matches, or a file is damaged.
     """
     records = a.read(), b.read()
-    for run, record in zip((a, b), records, strict=True):
+    there = outcomes_there(a), outcomes_there(b)
+    for run, record, found in zip((a, b), records, there, strict=True):
         if not record.get("evaluations"):
             raise UserError(f"{run.run_id} has not been evaluated; run ltrobust evaluate on it")
+        if not found:
+            raise UserError(
+                f"the outcomes of {run.run_id} are gone; put its outcomes.parquet back, or run "
+                "ltrobust evaluate on it"
+            )
     names = [list(record["data"]["class_names"]) for record in records]
     if names[0] != names[1]:
         raise UserError(
@@ -93,7 +99,13 @@ def compare_runs(
             f"{a.run_id} and {b.run_id} were judged on different images (their data sets differ); "
             "only runs on the same data can be compared"
         )
-    common, notes = _matching(*(record["evaluations"] for record in records))
+    common, notes = _matching(*there)
+    notes += [
+        f"{_name(record['evaluations'][attack_id])} left out: its outcomes are gone from {side}"
+        for side, record, found in zip("AB", records, there, strict=True)
+        for attack_id in record["evaluations"]
+        if attack_id not in found
+    ]
     one, other = read_run(a, common), read_run(b, common)
     by_id = {evaluation.attack_id: evaluation for evaluation in other.evaluations}
     pairs = [

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
@@ -160,10 +161,9 @@ def _cached(planned: PlannedRun, store: SuiteStore) -> str:
     record = run.read()
     if record.get("status") == "failed":
         return "failed"
-    if not run.trained:
-        return "stopped" if record else "new"
-    there = record.get("evaluations", {})
-    return "evaluated" if planned.attack_ids().keys() <= there.keys() else "trained"
+    if planned.attack_ids().keys() <= outcomes_there(run).keys():
+        return "evaluated"
+    return "trained" if run.trained else "stopped" if record else "new"
 
 
 def _method_names(asked: tuple[str, ...]) -> list[str]:

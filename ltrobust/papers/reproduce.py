@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ltrobust.bench.estimate import estimate
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, make_plan
 from ltrobust.bench.runner import Failure, run_plan
@@ -161,6 +162,6 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
 
 
 def _finished(planned: PlannedRun, store: SuiteStore) -> bool:
-    record = store.run(planned.run.run_id).read()
-    there = record.get("evaluations", {})
-    return record.get("status") == "done" and planned.attack_ids().keys() <= there.keys()
+    run = store.run(planned.run.run_id)
+    there = outcomes_there(run)
+    return run.status == "done" and planned.attack_ids().keys() <= there.keys()
