@@ -250,7 +250,7 @@ class Method(ABC):
         return checked
 
 
-METHODS: Registry[type[Method]] = Registry("method")
+METHODS: Registry[type[Method]] = Registry("method", lambda: load_builtin_methods())
 
 M = TypeVar("M", bound=type[Method])
 

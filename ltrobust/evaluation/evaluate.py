@@ -24,6 +24,7 @@ from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge, to_float
 from ltrobust.errors import UserError
+from ltrobust.evaluation.foreign import OnCopies
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
@@ -104,6 +105,7 @@ class Evaluator:
         reporter: told of attacks and batches.
 
     Attributes:
+        model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
     """
 
@@ -118,7 +120,8 @@ class Evaluator:
         reporter: Reporter | None = None,
     ) -> None:
         self.found_training = [module for module in model.modules() if module.training]
-        self.model = model.to(device).float().eval()
+        model = model.to(device).float().eval()
+        self.model = model if isinstance(model, DefendedModel) else OnCopies(model)
         self.test = test
         self.num_classes = num_classes
         self.device = device
