@@ -6,9 +6,8 @@ given an output directory.
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ltrobust.bench.external import checkpoint_model
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import attack_specs, make_plan, resolve_device, thrift
 from ltrobust.bench.runner import load_defended, run_plan
@@ -24,7 +24,8 @@ from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
-from ltrobust.errors import DataWarning, RunError, UserError, unknown
+from ltrobust.errors import DataWarning, RunError, UserError
+from ltrobust.evaluation.callables import load_model
 from ltrobust.evaluation.effort import free_passes
 from ltrobust.evaluation.evaluate import (
     DefendedModel,
@@ -106,7 +107,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | str | None = None,
     dataset: str | LongTailedData | tuple[Tensor, Tensor] = "digits-lt",
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
@@ -119,12 +120,18 @@ def evaluate(
     limit_test: int | None = None,
     threads: int | None = None,
     no_checks: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    arch: str | None = None,
+    method: str | None = None,
+    checkpoint_key: str | None = None,
     **data_settings: Any,
 ) -> pd.DataFrame:
     """Attack a model, summarise how it stood, and check whether that can be believed.
 
     Args:
         model: maps images (B, C, H, W), float in [0, 1], to logits; put in eval mode and float32.
+            Or "module:name" or "file.py:name" of one, as for `--model`.
         dataset: a data set's name, data that is loaded already, or plain tensors (images, labels):
             uint8 or float in [0, 1] (N, C, H, W), and int64 (N,) in [0, number of logits).
         attacks: names such as "clean,pgd20,autoattack", or a list of them; see `attack_spec`.
@@ -140,6 +147,12 @@ def evaluate(
         limit_test: keep about this many test images, the same number of each class.
         threads: CPU threads to compute with; default torch's present number.
         no_checks: make no reliability checks.
+        model_args: what the callable that `model` names is called with.
+        checkpoint: a file of weights, in place of `model`; with `arch`, and where need be `method`
+            and `checkpoint_key`, as the flags of these names.
+        arch: architecture of the checkpoint.
+        method: the defense whose head and inference adjustment the checkpoint has; default linear.
+        checkpoint_key: which state dict of a checkpoint that holds several.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
@@ -153,11 +166,6 @@ def evaluate(
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
-    for key in data_settings:
-        if key not in inspect.signature(load_data).parameters:
-            raise unknown("setting", key, inspect.signature(load_data).parameters)
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings(
         {
@@ -182,9 +190,8 @@ def evaluate(
         dataset = load_data(dataset, limit_test=limit_test, **checked)
     place = torch.device(resolve_device(device))
     test, counts, known = _test_set(dataset, train_counts)
-    if normalize is not None:
-        channels = test.images.shape[1] if test.images.dim() == 4 else 1
-        model = normalized(model, normalize, channels)
+    of_file = {"arch": arch, "method": method, "key": checkpoint_key}
+    model = _model(model, model_args, checkpoint, of_file, normalize, test, counts)
     if asked.eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
     radius = known if asked.eps is None else asked.eps
@@ -197,6 +204,56 @@ def evaluate(
         )
         table.attrs["reliability"] = [] if asked.no_checks else _reliability(evaluator, made)
     return table
+
+
+def _model(
+    model: nn.Module | str | None,
+    arguments: Mapping[str, Any] | None,
+    checkpoint: str | Path | None,
+    of_file: dict[str, str | None],
+    normalize: str | None,
+    test: TestSet,
+    counts: Sequence[int] | None,
+) -> nn.Module:
+    """The model of `evaluate`'s arguments, for images in [0, 1]."""
+    if (model is None) == (checkpoint is None):
+        raise UserError("give one of: model, checkpoint= with arch=")
+    if checkpoint is not None:
+        return _checkpoint_model(Path(checkpoint), of_file, normalize, test, counts)
+    if any(value is not None for value in of_file.values()):
+        raise UserError("arch, method and checkpoint_key go with checkpoint=")
+    if isinstance(model, str):
+        model = load_model(model, arguments).model
+    elif arguments:
+        raise UserError("model_args goes with a model that is named, such as 'zoo:net'")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    if normalize is None:
+        return model
+    return normalized(model, normalize, test.images.shape[1] if test.images.dim() == 4 else 1)
+
+
+def _checkpoint_model(
+    file: Path,
+    of_file: dict[str, str | None],
+    normalize: str | None,
+    test: TestSet,
+    counts: Sequence[int] | None,
+) -> nn.Module:
+    """A network of ours with the weights of a file, for the images of a test set."""
+    if test.images.dim() != 4:
+        raise UserError(f"checkpoint: needs images (N, C, H, W), got {tuple(test.images.shape)}")
+    if counts is None and of_file["method"] is not None:
+        raise UserError("method: give train_counts too, the training images of each class")
+    return checkpoint_model(
+        file,
+        arch=of_file["arch"],
+        method=of_file["method"],
+        key=of_file["key"],
+        normalize=normalize,
+        train_counts=counts or [1] * (int(test.labels.max()) + 1),
+        image_shape=tuple(test.images.shape[1:]),
+    ).model
 
 
 def _test_set(

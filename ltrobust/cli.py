@@ -246,7 +246,7 @@ def bench(
 
 
 _OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
-_OF_EVALUATE = {"model", "normalize", "seed", "precision"}
+_OF_EVALUATE = {"checkpoint_key", "model", "model_args", "normalize", "seed", "precision"}
 
 
 @app.command(
@@ -420,13 +420,25 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, _flag("A state dict of anybody's, with --arch.", panel=EVALUATION)
     ] = None,
+    checkpoint_key: Annotated[
+        str | None,
+        _flag("Which network of a file with several, as state_dict_ema.", panel=EVALUATION),
+    ] = None,
     method: Annotated[
         str | None,
         _flag("The defense whose head the checkpoint has; default linear.", panel=EVALUATION),
     ] = None,
     model: Annotated[
         str | None,
-        _flag("module:callable that returns a torch.nn.Module of anybody's.", panel=EVALUATION),
+        _flag(
+            "module:name or file.py:name of a torch.nn.Module of anybody's, or of a callable that "
+            "returns one.",
+            panel=EVALUATION,
+        ),
+    ] = None,
+    model_args: Annotated[
+        list[str] | None,
+        _flag("Arguments of that callable, such as depth=28; repeatable.", panel=EVALUATION),
     ] = None,
     normalize: Annotated[
         str | None,
@@ -470,13 +482,15 @@ def evaluate(
         raise unknown("precision", precision, ["auto", "fp32", "bf16"])
     search = None if precision == "auto" else precision
     flags |= {"methods": method, "attack_seed": seed, "search": search}
-    _evaluate(run_directory, checkpoint, model, normalize, flags)
+    _evaluate(run_directory, checkpoint, checkpoint_key, model, model_args, normalize, flags)
 
 
 def _evaluate(
     directory: Path | None,
     file: Path | None,
+    key: str | None,
     model: str | None,
+    arguments: list[str] | None,
     normalize: str | None,
     flags: dict[str, Any],
 ) -> None:
@@ -489,6 +503,10 @@ def _evaluate(
         raise UserError(
             "give one of: a run directory, --checkpoint FILE with --arch, --model module:callable"
         )
+    if key is not None and file is None:
+        raise UserError("--checkpoint-key goes with --checkpoint")
+    if arguments and model is None:
+        raise UserError("--model-args goes with --model")
     settings = make_settings(flags)
     if directory is not None:
         fixed = ("methods", "arch", "imbalance_ratio", "imbalance_type", "split_seed")
@@ -505,13 +523,15 @@ def _evaluate(
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
         with Reporter(out) as reporter:
             if file is not None:
-                run = evaluate_checkpoint(file, suite, settings, reporter, normalize)
+                run = evaluate_checkpoint(file, suite, settings, reporter, normalize, key)
             else:
                 for name in ("methods", "arch"):
                     if flags[name] is not None:
                         flag = "method" if name == "methods" else name
                         raise UserError(f"--{flag} goes with --checkpoint, not with --model")
-                run = evaluate_callable(str(model), suite, settings, reporter, normalize)
+                run = evaluate_callable(
+                    str(model), suite, settings, reporter, normalize, arguments or ()
+                )
     with suite.lock():
         _show_report(suite)
     _show_reliability(run)

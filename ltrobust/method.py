@@ -251,7 +251,7 @@ class Method(ABC):
         return checked
 
 
-METHODS: Registry[type[Method]] = Registry("method")
+METHODS: Registry[type[Method]] = Registry("method", lambda: load_builtin_methods())
 
 M = TypeVar("M", bound=type[Method])
 

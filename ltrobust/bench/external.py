@@ -39,10 +39,10 @@ from ltrobust.data import (
     dataset_spec,
 )
 from ltrobust.errors import RunError, UserError
+from ltrobust.evaluation.callables import load_model, parse_arguments
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
 from ltrobust.evaluation.foreign import (
     check_outputs,
-    load_callable,
     model_sha256,
     normalized,
 )
@@ -51,7 +51,8 @@ from ltrobust.models import ARCHS, build_model
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
 from ltrobust.threads import computing_with
-from ltrobust.training.checkpoint import load_weights, read_state_dict
+from ltrobust.training.checkpoint import read_state_dict
+from ltrobust.training.fitting import fit_weights
 
 EXTERNAL = "external"
 T = TypeVar("T")
@@ -159,59 +160,143 @@ class Foreign:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class CheckpointModel:
+    """A network of ours with somebody else's weights.
+
+    Attributes:
+        model: maps images in [0, 1] to logits, in eval mode.
+        head_of: the defense whose head and inference adjustment it has.
+        normalize: what its images are normalised with, as for `parse_normalize`; None: nothing.
+        notes: what was read in another way than it stands in the file, in words.
+    """
+
+    model: DefendedModel
+    head_of: str
+    normalize: str | None
+    notes: tuple[str, ...]
+
+
+def checkpoint_model(
+    file: Path,
+    *,
+    arch: str | None,
+    method: str | None,
+    key: str | None,
+    normalize: str | None,
+    train_counts: Sequence[int],
+    image_shape: tuple[int, ...],
+) -> CheckpointModel:
+    """Build an architecture of ours with the weights of a checkpoint file.
+
+    Args:
+        file: safetensors or a torch file.
+        arch: architecture of the weights.
+        method: the defense whose head and inference adjustment they need; None: a linear head.
+        key: which state dict of the file; see `read_state_dict`.
+        normalize: what the network expects (see `parse_normalize`); None: images in [0, 1], or what
+            the file itself says.
+        train_counts: training images of each class.
+        image_shape: (channels, height, width) of the images.
+
+    Raises:
+        UserError: the file is no checkpoint or does not fit the architecture.
+    """
+    if arch is None:
+        raise UserError("--checkpoint needs --arch, the architecture of the weights")
+    weights = read_state_dict(file, key)
+    head_of = "pgd-at" if method is None else METHODS.canonical(method)
+    defense = METHODS.get(head_of)(torch.tensor(train_counts))
+    net = build_model(
+        ARCHS.canonical(arch),
+        num_classes=len(train_counts),
+        in_channels=image_shape[0],
+        image_size=image_shape[1],
+        head=defense.head,
+    )
+    fitted = fit_weights(net, weights, f"checkpoint {file}")
+    net.load_state_dict(fitted.weights)
+    if fitted.normalization is not None:
+        if normalize is not None:
+            raise UserError(f"--normalize: {fitted.notes[0]}; leave it out")
+        values = [v.expand(image_shape[0]).tolist() for v in fitted.normalization]
+        normalize = ",".join(f"{value:.9g}" for value in (*values[0], *values[1]))
+    inner = net if normalize is None else normalized(net, normalize, image_shape[0])
+    model = DefendedModel(inner, defense.adjust).eval()
+    return CheckpointModel(model, head_of, normalize, fitted.notes)
+
+
 def evaluate_checkpoint(
-    file: Path, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
+    file: Path,
+    suite: SuiteStore,
+    settings: Settings,
+    reporter: Reporter,
+    normalize: str | None,
+    key: str | None = None,
 ) -> RunStore:
     """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
 
     `settings.methods` names the defense whose head and inference adjustment the weights need
-    (`pgd-at`, a plain linear head, when it is left at "all"); `normalize` is what the network
-    expects its images to be normalised with (see `parse_normalize`), None for images in [0, 1].
+    (`pgd-at`, a plain linear head, when it is left at "all"); for `normalize` and `key` see
+    `checkpoint_model`.
 
     Raises:
         UserError: the file is no checkpoint or does not fit the architecture.
     """
     load_methods(settings.plugin)
-    if settings.arch is None:
-        raise UserError("--checkpoint needs --arch, the architecture of the weights")
-    weights = read_state_dict(file)
     if len(settings.methods) > 1:
         raise UserError("--method: a checkpoint has the head of one defense, give one name")
-    name = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
     data, ratio = _data(settings)
-    method = METHODS.get(name)(torch.tensor(data.train_counts))
-    net = build_model(
-        ARCHS.canonical(settings.arch),
-        num_classes=data.num_classes,
-        in_channels=data.image_shape[0],
-        image_size=data.image_shape[1],
-        head=method.head,
+    found = checkpoint_model(
+        file,
+        arch=settings.arch,
+        method=None if settings.methods == ("all",) else settings.methods[0],
+        key=key,
+        normalize=normalize,
+        train_counts=data.train_counts,
+        image_shape=data.image_shape,
     )
-    load_weights(net, weights, f"checkpoint {file}")
+    for note in found.notes:
+        reporter.line(f"{file.name}: {note}")
     facts = {
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "head_of": name,
-        "method_source": method_source(METHODS.get(name)),
+        "head_of": found.head_of,
+        "method_source": method_source(METHODS.get(found.head_of)),
     }
-    model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
-    foreign = Foreign(model, printable(file.stem), settings.arch, printable(file.name), facts)
-    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
+    if key is not None:
+        facts["checkpoint_key"] = key
+    arch, name = str(settings.arch), printable(file.name)
+    foreign = Foreign(found.model, printable(file.stem), arch, name, facts)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, found.normalize)
 
 
 def evaluate_callable(
-    spec: str, suite: SuiteStore, settings: Settings, reporter: Reporter, normalize: str | None
+    spec: str,
+    suite: SuiteStore,
+    settings: Settings,
+    reporter: Reporter,
+    normalize: str | None,
+    arguments: Sequence[str] = (),
 ) -> RunStore:
-    """Evaluate what `module:callable` returns as a run of its own in `suite`; return that run.
+    """Evaluate what `spec` stands for as a run of its own in `suite`; return that run.
+
+    For `spec` and `arguments` see `evaluation.callables.load_model`.
 
     Raises:
         UserError: there is no such callable, or it gives no model of these classes.
     """
-    model = load_callable(spec)
+    found = load_model(spec, arguments)
     data, ratio = _data(settings)
-    facts = {"weights_sha256": model_sha256(model, spec), "callable": spec, "method_source": ""}
-    arch, label = type(model).__name__, spec.partition(":")[2]
-    model = _normalized(model, normalize, data)
-    foreign = Foreign(model, label, arch, spec, facts)
+    facts: dict[str, Any] = {
+        "weights_sha256": model_sha256(found.model, found.name, found.file),
+        "callable": found.name,
+        "method_source": "",
+    }
+    if arguments:
+        facts["model_args"] = {k: repr(v) for k, v in parse_arguments(arguments).items()}
+    arch, label = type(found.model).__name__, found.name.partition(":")[2]
+    model = _normalized(found.model, normalize, data)
+    foreign = Foreign(model, label, arch, found.name, facts)
     return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize)
 
 
