@@ -6,8 +6,8 @@ taken as tensors, numpy arrays or a DataLoader (`batches.py` reads them).
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ltrobust.batches import Array, Batch, labelled_images
-from ltrobust.bench.collect import SuiteResults, build_report
-from ltrobust.bench.external import check_data, stored_run
+from ltrobust.bench.collect import SuiteResults
+from ltrobust.bench.external import as_before, checkpoint_model, stored_run
 from ltrobust.bench.filters import parse_filters
-from ltrobust.bench.loader import Loader
+from ltrobust.bench.loader import Loader, stored_dataset
+from ltrobust.bench.merge import build_report
 from ltrobust.bench.pairs import Comparison, compare_runs
 from ltrobust.bench.plan import (
     Plan,
@@ -34,10 +35,12 @@ from ltrobust.bench.plan import (
 from ltrobust.bench.reports import make_report
 from ltrobust.bench.runner import defended, load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
-from ltrobust.bench.store import RunStore, SuiteStore, suite_of
+from ltrobust.bench.store import SuiteStore, suite_of
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
-from ltrobust.errors import RunError, UserError, unknown
+from ltrobust.errors import DataWarning, RunError, UserError, unknown
+from ltrobust.evaluation.callables import load_model
+from ltrobust.evaluation.effort import free_passes
 from ltrobust.evaluation.evaluate import (
     DefendedModel,
     Evaluator,
@@ -48,9 +51,10 @@ from ltrobust.evaluation.evaluate import (
 from ltrobust.evaluation.foreign import check_outputs, normalized
 from ltrobust.evaluation.metrics import error_parts, intervals, nan, parse_groups, summary
 from ltrobust.evaluation.probe import probe
-from ltrobust.evaluation.reliability import Evaluation, findings, usual_radius
+from ltrobust.evaluation.reliability import Evaluation, affordable, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.report.across import parse_across
+from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
 
 PathLike = str | Path
@@ -118,9 +122,9 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         method: a registered method, such as "at-bsl".
         dataset: a registered data set, or "folder:PATH".
         settings: any other setting of `bench` by its flag's name with underscores, such as
-            `epochs=5`, `imbalance_ratio=50`, `seeds=1`, `device="cuda"`, `output="results/mine"`.
-            With `output` the run is stored there, resumed if it was stopped, and found again if
-            it is done.
+            `epochs=5`, `imbalance_ratio=50`, `seeds=1`, `eps="8/255"`, `device="cuda"`,
+            `output="results/mine"`. With `output` the run is stored there, resumed if it was
+            stopped, and found again if it is done.
 
     Returns:
         The trained model with its history and data.
@@ -137,8 +141,11 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         raise UserError(f"train makes one run, these settings make {len(plan.runs)}")
     planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
+    for note in load.notes():
+        warnings.warn(note, DataWarning, stacklevel=2)
     if asked.output is None:
-        trained = fit(planned.run, data, device=device, thrift=thrift(asked))
+        with computing_with(asked.threads):
+            trained = fit(planned.run, data, device=device, thrift=thrift(asked))
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)
@@ -155,29 +162,37 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | str | None = None,
     dataset: str | LongTailedData | Batch = "digits-lt",
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
-    eps: float | None = None,
+    eps: float | str | None = None,
     device: str = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
     normalize: str | None = None,
     train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
+    threads: int | None = None,
+    no_checks: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    arch: str | None = None,
+    method: str | None = None,
+    checkpoint_key: str | None = None,
     **data_settings: Any,
 ) -> pd.DataFrame:
     """Attack a model, summarise how it stood, and check whether that can be believed.
 
     Args:
         model: maps images (B, C, H, W), float in [0, 1], to logits; put in eval mode and float32.
+            Or "module:name" or "file.py:name" of one, as for `--model`.
         dataset: a data set's name, data that is loaded already, or plain (images, labels), tensors
             or numpy arrays: uint8 or float in [0, 1] (N, C, H, W), and integers (N,) in [0, number
             of logits); or a DataLoader of such batches.
         attacks: names such as "clean,pgd20,autoattack", or a list of them; see `attack_spec`.
-        eps: L-inf radius in [0, 1] image units; default the data set's own. Plain tensors have
-            none of their own.
+        eps: L-inf radius in [0, 1] image units, or text such as "8/255"; default the data set's
+            own. Plain tensors have none of their own.
         device: auto, cpu, cuda or cuda:N.
         seed: seed of the attacks' random numbers.
         precision: in which adversarial images are looked for; verdicts are always float32.
@@ -186,6 +201,14 @@ def evaluate(
         train_counts: training images of each class, for head, medium and tail of plain tensors;
             without them these are nan.
         limit_test: keep about this many test images, the same number of each class.
+        threads: CPU threads to compute with; default torch's present number.
+        no_checks: make no reliability checks.
+        model_args: what the callable that `model` names is called with.
+        checkpoint: a file of weights, in place of `model`; with `arch`, and where need be `method`
+            and `checkpoint_key`, as the flags of these names.
+        arch: architecture of the checkpoint.
+        method: the defense whose head and inference adjustment the checkpoint has; default linear.
+        checkpoint_key: which state dict of a checkpoint that holds several.
         data_settings: further arguments of `ltrobust.data.load_data`.
 
     Returns:
@@ -193,40 +216,96 @@ def evaluate(
         worst_class, ci_low, ci_high (of balanced_accuracy), seconds, robust_gap, natural_error,
         boundary_error and 95% intervals as `<name>_ci_low` and `<name>_ci_high`.
         `DataFrame.attrs["outcomes"]` holds one row per image and attack,
-        `DataFrame.attrs["reliability"]` a list of {check, flagged, value, threshold, explanation},
-        empty when only `clean` was asked for.
+        `DataFrame.attrs["reliability"]` a list of {check, flagged, value, threshold, explanation,
+        concerns}, empty when only `clean` was asked for, and with `no_checks`.
 
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
-    model = _module(model)
     names = attacks if isinstance(attacks, str) else list(attacks)
     asked = make_settings(
         {
+            **data_settings,
             "attacks": names,
             "eps": eps,
             "device": device,
             "attack_seed": seed,
             "search": precision,
+            "threads": threads,
+            "no_checks": no_checks,
         }
     )
-    for key in data_settings:
-        if key not in inspect.signature(load_data).parameters:
-            raise unknown("setting", key, inspect.signature(load_data).parameters)
     if not isinstance(dataset, str) and (limit_test is not None or data_settings):
         raise UserError("limit_test and data settings apply to a data set's name, not to data")
     if isinstance(dataset, str):
-        dataset = load_data(dataset, limit_test=limit_test, **data_settings)
+        checked = {key: getattr(asked, key) for key in data_settings}
+        if asked.imbalance_ratio is not None:
+            if len(asked.imbalance_ratio) > 1:
+                raise UserError("imbalance_ratio: evaluate takes one ratio")
+            checked["imbalance_ratio"] = asked.imbalance_ratio[0]
+        dataset = load_data(dataset, limit_test=limit_test, **checked)
     place = torch.device(resolve_device(device))
     test, counts, known = _test_set(dataset, train_counts)
-    model = _normalized(model, normalize, test.images)
-    if eps is None and known is None:
+    of_file = {"arch": arch, "method": method, "key": checkpoint_key}
+    model = _model(model, model_args, checkpoint, of_file, normalize, test, counts)
+    if asked.eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
-    radius = known if eps is None else eps
+    radius = known if asked.eps is None else asked.eps
     assert radius is not None
     classes = _check_model(model, test, None if counts is None else len(counts), place)
     evaluator = Evaluator(model, test, num_classes=classes, device=place)
-    return _attacked(evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test))
+    with computing_with(asked.threads):
+        table, made = _attacked(
+            evaluator, attack_specs(asked, radius), counts, TestSpec(limit=limit_test)
+        )
+        table.attrs["reliability"] = [] if asked.no_checks else _reliability(evaluator, made)
+    return table
+
+
+def _model(
+    model: nn.Module | str | None,
+    arguments: Mapping[str, Any] | None,
+    checkpoint: str | Path | None,
+    of_file: dict[str, str | None],
+    normalize: str | None,
+    test: TestSet,
+    counts: Sequence[int] | None,
+) -> nn.Module:
+    """The model of `evaluate`'s arguments, for images in [0, 1]."""
+    if (model is None) == (checkpoint is None):
+        raise UserError("give one of: model, checkpoint= with arch=")
+    if checkpoint is not None:
+        return _checkpoint_model(Path(checkpoint), of_file, normalize, test, counts)
+    if any(value is not None for value in of_file.values()):
+        raise UserError("arch, method and checkpoint_key go with checkpoint=")
+    if isinstance(model, str):
+        model = load_model(model, arguments).model
+    elif arguments:
+        raise UserError("model_args goes with a model that is named, such as 'zoo:net'")
+    return _normalized(_module(model), normalize, test.images)
+
+
+def _checkpoint_model(
+    file: Path,
+    of_file: dict[str, str | None],
+    normalize: str | None,
+    test: TestSet,
+    counts: Sequence[int] | None,
+) -> nn.Module:
+    """A network of ours with the weights of a file, for the images of a test set."""
+    if test.images.dim() != 4:
+        raise UserError(f"checkpoint: needs images (N, C, H, W), got {tuple(test.images.shape)}")
+    if counts is None and of_file["method"] is not None:
+        raise UserError("method: give train_counts too, the training images of each class")
+    return checkpoint_model(
+        file,
+        arch=of_file["arch"],
+        method=of_file["method"],
+        key=of_file["key"],
+        normalize=normalize,
+        train_counts=counts or [1] * (int(test.labels.max()) + 1),
+        image_shape=tuple(test.images.shape[1:]),
+    ).model
 
 
 def _test_set(
@@ -249,11 +328,12 @@ def attack(
     labels: Array | None = None,
     attack: str = "pgd20",
     *,
-    eps: float,
+    eps: float | str,
     device: str = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
     normalize: str | None = None,
+    threads: int | None = None,
 ) -> Tensor:
     """Find adversarial images of a batch; the model's predictions on them are its verdicts.
 
@@ -263,11 +343,12 @@ def attack(
             (images, labels).
         labels: integers (N,) in [0, number of logits); none with a DataLoader.
         attack: one name, such as "pgd20", "cw20x5" or "autoattack"; see `attack_spec`.
-        eps: L-inf radius in [0, 1] image units.
+        eps: L-inf radius in [0, 1] image units, or text such as "8/255".
         device: auto, cpu, cuda or cuda:N.
         seed: seed of the attack's random numbers.
         precision: in which adversarial images are looked for.
         normalize: as for `evaluate`.
+        threads: CPU threads to compute with; default torch's present number.
 
     Returns:
         Images as the model takes them, float32 in [0, 1] (N, C, H, W), on the device of `images`.
@@ -281,7 +362,14 @@ def attack(
     if not isinstance(attack, str):
         raise UserError(f"attack: give one name such as pgd20, got {type(attack).__name__}")
     asked = make_settings(
-        {"attacks": attack, "eps": eps, "device": device, "attack_seed": seed, "search": precision}
+        {
+            "attacks": attack,
+            "eps": eps,
+            "device": device,
+            "attack_seed": seed,
+            "search": precision,
+            "threads": threads,
+        }
     )
     if asked.eps is None or len(asked.attacks) != 1:
         what = "eps: give a radius such as 8/255" if asked.eps is None else "attack: give one name"
@@ -304,13 +392,15 @@ def attack(
         adversarial[chosen] = attacked.detach().cpu()
 
     (spec,) = attack_specs(asked, asked.eps)
-    evaluator.run(spec, keep=keep)
+    with computing_with(asked.threads):
+        evaluator.run(spec, keep=keep)
     return adversarial.to(images.device) if isinstance(images, Tensor) else adversarial
 
 
 def load(
     path: PathLike,
     *,
+    dataset: str | None = None,
     data_dir: PathLike | None = None,
     plugin: PathLike | Sequence[PathLike] = (),
     device: str = "cpu",
@@ -320,50 +410,37 @@ def load(
 
     Args:
         path: the run's directory, `results/<suite>/runs/<run_id>`.
+        dataset: `folder:PATH`, where the image folder of the run lies now.
         data_dir: where the data is; default as for `bench`. It is read only when it is asked for.
         plugin: Python files with the run's method, where it is not one of ours.
         device: where the module is put: auto, cpu, cuda or cuda:N.
-        settings: which test images stand in `data`, as flags of `bench`: `limit_test` and
-            `test_protocol`; default those that the run was evaluated on, or all where these differ.
+        settings: `limit_test` and `test_protocol` say which test images stand in `data`; default
+            those of most of the run's evaluations. `download` fetches missing data.
 
     Raises:
         UserError: no run directory, or a run that is not trained, or a setting is wrong.
     """
     _, store = suite_of(Path(path))
     for name in settings:
-        if name not in ("limit_test", "test_protocol", "download"):
-            raise unknown("setting", name, ["limit_test", "test_protocol", "download"])
-    asked = make_settings(
-        {
-            "data_dir": data_dir,
-            "plugin": plugin or None,
-            "device": device,
-            **_evaluated_on(store),
-            **settings,
-        }
-    )
-    run, facts = stored_run(store, asked), store.read()["data"]
-    place = resolve_device(asked.device)
+        if name not in _OF_LOAD:
+            raise unknown("setting", name, _OF_LOAD)
+    given = {"dataset": dataset, "data_dir": data_dir, "plugin": plugin or None, "device": device}
+    asked = make_settings({**given, **settings})
+    run, record = stored_run(store, asked), store.read()
+    place, facts = resolve_device(asked.device), record["data"]
     model = defended(run, facts["train_counts"], facts["image_shape"], store, torch.device(place))
 
     def read() -> LongTailedData:
-        check_data(run, asked, store)
-        test = TestSpec(protocol=asked.test_protocol, limit=asked.limit_test)
+        where = asked.model_copy(update={"dataset": stored_dataset(run, record, asked)})
+        chosen = as_before(record, where)
+        test = TestSpec(protocol=chosen.test_protocol, limit=chosen.limit_test)
         planned = PlannedRun(run, test, ())
-        return Loader(Plan(asked, place, (planned,)))(planned)
+        return Loader(Plan(chosen, place, (planned,)))(planned)
 
     return TrainedModel(model, run.run_id, store.history(), read, store.path)
 
 
-def _evaluated_on(store: RunStore) -> dict[str, Any]:
-    """The choice of test images that all evaluations of a run share; nothing where they differ."""
-    chosen = {
-        (facts["limit_test"], facts["test_protocol"])
-        for facts in store.read().get("evaluations", {}).values()
-    }
-    if len(chosen) != 1:
-        return {}
-    return dict(zip(("limit_test", "test_protocol"), chosen.pop(), strict=True))
+_OF_LOAD = ("limit_test", "test_protocol", "download")
 
 
 def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
@@ -384,9 +461,12 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     """
     asked = make_settings(settings, None if suite is None else Path(suite))
     plan, store = make_plan(asked), SuiteStore(asked.output_dir)
+    load = Loader(plan)
     with store.lock():
-        failures = run_plan(plan, store, Loader(plan), Reporter())
+        failures = run_plan(plan, store, load, Reporter())
         results = build_report(store)
+    for note in load.notes():
+        warnings.warn(note, DataWarning, stacklevel=2)
     if failures:
         reasons = "; ".join(f"{failure.run_id}: {failure.reason}" for failure in failures)
         raise RunError(f"{len(failures)} of {len(plan.runs)} runs failed ({reasons})")
@@ -491,8 +571,8 @@ def _attacked(
     attacks: Sequence[AttackSpec],
     counts: Sequence[int] | None,
     test_spec: TestSpec,
-) -> pd.DataFrame:
-    """Run the attacks; one row each, with outcomes and reliability in the attributes."""
+) -> tuple[pd.DataFrame, list[Evaluation]]:
+    """Run the attacks; one row each, with outcomes in the attributes."""
     rows, made = [], []
     evaluator.check(attacks)
     for spec in attacks:
@@ -508,8 +588,7 @@ def _attacked(
         made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))
     table = pd.DataFrame(rows)
     table.attrs["outcomes"] = pd.concat([e.frame for e in made], ignore_index=True)
-    table.attrs["reliability"] = _reliability(evaluator, made)
-    return table
+    return table, made
 
 
 def _numbers(
@@ -529,7 +608,8 @@ def _reliability(evaluator: Evaluator, made: Sequence[Evaluation]) -> list[dict[
     """The reliability checks on what was measured; [] where no attack was run."""
     if all(evaluation.attack == "clean" for evaluation in made):
         return []
-    probes = probe(evaluator, eps=usual_radius(made))
+    effort = affordable(made, free_passes(evaluator), evaluator.num_classes)
+    probes = probe(evaluator, eps=usual_radius(made), effort=effort)
     return [asdict(finding) for finding in findings(probes, made)]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich import box
@@ -17,7 +18,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ltrobust.errors import RunError, UserError, unknown
+from ltrobust.errors import Notice, RunError, UserError, unknown
+from ltrobust.output import guard_streams
 
 if TYPE_CHECKING:
     from ltrobust.bench.collect import SuiteResults
@@ -55,8 +57,12 @@ Dataset = Annotated[
     _flag("digits-lt (default), cifar10-lt, cifar100-lt or folder:PATH.", "--dataset", panel=DATA),
 ]
 Ratio = Annotated[
-    list[float] | None,
-    _flag("n_max / n_min of the training set; may be repeated.", "--imbalance-ratio", panel=DATA),
+    list[str] | None,
+    _flag(
+        "n_max / n_min of the training set, such as 50 or 10,50; repeatable.",
+        "--imbalance-ratio",
+        panel=DATA,
+    ),
 ]
 ImbalanceType = Annotated[str | None, _flag("exp (default) or step.", panel=DATA)]
 SplitSeed = Annotated[int | None, _flag("Which images are kept; default 0, RoBal's.", panel=DATA)]
@@ -83,7 +89,10 @@ Select = Annotated[
     str | None,
     _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
 ]
-Seeds = Annotated[str | None, _flag("Seed values, such as 0,1,2; default 0.", panel=TRAINING)]
+Seeds = Annotated[
+    list[str] | None,
+    _flag("Seed values, such as 0,1,2 or 0-4; repeatable; default 0.", "--seeds", panel=TRAINING),
+]
 Epochs = Annotated[int | None, _flag("Training epochs.", panel=TRAINING)]
 BatchSize = Annotated[int | None, _flag("Training batch.", panel=TRAINING)]
 Precision = Annotated[str | None, _flag("auto (default), fp32 or bf16.", panel=TRAINING)]
@@ -100,10 +109,12 @@ Plugin = Annotated[
     list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
 ]
 Attacks = Annotated[
-    str | None,
+    list[str] | None,
     _flag(
         "clean, fgsm, noise, pgdN, cwN, mimN, lsaN, dlrN, tpgdN (all targets), autoattack, "
-        "aa-apgd, aa-rand; endings xR (R restarts), -l2, @EPS. Default clean,pgd20,autoattack.",
+        "aa-apgd, aa-rand; endings xR (R restarts), -l2, @EPS. Repeatable; default "
+        "clean,pgd20,autoattack.",
+        "--attacks",
         panel=EVALUATION,
     ),
 ]
@@ -118,9 +129,18 @@ Search = Annotated[
     ),
 ]
 Eps = Annotated[
-    float | None, _flag("L-inf radius of all attacks, in [0, 1] units.", panel=EVALUATION)
+    str | None,
+    _flag("L-inf radius of all attacks in [0, 1] units, such as 8/255.", panel=EVALUATION),
 ]
 Device = Annotated[str | None, _flag("auto (default), cpu, cuda or cuda:N.", panel=RUNNING)]
+Threads = Annotated[
+    int | None,
+    _flag(
+        "CPU threads to compute with; default torch's choice, for a stopped run those it began "
+        "with. Other numbers, other last bits.",
+        panel=RUNNING,
+    ),
+]
 GradCheckpointing = Annotated[
     bool | None,
     _flag(
@@ -138,6 +158,14 @@ MicroBatch = Annotated[
 ProfileFlag = Annotated[
     bool | None,
     _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
+]
+NoChecks = Annotated[
+    bool | None,
+    _flag(
+        "Leave out the reliability checks; tables then say so.",
+        "--no-checks/--checks",
+        panel=EVALUATION,
+    ),
 ]
 Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
 Overwrite = Annotated[
@@ -167,7 +195,10 @@ Debug = Annotated[bool, _flag("Show tracebacks.", "--debug", panel=RUNNING)]
 )
 def bench(
     methods: Annotated[
-        str | None, _flag("all (default), or names such as pgd-at,taet.", panel=TRAINING)
+        list[str] | None,
+        _flag(
+            "all (default), or names such as pgd-at,taet; repeatable.", "--methods", panel=TRAINING
+        ),
     ] = None,
     dataset: Dataset = None,
     imbalance_ratio: Ratio = None,
@@ -192,7 +223,9 @@ def bench(
     attack_seed: AttackSeed = None,
     search: Search = None,
     eps: Eps = None,
+    no_checks: NoChecks = None,
     device: Device = None,
+    threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
@@ -211,7 +244,7 @@ def bench(
 
 
 _OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
-_OF_EVALUATE = {"model", "normalize", "name", "seed", "precision"}
+_OF_EVALUATE = {"checkpoint_key", "model", "model_args", "name", "normalize", "seed", "precision"}
 
 
 @app.command(
@@ -239,6 +272,7 @@ def train(
     plugin: Plugin = None,
     eps: Eps = None,
     device: Device = None,
+    threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
@@ -270,14 +304,13 @@ def _bench(
 def _execute(plan: Plan, store: SuiteStore) -> None:
     from ltrobust.bench.estimate import (
         estimate,
-        in_words,
         loaded_training_set,
         memory_needs,
         memory_warning,
     )
-    from ltrobust.bench.loader import Loader
+    from ltrobust.bench.loader import Loader, tell
     from ltrobust.bench.runner import run_plan
-    from ltrobust.progress import Reporter
+    from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
     expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
@@ -286,6 +319,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
         )
+        tell(load.notes(), reporter)
         if expected.warning:
             reporter.line(f"warning: {expected.warning}")
         if plan.device != "cpu":
@@ -293,13 +327,23 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             tight = memory_warning(plan, needs)
             if tight:
                 reporter.line(f"warning: {tight}")
-        failures = run_plan(plan, store, load, reporter)
+        try:
+            failures = run_plan(plan, store, load, reporter)
+        except KeyboardInterrupt:
+            if plan.settings.overwrite != "all":
+                raise
+            reporter.pause()
+            text = "stopped; the same command goes on from here without --overwrite all"
+            err.print(f"{text}, and starts again with it", soft_wrap=True)
+            raise SystemExit(STOPPED) from None
         reporter.pause()
-        _show_report(store)
-        if plan.settings.profile:
-            _show_profile(plan, store)
-    for failure in failures:
-        err.print(f"failed: {failure.run_id}: {failure.reason}", soft_wrap=True, markup=False)
+        try:
+            _show_report(store)
+            if plan.settings.profile:
+                _show_profile(plan, store)
+        finally:  # told even where the report cannot be written
+            for one in failures:
+                err.print(f"failed: {one.run_id}: {one.reason}", soft_wrap=True, markup=False)
     if failures:
         raise typer.Exit(1)
 
@@ -351,7 +395,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         table.add_column(column, overflow="fold")
     for planned in plan.runs:
         run_id = planned.run.run_id
-        names = ",".join(spec.name for spec in planned.attacks)
+        names = ",".join(spec.title for spec in planned.attacks)
         room = gigabytes(memory[run_id]) if run_id in memory else "-"
         table.add_row(run_id, describe(planned.run), names, room, states[run_id])
     out.print(table)
@@ -365,10 +409,18 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 )
 def evaluate(
     run_directory: Annotated[
-        Path | None, typer.Argument(help="A run's directory: results/<suite>/runs/<run_id>.")
+        Path | None,
+        typer.Argument(
+            help="A run's directory: results/<suite>/runs/<run_id>. If its image folder has moved: "
+            "--dataset folder:PATH."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, _flag("A state dict of anybody's, with --arch.", panel=EVALUATION)
+    ] = None,
+    checkpoint_key: Annotated[
+        str | None,
+        _flag("Which network of a file with several, as state_dict_ema.", panel=EVALUATION),
     ] = None,
     method: Annotated[
         str | None,
@@ -376,7 +428,15 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        _flag("module:callable that returns a torch.nn.Module of anybody's.", panel=EVALUATION),
+        _flag(
+            "module:name or file.py:name of a torch.nn.Module of anybody's, or of a callable that "
+            "returns one.",
+            panel=EVALUATION,
+        ),
+    ] = None,
+    model_args: Annotated[
+        list[str] | None,
+        _flag("Arguments of that callable, such as depth=28; repeatable.", panel=EVALUATION),
     ] = None,
     normalize: Annotated[
         str | None,
@@ -414,7 +474,9 @@ def evaluate(
         ),
     ] = None,
     eps: Eps = None,
+    no_checks: NoChecks = None,
     device: Device = None,
+    threads: Threads = None,
     output: Output = None,
     debug: Debug = False,
 ) -> None:
@@ -424,13 +486,15 @@ def evaluate(
         raise unknown("precision", precision, ["auto", "fp32", "bf16"])
     search = None if precision == "auto" else precision
     flags |= {"methods": method, "attack_seed": seed, "search": search}
-    _evaluate(run_directory, checkpoint, model, normalize, name, flags)
+    _evaluate(run_directory, checkpoint, checkpoint_key, model, model_args, normalize, name, flags)
 
 
 def _evaluate(
     directory: Path | None,
     file: Path | None,
+    key: str | None,
     model: str | None,
+    arguments: list[str] | None,
     normalize: str | None,
     name: str | None,
     flags: dict[str, Any],
@@ -444,9 +508,13 @@ def _evaluate(
         raise UserError(
             "give one of: a run directory, --checkpoint FILE with --arch, --model module:callable"
         )
+    if key is not None and file is None:
+        raise UserError("--checkpoint-key goes with --checkpoint")
+    if arguments and model is None:
+        raise UserError("--model-args goes with --model")
     settings = make_settings(flags)
     if directory is not None:
-        fixed = ("methods", "arch", "dataset", "imbalance_ratio", "imbalance_type", "split_seed")
+        fixed = ("methods", "arch", "imbalance_ratio", "imbalance_type", "split_seed")
         for key in (*fixed, "output"):
             if flags[key] is not None:
                 flag = "method" if key == "methods" else key.replace("_", "-")
@@ -462,13 +530,15 @@ def _evaluate(
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
         with Reporter(out) as reporter:
             if file is not None:
-                run = evaluate_checkpoint(file, suite, settings, reporter, normalize, name)
+                run = evaluate_checkpoint(file, suite, settings, reporter, normalize, key, name)
             else:
                 for key in ("methods", "arch"):
                     if flags[key] is not None:
                         flag = "method" if key == "methods" else key
                         raise UserError(f"--{flag} goes with --checkpoint, not with --model")
-                run = evaluate_callable(str(model), suite, settings, reporter, normalize, name)
+                run = evaluate_callable(
+                    str(model), suite, settings, reporter, normalize, arguments or (), name
+                )
     with suite.lock():
         _show_report(suite)
     _show_reliability(run)
@@ -483,9 +553,10 @@ def _show_reliability(run: RunStore) -> None:
     for column in ("check", "", "value", "threshold", "what it says"):
         table.add_column(column, overflow="fold")
     for row in found:
-        numbers = ("-" if row[k] is None else f"{row[k]:.4g}" for k in ("value", "threshold"))
-        mark = "†" if row["flagged"] else "" if row["value"] is None else "ok"
-        table.add_row(row["check"], mark, *numbers, row["explanation"])
+        values = [row.get(name) for name in ("value", "threshold")]
+        numbers = ("-" if value is None else f"{value:.4g}" for value in values)
+        mark = "†" if row["flagged"] else "" if values[0] is None else "ok"
+        table.add_row(row["check"], mark, *numbers, row.get("explanation", ""))
     out.print(table)
 
 
@@ -552,7 +623,7 @@ def report(
 
 def _show_report(store: SuiteStore) -> None:
     """Rebuild and print a suite's tables; nothing when no run has been evaluated."""
-    from ltrobust.bench.collect import build_report
+    from ltrobust.bench.merge import build_report
 
     results = build_report(store)
     if not results.metrics.empty:
@@ -570,6 +641,8 @@ def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
         out.print("nothing was written; --output DIR writes tables, figures and CSV files there")
     else:
         out.print(f"tables, figures and CSV files: {store.path}", soft_wrap=True)
+    for gap in results.gaps:
+        err.print(f"warning: {gap}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command(
@@ -590,10 +663,10 @@ def compare(
 ) -> None:
     """Compare two runs on the same test images: differences, paired intervals, McNemar's test."""
     from ltrobust.bench.pairs import compare_runs
-    from ltrobust.bench.store import suite_of, write_file
+    from ltrobust.bench.store import stored_run, write_file
     from ltrobust.evaluation.metrics import parse_groups
 
-    (_, a), (_, b) = suite_of(run_a), suite_of(run_b)
+    a, b = stored_run(run_a), stored_run(run_b)
     found = compare_runs(a, b, parse_groups(groups), per_class=per_class)
     if output is not None:
         write_file(output, found.rows.to_csv(index=False))
@@ -664,6 +737,7 @@ def reproduce(
     data_dir: DataDir = None,
     download: Download = None,
     device: Device = None,
+    threads: Threads = None,
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -678,7 +752,8 @@ def reproduce(
         return
     chosen = choose_scale(scale, device)
     place = output or DEFAULT_OUTPUT
-    flags = {"output": place, "data_dir": data_dir, "download": download, "device": device}
+    flags: dict[str, Any] = {"output": place, "data_dir": data_dir, "download": download}
+    flags |= {"device": device, "threads": threads}
     jobs = make_jobs(names or [], folder, chosen, flags)
     out.print(f"scale: {chosen}" + ("" if scale else " (--scale full or cpu to choose)"))
     if dry_run:
@@ -816,22 +891,59 @@ def _print_list(
 
 def main() -> None:
     """Run the command line and turn every expected error into its exit code."""
-    debug = "--debug" in sys.argv
+    lost = guard_streams()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        _show_notices_in_a_line()
+        code = _exit_code()
+    reason = lost()
+    if reason is not None:  # results are in their files, but what was asked for may be this output
+        _show_error(f"the output could not be written ({reason.strerror})")
+        code = code or 1
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
     except (UserError, RunError) as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        err.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        _show_error(str(error))
+        return 2 if isinstance(error, UserError) else 1
     except CLICK_ERROR as error:
         text = " ".join(error.format_message().split())
-        if not text:  # the help has been shown instead
-            sys.exit(2)
-        err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
+        if text:  # else the help has been shown instead
+            _show_error(text)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:  # newer versions of typer turn Ctrl-C into this code themselves
         err.print("stopped; the same command goes on from here", soft_wrap=True)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _show_error(text: str) -> None:
+    err.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
+
+
+def _show_notices_in_a_line() -> None:
+    """Print our own warnings as the user's matter, each once and without a line of code."""
+    others = warnings.showwarning
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, Notice) and str(message) not in shown:
+            shown.add(str(message))
+            err.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+        elif not issubclass(category, Notice):
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from ltrobust.data.augment import AugmentPolicy
+from ltrobust.data.spec import FOLDER_PREFIX
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
@@ -22,17 +32,51 @@ Start = Literal["uniform", "one-sided", "gaussian", "none"]
 """uniform(-eps, eps); uniform(0, eps) as RoBal's code; 0.001 * N(0, 1) as TRADES; no offset."""
 
 
+NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+FRACTION = re.compile(rf"\s*({NUMBER})\s*/\s*({NUMBER})\s*")
+
+
+def fraction(value: Any) -> Any:
+    """Turn text such as "8/255" into its value and leave all else as it is.
+
+    Raises:
+        ValueError: it divides by 0.
+    """
+    match = FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    over, under = map(float, match.groups())
+    if under == 0:
+        raise ValueError(f"'{value}' divides by 0")
+    return over / under
+
+
+Radius = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1)]
+"""An L-inf radius in [0, 1] image units; text such as "8/255" is taken too."""
+
+
 class Frozen(BaseModel):
     """Immutable settings; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Keep pydantic from reading true as 1."""
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
+
 
 class TrainingAttack(Frozen):
     """The inner maximisation of adversarial training, in [0, 1] image units."""
 
-    eps: float = Field(ge=0, le=1)
-    step_size: float = Field(ge=0)
+    eps: Radius
+    step_size: Annotated[float, BeforeValidator(fraction), Field(ge=0)]
     steps: int = Field(ge=0)
     start: Start = "uniform"
 
@@ -53,7 +97,10 @@ class Recipe(Frozen):
 
 
 class DataSpec(Frozen):
-    """Which training images a run sees."""
+    """Which training images a run sees.
+
+    An image folder's `name` is there to be read: the content, `fingerprint`, is what counts.
+    """
 
     name: str
     imbalance_ratio: float | None
@@ -93,7 +140,7 @@ class Run(Frozen):
     @property
     def run_id(self) -> str:
         """Method name and a hash of every field; independent of the order of keys."""
-        return f"{self.method}-{stable_hash(_chosen(self))}"
+        return f"{self.method}-{config_hash(_chosen(self))}"
 
 
 class AttackSpec(Frozen):
@@ -102,10 +149,12 @@ class AttackSpec(Frozen):
     `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
-    of the logits in LSA.
+    of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
+    no part of the settings, of the key or of a dump.
     """
 
     name: str
+    asked: str = Field(default="", exclude=True, repr=False)
     kind: Literal["clean", "first-order", "autoattack"]
     eps: float = Field(ge=0)
     norm: Literal["Linf", "L2"] = "Linf"
@@ -121,6 +170,11 @@ class AttackSpec(Frozen):
     library: str
     batch_size: int | None = None
     seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """What messages call the attack: as it was asked for."""
+        return self.asked or self.name
 
     def attack_id(self, test: TestSpec) -> str:
         """Attack name and a hash of its settings and of the choice of test images."""
@@ -140,6 +194,14 @@ def _chosen(settings: Frozen) -> dict[str, Any]:
     A default must therefore never change its value; if it has to, SCHEMA goes up.
     """
     return settings.model_dump(mode="json", exclude_defaults=True)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """`stable_hash` of a run's settings, to which the name of an image folder does not belong."""
+    data = config["data"]
+    if data["name"].startswith(FOLDER_PREFIX):
+        data = {**data, "name": FOLDER_PREFIX}
+    return stable_hash({**config, "data": data})
 
 
 def stable_hash(content: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""The two kinds of trouble a user can meet.
+"""The kinds of trouble a user can meet.
 
 `UserError` is bad input: the command line prints its one line and exits with 2.
 `RunError` is a run that went wrong (a loss that is not finite, memory that ran out): the runner
 records it, goes on with the other runs, and the command exits with 1. Programming mistakes are
-neither and keep their traceback.
+neither and keep their traceback. `Notice` is a warning: the work goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,14 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A training or evaluation run that cannot go on. The message is one line."""
+
+
+class Notice(UserWarning):
+    """Something that the user should know and that stops nothing; shown once, in one line."""
+
+
+class DataWarning(Notice):
+    """Not all of a user's images are taken. The message is one line: what is left out."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import typing
 from abc import ABC, abstractmethod
@@ -250,7 +251,7 @@ class Method(ABC):
         return checked
 
 
-METHODS: Registry[type[Method]] = Registry("method")
+METHODS: Registry[type[Method]] = Registry("method", lambda: load_builtin_methods())
 
 M = TypeVar("M", bound=type[Method])
 
@@ -319,7 +320,7 @@ def load_plugin(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file; give the path of a Python file")
     # the name holds the content: an edited file is another module, loaded anew
-    identity = str(path.resolve()).encode() + b"\0" + path.read_bytes()
+    identity = os.fsencode(path.resolve()) + b"\0" + path.read_bytes()
     name = "ltrobust_plugin_" + hashlib.sha256(identity).hexdigest()[:12]
     if name in sys.modules:
         return

@@ -26,6 +26,15 @@ from rich.progress import (
 Level = Literal["plan", "run", "part"]
 
 
+def in_words(seconds: float) -> str:
+    """A duration in the unit that fits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 class Reporter:
     """Progress bars in a terminal, plain lines elsewhere.
 
@@ -40,6 +49,7 @@ class Reporter:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._parts: dict[str, tuple[str, float, float]] = {}
+        self._began: dict[str, float] = {}
         self._last_line = time.monotonic()
         self._sinks: list[Callable[[str], None]] = []
 
@@ -92,6 +102,7 @@ class Reporter:
     def begin(self, level: Level, text: str, total: float) -> None:
         """Start a piece of work of `total` units on a level; replaces the one before."""
         self._parts[level] = (text, 0.0, max(total, 1e-9))
+        self._began[level] = time.monotonic()
         if self._bars is not None:
             if level in self._tasks:
                 self._bars.remove_task(self._tasks[level])
@@ -106,7 +117,9 @@ class Reporter:
         if self._bars is not None:
             self._bars.advance(self._tasks[level], amount)
         elif self._console is not None and time.monotonic() - self._last_line > self._interval:
-            self.line(f"  {text}: {min(1.0, (done + amount) / total):.0%}")
+            share = min(1.0, (done + amount) / total)
+            left = (time.monotonic() - self._began[level]) * (1 / max(share, 1e-9) - 1)
+            self.line(f"  {text}: {share:.0%}, about {in_words(left)} left")
 
     def end(self, level: Level) -> None:
         """Take a level's bar away."""

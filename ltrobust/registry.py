@@ -1,7 +1,7 @@
 """One small registry class, used for methods, datasets and architectures alike.
 
 It maps a public name to an object and turns a mistyped name into an error that names the nearest
-match. It does not load plugins; `ltrobust.method` does that for methods.
+match. What fills it at the first lookup is given by its owner, such as `ltrobust.method`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the objects are, in the user's words ("method", "dataset"); used in errors.
+        fill: registers what ships, called once, before the first lookup; one that fails is called
+            again by the next.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, fill: Callable[[], None] | None = None) -> None:
         self.kind = kind
+        self._fill = fill
         self._items: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
 
@@ -41,6 +44,7 @@ class Registry(Generic[T]):
 
     def canonical(self, name: str) -> str:
         """Resolve an alias; raise UserError with the nearest match when the name is unknown."""
+        self._filled()
         name = self._aliases.get(name, name)
         if name not in self._items:
             raise unknown(self.kind, name, [*self._items, *self._aliases])
@@ -50,6 +54,15 @@ class Registry(Generic[T]):
         """Return the object registered under `name` (or an alias of it)."""
         return self._items[self.canonical(name)]
 
+    def _filled(self) -> None:
+        fill, self._fill = self._fill, None  # it may look up what is there already
+        if fill is not None:
+            try:
+                fill()
+            except BaseException:
+                self._fill = fill
+                raise
+
     def discard(self, name: str) -> None:
         """Forget `name` if it is there (a plugin that failed half-way is taken back out)."""
         self._items.pop(name, None)
@@ -58,14 +71,18 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All canonical names, in the order of registration."""
+        self._filled()
         return list(self._items)
 
     def aliases(self, name: str) -> list[str]:
         """Other names for `name`."""
+        self._filled()
         return [alias for alias, target in self._aliases.items() if target == name]
 
     def __contains__(self, name: object) -> bool:
+        self._filled()
         return name in self._items or name in self._aliases
 
     def __iter__(self) -> Iterator[str]:
+        self._filled()
         return iter(self._items)

@@ -38,9 +38,11 @@ FLAGS = {
     "search": (["bf16"], "bf16"),
     "precision": (["bf16"], "bf16"),
     "device": (["cpu"], "cpu"),
+    "threads": (["3"], 3),
     "grad_checkpointing": ([None], True),
     "micro_batch": (["16"], 16),
     "profile": ([None], True),
+    "no_checks": ([None], True),
     "data_dir": (["there"], Path("there")),
     "download": ([None], True),
     "plugin": (["a.py", "b.py"], (Path("a.py"), Path("b.py"))),
@@ -49,9 +51,10 @@ FLAGS = {
     "overwrite": (["all"], "all"),
 }
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
-SAVES_OR_MEASURES = {"grad_checkpointing", "micro_batch", "profile"}
+SAVES_OR_MEASURES = {"threads", "grad_checkpointing", "micro_batch", "profile"}
 ABOUT_THE_MACHINE = SAVES_OR_MEASURES | {
-    *("device", "data_dir", "download", "plugin", "output", "overwrite")
+    "no_checks",
+    *("device", "data_dir", "download", "plugin", "output", "overwrite"),
 }
 """Settings that change no number: a plan with them has the same ids."""
 
@@ -131,6 +134,7 @@ def test_a_suite_key_sets_its_setting_and_the_flag_overrides_it(
 
 def test_train_takes_the_settings_of_a_training_and_no_others() -> None:
     left_out = {"methods", "attacks", "attack_seed", "search", "limit_test", "test_protocol"}
+    left_out.add("no_checks")
     own = {"method"}
     assert flags_of("train") - ABOUT_THE_COMMAND == set(Settings.model_fields) - left_out | own
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ltrobust.data import DATASETS
@@ -74,8 +77,35 @@ def test_discard_forgets_a_name_with_its_aliases_and_only_those(fruits: Registry
     fruits.add("pomme", 5)
 
 
+def test_it_is_filled_once_before_the_first_lookup() -> None:
+    calls = []
+
+    def fill() -> None:
+        calls.append("apple" in registry)
+        if len(calls) == 1:
+            raise UserError("a plugin is broken")
+        registry.add("apple", 1)
+
+    registry: Registry[int] = Registry("fruit", fill)
+    registry.add("banana", 2)
+    assert not calls
+    with pytest.raises(UserError, match="broken"):
+        registry.names()
+    assert registry.get("apple") == 1
+    assert "apple" in registry
+    assert list(registry) == ["banana", "apple"]
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "lookup", ["METHODS.get('taet')", "'taet' in METHODS or 1 / 0", "METHODS.canonical('robal')"]
+)
+def test_what_ships_is_found_without_anything_imported(lookup: str) -> None:
+    program = f"from ltrobust.method import METHODS; {lookup}"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=300)
+
+
 def test_what_ships_is_registered() -> None:
-    load_builtin_methods()
     assert {"pgd-at", "trades", "robal-n", "robal-r", "at-bsl", "taet"} <= set(METHODS)
     assert METHODS.canonical("robal") == "robal-r"
     assert all(name in METHODS for name in ALL_METHODS)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ltrobust.attacks.autoattack import VERSIONS
 from ltrobust.attacks.pgd import LossFn
-from ltrobust.config import AttackSpec
+from ltrobust.config import AttackSpec, fraction
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import (
     cross_entropy_sum,
@@ -80,9 +80,10 @@ def attack_spec(
     l2 = asked.norm == "L2"
     radius = asked.eps if asked.eps is not None else L2_EPS if l2 else eps
     if asked.family == "clean":
-        return AttackSpec(name="clean", kind="clean", eps=0.0, library=_ours())
+        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=_ours())
     common: dict[str, Any] = {
         "name": asked.name,
+        "asked": name,
         "eps": radius,
         "norm": asked.norm,
         "restarts": asked.restarts,
@@ -146,10 +147,9 @@ def _take_apart(name: str) -> _Name:
 
 def _radius(name: str, text: str, norm: str) -> float:
     """The radius behind the @: a decimal number or a fraction."""
-    over, _, under = text.partition("/")
     try:
-        eps = float(over) / float(under or 1)
-    except (ValueError, ZeroDivisionError):
+        eps = float(fraction(text))
+    except ValueError:
         raise UserError(f"attack '{name}': after @ goes a radius such as 8/255 or 0.5") from None
     if norm == "Linf" and eps > 1:
         raise UserError(f"attack '{name}': an L-inf radius is in [0, 1] image units, got {eps:g}")

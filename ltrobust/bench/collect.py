@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_suite
-from ltrobust.bench.pairs import LEAD_COLUMNS, leads
-from ltrobust.bench.store import SuiteStore
-from ltrobust.config import stable_hash
+from ltrobust.bench.evaluations import Evaluation, JudgedRun
+from ltrobust.bench.pairs import LEAD_COLUMNS
+from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.config import config_hash
+from ltrobust.data.spec import one_name_each, result_name
 from ltrobust.evaluation.metrics import (
     THIRDS,
     Grouping,
@@ -28,8 +29,8 @@ from ltrobust.evaluation.metrics import (
     summary,
     wilson,
 )
+from ltrobust.output import printable
 from ltrobust.report import leaderboard, render
-from ltrobust.report.groups import comparable_groups
 
 METRICS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "seed"),
@@ -42,8 +43,8 @@ METRICS_COLUMNS = [
     *("medium_ci_high", "tail_ci_low", "tail_ci_high", "worst_class_ci_low"),
     *("worst_class_ci_high", "robust_gap", "natural_error", "boundary_error", "groups"),
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
-    *("recipe_changes", "reliability_report", "threads", "attack_threads", "attack_code"),
-    *("test_sha256", "data_fingerprint"),
+    *("recipe_changes", "reliability_report", "n_class_min", "n_class_max", "threads"),
+    *("attack_threads", "attack_code", "test_sha256", "data_fingerprint"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -52,6 +53,11 @@ PER_CLASS_COLUMNS = [
     *("ci_low", "ci_high", "group"),
 ]
 """Columns may be added at the end, never renamed."""
+MAYBE_COUNTS = (
+    *("peak_memory_bytes", "parameters", "n_class_min", "n_class_max"),
+    *("threads", "attack_threads"),
+)
+"""Columns of whole numbers of which some may be missing."""
 CONFUSION_COLUMNS = [
     *("run_id", "method", "attack", "attack_id", "label", "label_name", "pred", "pred_name"),
     "count",
@@ -69,6 +75,7 @@ class SuiteResults:
         comparisons: the best method of each setting and attack against every other.
         histories: run id to its learning curve; runs may be missing.
         examples: run id to a few attacked images of it; runs may be missing.
+        gaps: what could not be made anew for want of outcomes, one line each.
         across: what rows of one table may differ in.
     """
 
@@ -78,6 +85,7 @@ class SuiteResults:
     comparisons: pd.DataFrame
     histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
     across: tuple[str, ...] = ()
 
     @property
@@ -98,9 +106,10 @@ def metrics_table(
     metrics = [_metrics_row(run, evaluation, grouping) for run, evaluation in pairs]
     classes = [_class_rows(run, evaluation, grouping) for run, evaluation in pairs]
     both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
-    counts = ("peak_memory_bytes", "parameters", "threads", "attack_threads")
-    both = both.astype(dict.fromkeys(counts, "Int64"))
+    both = both.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
     each = pd.concat(classes) if classes else pd.DataFrame(columns=PER_CLASS_COLUMNS)
+    names = one_name_each(both["dataset"])
+    both["dataset"], each["dataset"] = both["dataset"].map(names), each["dataset"].map(names)
     return both, each.reset_index(drop=True)
 
 
@@ -131,7 +140,7 @@ def _common(run: JudgedRun, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "method": config["method"],
-        "dataset": config["data"]["name"],
+        "dataset": result_name(config["data"]["name"], config["data"].get("fingerprint", "")),
         "imbalance_ratio": float(run.record["data"]["imbalance_ratio"] if ratio is None else ratio),
         "arch": config["arch"],
         "seed": config["seed"],
@@ -149,24 +158,28 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
     config, versions = record["config"], record["provenance"]["versions"]
     attacked = evaluation.facts.get("provenance", {})
     numbers = summary(rows, run.train_counts, grouping)
+    tested = per_class(rows, len(run.train_counts))["n_test"]
     return {
         **_common(run, evaluation),
         **numbers,
         **intervals(rows, run.train_counts, grouping),
         **error_parts(rows, run.clean(evaluation)),
         "robust_gap": numbers["head"] - numbers["tail"],
-        "groups": grouping.text(len(run.train_counts)),
-        "reliability": None if run.flagged is None else ";".join(run.flagged),
+        "groups": grouping.text(run.train_counts),
+        "reliability": ";".join(run.flagged or ()) if run.checked(evaluation) else None,
         "n": len(rows),
         "recipe": config["recipe_name"],
         "checkpoint": record.get("checkpoint", ""),
         "seconds": evaluation.facts["seconds"],
         "split_seed": config["data"]["split_seed"],
-        "imbalance_type": config["data"]["imbalance_type"],
+        # classes that came as they are were cut by no rule
+        "imbalance_type": config["data"]["imbalance_type"]
+        if config["data"]["imbalance_ratio"] is not None
+        else "",
         "n_train": sum(run.train_counts),
         "batch_size": config["recipe"]["batch_size"],
         "train_eps": float(config["recipe"]["attack"]["eps"]),
-        "config_id": stable_hash({k: v for k, v in config.items() if k != "seed"}),
+        "config_id": config_hash({k: v for k, v in config.items() if k != "seed"}),
         "split_sha256": record["data"]["split_sha256"],
         "augment": config["recipe"]["augment"],
         "epochs": config["recipe"]["epochs"],
@@ -184,7 +197,9 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "attack_threads": attacked.get("threads"),
         "attack_code": _code(attacked),
         "recipe_changes": _recipe_changes(record),
-        "reliability_report": "no" if run.flagged is None else "yes",
+        "reliability_report": "yes" if run.checked(evaluation) else "no",
+        "n_class_min": int(tested.min()),
+        "n_class_max": int(tested.max()),
         "test_sha256": evaluation.facts["test_sha256"],
         "data_fingerprint": config["data"].get("fingerprint", ""),
     }
@@ -231,24 +246,6 @@ def _class_rows(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> p
     return frame[PER_CLASS_COLUMNS]
 
 
-def build_report(store: SuiteStore, grouping: Grouping = THIRDS) -> SuiteResults:
-    """Rebuild every table and figure of a suite from its runs; return what they are made of.
-
-    Nothing is written when no run has been evaluated yet.
-
-    Raises:
-        UserError: the grouping does not fit the number of classes, or a file is damaged.
-    """
-    runs = read_suite(store)
-    results = results_of(runs, store, grouping)
-    if results.metrics.empty:
-        return results
-    comparisons = leads(comparable_groups(results.metrics), runs, grouping)
-    results = replace(results, comparisons=comparisons)
-    write_report(store, results)
-    return results
-
-
 def results_of(
     runs: Sequence[JudgedRun], store: SuiteStore, grouping: Grouping = THIRDS
 ) -> SuiteResults:
@@ -270,13 +267,15 @@ def results_of(
 
 
 def write_report(store: SuiteStore, results: SuiteResults) -> None:
-    """Write the CSV files of results, their tables, figures and page; stale ones go."""
-    files = rendered(results, store)
-    for name, frame in _csv_frames(results).items():
-        store.write(name, frame.to_csv(index=False))
-    for name, content in files.items():
-        store.write(name, content)
-    store.drop_reports(set(files))
+    """Write the CSV files of results, their tables, figures and page; stale ones go.
+
+    Where outcomes are gone no figure goes: what it was made from may be gone with them.
+    """
+    files: dict[str, str | bytes] = {
+        name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()
+    }
+    spare = ("figures",) if results.gaps else ()
+    store.write_reports({**files, **rendered(results, store)}, spare=spare)
 
 
 def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:
@@ -297,7 +296,7 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.classes,
         results.histories,
         results.comparisons,
-        title=store.path.resolve().name,
+        title=printable(store.path.resolve().name),
         across=results.across,
         downloads={
             "leaderboard.csv": "leaderboard.csv",
@@ -318,10 +317,15 @@ def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
 
 def read_examples(store: SuiteStore) -> dict[str, pd.DataFrame]:
     """Run id to attacked images, of the runs that have some."""
-    return {run.run_id: run.examples() for run in store.runs() if run.has_examples}
+    return {_recorded_id(run): run.examples() for run in store.runs() if run.has_examples}
 
 
 def read_histories(store: SuiteStore) -> dict[str, pd.DataFrame]:
     """Run id to learning curve, of the runs that have one."""
-    histories = {run.run_id: run.history() for run in store.runs()}
+    histories = {_recorded_id(run): run.history() for run in store.runs()}
     return {run_id: history for run_id, history in histories.items() if len(history)}
+
+
+def _recorded_id(run: RunStore) -> str:
+    """The run's id in the tables; its folder may be a link with a name of its own."""
+    return str(run.read().get("run_id", run.run_id))

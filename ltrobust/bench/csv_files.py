@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ltrobust.bench.collect import CONFUSION_COLUMNS, METRICS_COLUMNS, PER_CLASS_COLUMNS
+from ltrobust.bench.collect import (
+    CONFUSION_COLUMNS,
+    MAYBE_COUNTS,
+    METRICS_COLUMNS,
+    PER_CLASS_COLUMNS,
+)
 from ltrobust.bench.pairs import LEAD_COLUMNS
 from ltrobust.errors import UserError
 from ltrobust.report.groups import LATER_COLUMNS, REQUIRED
@@ -40,7 +45,6 @@ _COUNTS = {
     *("seed", "n", "split_seed", "epochs", "n_train", "batch_size", "class_index", "n_test"),
     *("label", "pred", "count"),
 }
-_MAYBE_COUNTS = {"peak_memory_bytes", "parameters", "threads", "attack_threads"}
 _SCORES = {"accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class"}
 _ROUNDING = 1e-9
 
@@ -75,7 +79,8 @@ def read_confusion(folder: Path) -> pd.DataFrame:
 
 def read_comparisons(folder: Path) -> pd.DataFrame:
     """Rows of comparisons.csv; no rows without the file."""
-    return _optional(folder / "comparisons.csv", LEAD_COLUMNS, LEAD_COLUMNS)
+    needed = [name for name in LEAD_COLUMNS if name != "n"]  # unknown of some tails
+    return _optional(folder / "comparisons.csv", needed, LEAD_COLUMNS)
 
 
 def _optional(file: Path, needed: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -123,7 +128,7 @@ def _numbers(texts: pd.Series, file: Path, needed: Sequence[str]) -> pd.Series:
             )
         _check_is_number(name, text, value, file, place)
     floats = pd.Series(values, index=texts.index, dtype=float)
-    if name in _MAYBE_COUNTS:
+    if name in MAYBE_COUNTS:
         return floats.astype("Int64")
     return floats.astype("int64") if name in _COUNTS and floats.notna().all() else floats
 
@@ -137,7 +142,7 @@ def _number(text: str) -> float:
 
 
 def _check_is_number(name: str, text: str, value: float, file: Path, place: int) -> None:
-    counts = name in _COUNTS | _MAYBE_COUNTS
+    counts = name in _COUNTS or name in MAYBE_COUNTS
     if math.isinf(value) or (counts and value % 1 > 0):
         kind = "whole number" if counts else "number"
         raise UserError(f"{file}, line {_line(file, place)}: {name} '{text}' is no {kind}")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
@@ -21,6 +22,7 @@ from ltrobust.config import AttackSpec, DataSpec
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
+from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
 from ltrobust.training.trainer import build
@@ -55,8 +57,9 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
         data = load(planned)
         key = (planned.run.arch, planned.run.precision)
         if key not in probes:
-            probes[key] = _probe_or_nothing(planned, data, plan.device)
-        seconds += _left(planned, store, data) * probes[key]
+            with computing_with(plan.settings.threads):
+                probes[key] = _probe_or_nothing(planned, data, plan.device)
+        seconds += _left(planned, plan, store, data) * probes[key]
     warning = ""
     if plan.device == "cpu" and seconds > HOURS_WARNING:
         warning = (
@@ -66,27 +69,17 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
     return Estimate(seconds, warning)
 
 
-def in_words(seconds: float) -> str:
-    """A duration in the unit that fits it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _left(planned: PlannedRun, store: SuiteStore, data: LongTailedData) -> float:
+def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedData) -> float:
     """Image passes (forward and backward) that a run still needs."""
-    run, recipe = store.run(planned.run.run_id), planned.run.recipe
-    epochs = recipe.epochs - len(run.history())
-    passes = 0.0
-    if not run.trained:
-        passes += epochs * len(data.train_labels) * (recipe.attack.steps + 1.5)
-    there = run.read().get("evaluations", {})
-    for attack_id, spec in planned.attack_ids().items():
-        if attack_id not in there:
-            passes += len(data.test_labels) * _attack_passes(spec)
-    return passes
+    run, epochs = store.run(planned.run.run_id), planned.run.recipe.epochs
+    wanted = planned.attack_ids()
+    if plan.settings.overwrite != "all":
+        there = outcomes_there(run)
+        wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
+        epochs = 0 if run.trained or not wanted else epochs - len(run.history())
+    steps = planned.run.recipe.attack.steps
+    passes = epochs * len(data.train_labels) * (steps + 1.5)
+    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values()))
 
 
 def _attack_passes(spec: AttackSpec) -> float:

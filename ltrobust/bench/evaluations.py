@@ -1,16 +1,20 @@
 """What a run's evaluations found, seeds of one attack taken together.
 
-Reads a run's record, outcomes and reliability report and computes no accuracy.
+Reads a run's record, outcomes and reliability report and computes no accuracy. An evaluation counts
+only when its outcomes are there for exactly the test images that the record names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import stable_hash
@@ -42,11 +46,13 @@ class JudgedRun:
         record: run.json.
         evaluations: in the order of the record.
         flagged: names of the flagged reliability checks, None when the run has no report.
+        lost: ids of the attacks in the record whose outcomes are gone.
     """
 
     record: dict[str, Any]
     evaluations: tuple[Evaluation, ...]
     flagged: tuple[str, ...] | None
+    lost: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -63,6 +69,12 @@ class JudgedRun:
         """Names of the classes."""
         return [str(name) for name in self.record["data"]["class_names"]]
 
+    def checked(self, evaluation: Evaluation) -> bool:
+        """Whether the reliability report knows an evaluation."""
+        ids = evaluation.attack_id.split("+")
+        judged = self.record.get("judged", ids)
+        return self.flagged is not None and set(ids) <= set(judged)
+
     def clean(self, like: Evaluation) -> pd.DataFrame | None:
         """Outcomes without an attack on the same test images as another evaluation."""
         wanted = like.facts.get("test_sha256")
@@ -76,6 +88,34 @@ class JudgedRun:
         )
 
 
+def images_sha256(index: ArrayLike, labels: ArrayLike) -> str:
+    """SHA-256 over index and label of test images, int64 little-endian."""
+    both = np.stack([np.asarray(index), np.asarray(labels)]).astype("<i8")
+    return hashlib.sha256(both.tobytes()).hexdigest()
+
+
+def outcomes_there(run: RunStore) -> dict[str, dict[str, Any]]:
+    """What a run's record says of the attacks whose outcomes are there, by attack id.
+
+    They are when they hold every test image of the attack once and no other.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    outcomes = run.outcomes()
+    return {
+        attack_id: facts
+        for attack_id, facts in run.read().get("evaluations", {}).items()
+        if _whole(outcomes[outcomes["attack_id"] == attack_id], facts["test_sha256"])
+    }
+
+
+def _whole(rows: pd.DataFrame, sha: str) -> bool:
+    """Whether outcomes are those of the test images with this checksum, in whatever order."""
+    orders = (rows, rows.sort_values("index", kind="stable"))
+    return any(images_sha256(one["index"], one["label"]) == sha for one in orders)
+
+
 def read_suite(store: SuiteStore) -> list[JudgedRun]:
     """Read all runs of a suite."""
     return [read_run(run) for run in store.runs()]
@@ -84,7 +124,8 @@ def read_suite(store: SuiteStore) -> list[JudgedRun]:
 def read_run(run: RunStore, only: Collection[str] | None = None) -> JudgedRun:
     """Read one run.
 
-    Evaluations that differ in nothing but their settings' seed become one.
+    Evaluations that differ in nothing but their settings' seed become one; those whose outcomes are
+    gone are left out.
 
     Args:
         run: where the run lies.
@@ -95,15 +136,17 @@ def read_run(run: RunStore, only: Collection[str] | None = None) -> JudgedRun:
     """
     record = run.read()
     outcomes = run.outcomes()
+    recorded, there = record.get("evaluations", {}), outcomes_there(run)
     families: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for attack_id, facts in record.get("evaluations", {}).items():
+    for attack_id, facts in there.items():
         if only is None or attack_id in only:
             families.setdefault(_family(facts), []).append((attack_id, facts))
     evaluations = tuple(_together(members, outcomes) for members in families.values())
     flagged = None
     if run.has_reliability:
         flagged = tuple(str(one["check"]) for one in run.reliability() if one["flagged"])
-    return JudgedRun(record, evaluations, flagged)
+    lost = tuple(attack_id for attack_id in recorded if attack_id not in there)
+    return JudgedRun(record, evaluations, flagged, lost)
 
 
 def _family(facts: dict[str, Any]) -> str:

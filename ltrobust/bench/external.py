@@ -9,41 +9,53 @@ difference; what is unknown of a foreign model stands in its record as "external
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ltrobust.bench.loader import Loader
+from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
 from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, resolve_device
 from ltrobust.bench.provenance import provenance
-from ltrobust.bench.runner import attack_model, data_facts, evaluate_run, missing_attacks
+from ltrobust.bench.runner import (
+    attack_model,
+    data_facts,
+    evaluate_run,
+    keep_place,
+    missing_attacks,
+)
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
-from ltrobust.config import Run, TestSpec, stable_hash
+from ltrobust.config import Run, TestSpec, config_hash
 from ltrobust.data import (
     LongTailedData,
     data_fingerprint,
+    data_label,
     dataset_spec,
-    load_data,
 )
 from ltrobust.errors import RunError, UserError
+from ltrobust.evaluation.callables import load_model, parse_arguments
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
 from ltrobust.evaluation.foreign import (
     check_outputs,
-    load_callable,
     model_sha256,
     normalized,
 )
 from ltrobust.method import METHODS, load_methods, method_source
 from ltrobust.models import ARCHS, build_model
+from ltrobust.output import printable
 from ltrobust.progress import Reporter
 from ltrobust.report.across import EXTERNAL
-from ltrobust.training.checkpoint import load_weights, read_state_dict
+from ltrobust.threads import computing_with
+from ltrobust.training.checkpoint import read_state_dict
+from ltrobust.training.fitting import fit_weights
 
+T = TypeVar("T")
 _LONGEST_NAME = 60
 
 
@@ -61,7 +73,10 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
             "checkpoint or callable again"
         )
     if not store.trained:
-        raise UserError(f"{store.path} is not trained yet; run the same bench again to finish it")
+        raise UserError(
+            f"{store.path} has no model.safetensors: put it back, or run the same bench again, "
+            "which trains the run"
+        )
     try:
         run = Run.model_validate(record["config"])
     except (KeyError, ValidationError):
@@ -74,30 +89,72 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
     return run
 
 
-def check_data(run: Run, settings: Settings, store: RunStore) -> None:
-    """Raise UserError where a run's data is no longer what it was trained on."""
-    if run.data.fingerprint != data_fingerprint(run.data.name, settings.data_dir):
-        raise UserError(f"{run.data.name} has changed since {store.path} was trained; train again")
-
-
 def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) -> None:
     """Run further attacks on a trained run of ours; those that are there are kept.
 
+    What the settings leave open (test images, search precision, radius) is as in the run's earlier
+    evaluations, so that the new results stand in one table with them.
+
     Raises:
-        UserError: see `stored_run`, or the data has changed.
+        UserError: see `stored_run`; or its data is not there (of an image folder,
+            `settings.dataset` may say where it lies now).
     """
     run, record = stored_run(store, settings), store.read()
-    check_data(run, settings, store)
+    dataset = stored_dataset(run, record, settings)
+    settings = settings.model_copy(update={"dataset": dataset})
     device = resolve_device(settings.device)
+    settings = as_before(record, settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
-    given = record.get("overrides", {}).get("eps", dataset_spec(run.data.name).eps)
-    eps = given if settings.eps is None else settings.eps
+    trained_at = record.get("overrides", {}).get("eps", dataset_spec(dataset).eps)
+    eps = trained_at if settings.eps is None else settings.eps
     planned = PlannedRun(run, test, attack_specs(settings, eps))
     data = Loader(Plan(settings, device, (planned,)))(planned)
+    keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
-    with reporter.copy_to(store.log):
-        evaluate_run(planned, data, store, torch.device(device), missing, reporter)
+    with reporter.copy_to(store.log), computing_with(settings.threads):
+        images = f"about {test.limit:,}" if test.limit else "all"
+        reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
+        tell(data.notes, reporter)
+        evaluate_run(
+            planned,
+            data,
+            store,
+            torch.device(device),
+            missing,
+            reporter,
+            no_checks=settings.no_checks,
+        )
+
+
+def as_before(record: dict[str, Any], settings: Settings) -> Settings:
+    """Fill in what the user left open about the evaluation from what the run's record says of it.
+
+    The most frequent of its evaluations' choices, of equals the first; before there is any, what
+    bench was told.
+    """
+    made = record.get("evaluations", {}).values()
+    attacked = [one for one in made if one["attack"] != "clean"]
+    tests = [(one["test_protocol"], one["limit_test"]) for one in made]
+    asked = record.get("overrides", {})
+    first = asked.get("test_protocol", settings.test_protocol), asked.get("limit_test")
+    protocol, limit = _most_frequent(tests, first)
+    searches = [one["settings"].get("search") or "fp32" for one in attacked]
+    known = {
+        "test_protocol": protocol,
+        "limit_test": limit,
+        "search": _most_frequent(searches, asked.get("search", settings.search)),
+    }
+    # a choice of images is protocol and limit together: who names another protocol names its limit
+    given = settings.model_fields_set
+    if "test_protocol" in given and settings.test_protocol != protocol:
+        del known["limit_test"]
+    return settings.model_copy(update={k: v for k, v in known.items() if k not in given})
+
+
+def _most_frequent(values: Sequence[T], otherwise: T) -> T:
+    """The most frequent value, of equals the first."""
+    return Counter(values).most_common(1)[0][0] if values else otherwise
 
 
 @dataclass(frozen=True)
@@ -119,49 +176,115 @@ class Foreign:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class CheckpointModel:
+    """A network of ours with somebody else's weights.
+
+    Attributes:
+        model: maps images in [0, 1] to logits, in eval mode.
+        head_of: the defense whose head and inference adjustment it has.
+        normalize: what its images are normalised with, as for `parse_normalize`; None: nothing.
+        notes: what was read in another way than it stands in the file, in words.
+    """
+
+    model: DefendedModel
+    head_of: str
+    normalize: str | None
+    notes: tuple[str, ...]
+
+
+def checkpoint_model(
+    file: Path,
+    *,
+    arch: str | None,
+    method: str | None,
+    key: str | None,
+    normalize: str | None,
+    train_counts: Sequence[int],
+    image_shape: tuple[int, ...],
+) -> CheckpointModel:
+    """Build an architecture of ours with the weights of a checkpoint file.
+
+    Args:
+        file: safetensors or a torch file.
+        arch: architecture of the weights.
+        method: the defense whose head and inference adjustment they need; None: a linear head.
+        key: which state dict of the file; see `read_state_dict`.
+        normalize: what the network expects (see `parse_normalize`); None: images in [0, 1], or what
+            the file itself says.
+        train_counts: training images of each class.
+        image_shape: (channels, height, width) of the images.
+
+    Raises:
+        UserError: the file is no checkpoint or does not fit the architecture.
+    """
+    if arch is None:
+        raise UserError("--checkpoint needs --arch, the architecture of the weights")
+    weights = read_state_dict(file, key)
+    head_of = "pgd-at" if method is None else METHODS.canonical(method)
+    defense = METHODS.get(head_of)(torch.tensor(train_counts))
+    net = build_model(
+        ARCHS.canonical(arch),
+        num_classes=len(train_counts),
+        in_channels=image_shape[0],
+        image_size=image_shape[1],
+        head=defense.head,
+    )
+    fitted = fit_weights(net, weights, f"checkpoint {file}")
+    net.load_state_dict(fitted.weights)
+    if fitted.normalization is not None:
+        if normalize is not None:
+            raise UserError(f"--normalize: {fitted.notes[0]}; leave it out")
+        values = [v.expand(image_shape[0]).tolist() for v in fitted.normalization]
+        normalize = ",".join(f"{value:.9g}" for value in (*values[0], *values[1]))
+    inner = net if normalize is None else normalized(net, normalize, image_shape[0])
+    model = DefendedModel(inner, defense.adjust).eval()
+    return CheckpointModel(model, head_of, normalize, fitted.notes)
+
+
 def evaluate_checkpoint(
     file: Path,
     suite: SuiteStore,
     settings: Settings,
     reporter: Reporter,
     normalize: str | None,
+    key: str | None = None,
     name: str | None = None,
 ) -> RunStore:
     """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
 
     `settings.methods` names the defense whose head and inference adjustment the weights need
-    (`pgd-at`, a plain linear head, when it is left at "all"); `normalize` is what the network
-    expects its images to be normalised with (see `parse_normalize`), None for images in [0, 1];
-    `name` is what tables call it, None for the file's name.
+    (`pgd-at`, a plain linear head, when it is left at "all"); for `normalize` and `key` see
+    `checkpoint_model`; `name` is what tables call it, None for the file's name.
 
     Raises:
         UserError: the file is no checkpoint or does not fit the architecture, or the name is taken.
     """
     load_methods(settings.plugin)
-    if settings.arch is None:
-        raise UserError("--checkpoint needs --arch, the architecture of the weights")
-    weights = read_state_dict(file)
     if len(settings.methods) > 1:
         raise UserError("--method: a checkpoint has the head of one defense, give one name")
-    head = "pgd-at" if settings.methods == ("all",) else METHODS.canonical(settings.methods[0])
     data, ratio = _data(settings)
-    method = METHODS.get(head)(torch.tensor(data.train_counts))
-    net = build_model(
-        ARCHS.canonical(settings.arch),
-        num_classes=data.num_classes,
-        in_channels=data.image_shape[0],
-        image_size=data.image_shape[1],
-        head=method.head,
+    found = checkpoint_model(
+        file,
+        arch=settings.arch,
+        method=None if settings.methods == ("all",) else settings.methods[0],
+        key=key,
+        normalize=normalize,
+        train_counts=data.train_counts,
+        image_shape=data.image_shape,
     )
-    load_weights(net, weights, f"checkpoint {file}")
+    for note in found.notes:
+        reporter.line(f"{file.name}: {note}")
     facts = {
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "head_of": head,
-        "method_source": method_source(METHODS.get(head)),
+        "head_of": found.head_of,
+        "method_source": method_source(METHODS.get(found.head_of)),
     }
-    model = DefendedModel(_normalized(net, normalize, data), method.adjust).eval()
-    foreign = Foreign(model, file.stem, settings.arch, file.name, facts)
-    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize, name)
+    if key is not None:
+        facts["checkpoint_key"] = key
+    origin, label = printable(file.name), printable(file.stem)
+    foreign = Foreign(found.model, label, str(settings.arch), origin, facts)
+    return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, found.normalize, name)
 
 
 def evaluate_callable(
@@ -170,20 +293,29 @@ def evaluate_callable(
     settings: Settings,
     reporter: Reporter,
     normalize: str | None,
+    arguments: Sequence[str] = (),
     name: str | None = None,
 ) -> RunStore:
-    """Evaluate what `module:callable` returns as a run of its own in `suite`; return that run.
+    """Evaluate what `spec` stands for as a run of its own in `suite`; return that run.
+
+    For `spec` and `arguments` see `evaluation.callables.load_model`.
 
     Raises:
         UserError: there is no such callable, it gives no model of these classes, or the name is
             taken.
     """
-    model = load_callable(spec)
+    found = load_model(spec, arguments)
     data, ratio = _data(settings)
-    facts = {"weights_sha256": model_sha256(model, spec), "callable": spec, "method_source": ""}
-    arch, label = type(model).__name__, spec.partition(":")[2]
-    model = _normalized(model, normalize, data)
-    foreign = Foreign(model, label, arch, spec, facts)
+    facts: dict[str, Any] = {
+        "weights_sha256": model_sha256(found.model, found.name, found.file),
+        "callable": found.name,
+        "method_source": "",
+    }
+    if arguments:
+        facts["model_args"] = {k: repr(v) for k, v in parse_arguments(arguments).items()}
+    arch, label = type(found.model).__name__, found.name.partition(":")[2]
+    model = _normalized(found.model, normalize, data)
+    foreign = Foreign(model, label, arch, found.name, facts)
     return _evaluate_foreign(foreign, data, ratio, suite, settings, reporter, normalize, name)
 
 
@@ -207,16 +339,26 @@ def _evaluate_foreign(
     config = _foreign_config(foreign, settings, ratio)
     if normalize is not None:
         config["normalize"] = normalize
-    run = suite.run(f"{EXTERNAL}-{stable_hash(config)}")
+    run = suite.run(f"{EXTERNAL}-{config_hash(config)}")
     config["method"] = _name(name, run, config, suite) or foreign.label
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
-    with suite.lock(), reporter.copy_to(run.log):
+    with suite.lock(), reporter.copy_to(run.log), computing_with(settings.threads):
         _open_record(run, foreign.origin, config, data, device)
+        tell(data.notes, reporter)
         missing = missing_attacks(wanted, run, data)
         try:
-            attack_model(foreign.model, test, data, run, torch.device(device), missing, reporter)
+            attack_model(
+                foreign.model,
+                test,
+                data,
+                run,
+                torch.device(device),
+                missing,
+                reporter,
+                no_checks=settings.no_checks,
+            )
         except (UserError, RunError) as error:
             run.update(status="failed", error=str(error))
             raise
@@ -283,7 +425,7 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
     ratios = settings.imbalance_ratio or (None,)
     if len(ratios) > 1:
         raise UserError("--imbalance-ratio: a checkpoint was trained at one ratio, give one")
-    data = load_data(
+    data = load_quietly(
         settings.dataset,
         data_dir=settings.data_dir,
         download=settings.download,
@@ -310,7 +452,7 @@ def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -
         "select": EXTERNAL,
         "precision": EXTERNAL,
         "data": {
-            "name": settings.dataset,
+            "name": data_label(settings.dataset),
             "imbalance_ratio": ratio,
             "imbalance_type": settings.imbalance_type,
             "split_seed": settings.split_seed,

@@ -115,10 +115,10 @@ def _column(name: str) -> str:
 
 def _found(rows: pd.DataFrame) -> str:
     """What results there are, in a few words."""
-    keys = ["dataset", "imbalance_ratio", "arch", "recipe"]
+    keys = ["dataset", "imbalance_ratio", "imbalance_type", "arch", "recipe"]
     texts = [
-        f"{dataset} IR {ratio:g} {arch} {recipe} ({', '.join(sorted(set(block['method'])))})"
-        for (dataset, ratio, arch, recipe), block in rows.groupby(keys, sort=False)
+        f"{dataset} IR {ratio:g} {kind} {arch} {recipe} ({', '.join(sorted(set(block['method'])))})"
+        for (dataset, ratio, kind, arch, recipe), block in rows.groupby(keys, sort=False)
     ]
     more = f" and {len(texts) - _FOUND_SHOWN} more" if len(texts) > _FOUND_SHOWN else ""
     return "; ".join(texts[:_FOUND_SHOWN]) + more

@@ -1,15 +1,22 @@
-"""The data of a plan's runs: loaded once per split, and an identity for the test images."""
+"""The data of a plan's runs: loaded once per split, found again, and an identity for test images.
+
+What image folders leave out is kept here for who tells the user.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import torch
-
+from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.config import DataSpec, TestSpec
-from ltrobust.data import LongTailedData, load_data
+from ltrobust.bench.settings import Settings
+from ltrobust.config import DataSpec, Run, TestSpec
+from ltrobust.data import FOLDER_PREFIX, LongTailedData, data_fingerprint, load_data
 from ltrobust.data.holdout import hold_out
+from ltrobust.errors import DataWarning, UserError
+from ltrobust.progress import Reporter
 
 
 class Loader:
@@ -24,8 +31,9 @@ class Loader:
         spec, test = planned.run.data, planned.test
         key = (spec, test, planned.run.select == "best")
         if key not in self._loaded:
-            loaded = load_data(
-                spec.name,
+            folder = spec.name.startswith(FOLDER_PREFIX)
+            loaded = load_quietly(
+                self._settings.dataset if folder else spec.name,
                 data_dir=self._settings.data_dir,
                 download=self._settings.download,
                 imbalance_ratio=spec.imbalance_ratio,
@@ -38,8 +46,59 @@ class Loader:
             self._loaded[key] = hold_out(loaded) if key[2] else loaded
         return self._loaded[key]
 
+    def notes(self) -> list[str]:
+        """The notes of all data that has been loaded, each once."""
+        return list(dict.fromkeys(note for data in self._loaded.values() for note in data.notes))
+
+
+def tell(notes: Iterable[str], reporter: Reporter) -> None:
+    """Print the notes of some data."""
+    for note in notes:
+        reporter.line(f"note: {note}")
+
+
+def load_quietly(name: str, **arguments: Any) -> LongTailedData:
+    """`load_data` for who passes the data's notes on."""
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        return load_data(name, **arguments)
+
+
+def stored_dataset(run: Run, record: Mapping[str, Any], settings: Settings) -> str:
+    """Find the data set of a stored run: an image folder where it lay, or where settings say.
+
+    Args:
+        run: what was trained.
+        record: the run's record; of an image folder it holds the path.
+        settings: with a `dataset`, `folder:PATH`, in place of the recorded path.
+
+    Raises:
+        UserError: the data is not there or is not the same, or `dataset` is out of place.
+    """
+    name, given = run.data.name, "dataset" in settings.model_fields_set
+    if not name.startswith(FOLDER_PREFIX):
+        if given:
+            raise UserError("--dataset: a run directory already says it; leave it out")
+        if data_fingerprint(name, settings.data_dir) != run.data.fingerprint:
+            raise UserError(f"{name} has changed since {run.run_id} was trained; train again")
+        return name
+    name = settings.dataset if given else f"{FOLDER_PREFIX}{record['data'].get('path', '')}"
+    if not name.startswith(FOLDER_PREFIX):
+        raise UserError(
+            f"--dataset {name}: {run.run_id} was trained on an image folder; give folder:PATH"
+        )
+    way_out = "say where they are with --dataset folder:PATH"
+    try:
+        same = data_fingerprint(name) == run.data.fingerprint
+    except UserError as error:
+        raise UserError(f"no images for {run.run_id}: {error}; {way_out}") from error
+    if not same:
+        raise UserError(
+            f"'{name.removeprefix(FOLDER_PREFIX)}' holds other images than {run.run_id} was "
+            f"trained on; {way_out}, or train again"
+        )
+    return name
+
 
 def test_sha256(data: LongTailedData) -> str:
-    """SHA-256 over index and label of the test images, int64 little-endian."""
-    both = torch.stack([data.test_index, data.test_labels]).numpy().astype("<i8")
-    return hashlib.sha256(both.tobytes()).hexdigest()
+    """Tells the test images of a data set: see `images_sha256`."""
+    return images_sha256(data.test_index, data.test_labels)

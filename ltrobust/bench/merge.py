@@ -1,7 +1,8 @@
 """Results of several directories together, from their runs or from their CSV files alone.
 
-A directory with stored outcomes is computed anew, any other is taken from its CSV files. Nothing
-is written here but in `rebuild`, which works in place.
+A directory with stored outcomes is computed anew, any other is taken from its CSV files, and so are
+single evaluations whose outcomes are gone. Nothing is written here but in `build_report`, which
+works in place.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ import pandas as pd
 from ltrobust.bench import csv_files
 from ltrobust.bench.collect import (
     CONFUSION_COLUMNS,
+    MAYBE_COUNTS,
     METRICS_COLUMNS,
     PER_CLASS_COLUMNS,
     SuiteResults,
-    build_report,
     read_examples,
     read_histories,
     rendered,
     results_of,
+    write_report,
 )
 from ltrobust.bench.evaluations import JudgedRun, read_suite
 from ltrobust.bench.filters import Filters, check_filters, filtered, shown
+from ltrobust.bench.kept import cut_of, kept_metrics, lost_lines, uncovered, with_kept
 from ltrobust.bench.pairs import LEAD_COLUMNS, PAIRED, leads
 from ltrobust.bench.store import SuiteStore
+from ltrobust.data.spec import one_name_each
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import UNKNOWN
 from ltrobust.evaluation.metrics import THIRDS, Grouping
@@ -56,17 +60,22 @@ class Part:
 
     Attributes:
         path: the directory.
-        results: its frames; comparisons are those of a stored comparisons.csv.
+        results: its frames; comparisons are those of a stored comparisons.csv where some outcomes
+            are gone.
         runs: those whose outcomes are there; none where the CSV files are all there is.
+        grouping: how the numbers made from outcomes cut head, medium and tail.
     """
 
     path: Path
     results: SuiteResults
     runs: tuple[JudgedRun, ...]
+    grouping: Grouping = THIRDS
 
 
 def read_part(directory: Path, grouping: Grouping | None = None) -> Part:
     """Read one directory: from its runs where outcomes are stored, else from its CSV files.
+
+    Evaluations whose outcomes are gone are taken from the CSV files too.
 
     Args:
         directory: `results/<suite>`, or a folder with metrics.csv and per_class.csv.
@@ -77,13 +86,20 @@ def read_part(directory: Path, grouping: Grouping | None = None) -> Part:
             that are not there.
     """
     check_directory(directory)
-    store = SuiteStore(directory)
-    if _from_csv(store):
-        return Part(directory, _stored(store, grouping), ())
+    part = _part(SuiteStore(directory), grouping)
+    _check_evaluated(directory, part.results)
+    return part
+
+
+def _part(store: SuiteStore, grouping: Grouping | None) -> Part:
+    """What a directory holds, which may be nothing yet."""
     runs = read_suite(store)
-    results = results_of(runs, store, grouping or THIRDS)
-    _check_evaluated(directory, results)
-    return Part(directory, results, tuple(runs))
+    if _from_csv(store):
+        return Part(store.path, replace(_stored(store, grouping), gaps=lost_lines(runs)), ())
+    kept = kept_metrics(store, runs)
+    made, cut = uncovered(runs, kept), cut_of(kept, runs, grouping)
+    results = with_kept(results_of(made, store, cut), kept, store, runs)
+    return Part(store.path, results, tuple(made), cut)
 
 
 def gather(
@@ -111,18 +127,23 @@ def gather(
     """
     paths = {path.resolve(): path for path in reversed(directories)}
     parts = [read_part(path, grouping) for path in reversed(paths.values())]
-    parts = _with_ids(_narrowed(parts, filters or Filters()))
+    parts = _with_ids(_narrowed(_named(parts), filters or Filters()))
     metrics = _merged_metrics(parts)
     classes = _best_blocks(parts, lambda part: part.results.classes, PER_CLASS_COLUMNS)
     confusion = _best_blocks(parts, lambda part: part.results.confusion, CONFUSION_COLUMNS)
     runs = [run for part in parts for run in part.runs]
-    comparisons = leads(comparable_groups(metrics, across), runs, grouping or THIRDS)
-    known = _concat([part.results.comparisons for part in parts if not part.runs], LEAD_COLUMNS)
-    histories = _by_run(part.results.histories for part in parts)
-    examples = _by_run(part.results.examples for part in parts)
-    comparisons = _filled(comparisons, known)
+    cut = next((part.grouping for part in parts if part.runs), THIRDS)
+    comparisons = leads(comparable_groups(metrics, across), runs, cut, classes)
+    known = _concat([part.results.comparisons for part in parts], LEAD_COLUMNS)
     return SuiteResults(
-        metrics, classes, confusion, comparisons, histories, examples, across=tuple(across)
+        metrics,
+        classes,
+        confusion,
+        _filled(comparisons, known),
+        _by_run(part.results.histories for part in parts),
+        _by_run(part.results.examples for part in parts),
+        gaps=tuple(line for part in parts for line in part.results.gaps),
+        across=tuple(across),
     )
 
 
@@ -145,24 +166,39 @@ def check_directory(directory: Path) -> None:
 
 
 def rebuild(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
-    """Rebuild a directory's reports in place; return what they are made of.
-
-    Without outcomes the CSV files stay as they are, tables are written anew, and of the figures
-    those that need more than CSV files are left alone.
+    """Rebuild a directory's reports in place, as `build_report` does.
 
     Raises:
         UserError: see `read_part`.
     """
-    if not _from_csv(store):
-        results = build_report(store, grouping or THIRDS)
-        _check_evaluated(store.path, results)
+    results = build_report(store, grouping)
+    _check_evaluated(store.path, results)
+    return results
+
+
+def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
+    """Rebuild every table and figure of a suite; return what they are made of.
+
+    Nothing is written when no run has been evaluated yet. Numbers whose outcomes are gone are kept.
+    Without any outcomes the CSV files stay as they are, tables are written anew, and of the figures
+    those that need more than CSV files are left alone.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes or what is kept, or a file is
+            damaged.
+    """
+    part = _part(store, grouping)
+    results = part.results
+    if results.metrics.empty:
         return results
-    results = gather([store.path], None, grouping)
-    files = rendered(results, store)
-    for name, content in files.items():
-        store.write(name, content)
-    figures = {f"figures/{file.name}" for file in (store.path / "figures").glob("*")}
-    store.drop_reports({*files, *figures})
+    comparisons = leads(
+        comparable_groups(results.metrics), part.runs, part.grouping, results.classes
+    )
+    results = replace(results, comparisons=_filled(comparisons, results.comparisons))
+    if part.runs:
+        write_report(store, results)
+    else:
+        store.write_reports(rendered(results, store), spare=("figures",))
     return results
 
 
@@ -207,6 +243,20 @@ def _stored(store: SuiteStore, grouping: Grouping | None) -> SuiteResults:
     )
 
 
+def _named(parts: Sequence[Part]) -> list[Part]:
+    """Give one name to an image folder that has different ones in different parts."""
+    names = one_name_each(name for part in parts for name in part.results.metrics["dataset"])
+    return [replace(part, results=_renamed(part.results, names)) for part in parts]
+
+
+def _renamed(results: SuiteResults, names: Mapping[str, str]) -> SuiteResults:
+    metrics, classes = (
+        frame.assign(dataset=frame["dataset"].replace(dict(names))) if "dataset" in frame else frame
+        for frame in (results.metrics, results.classes)
+    )
+    return replace(results, metrics=metrics, classes=classes)
+
+
 def _narrowed(parts: Sequence[Part], filters: Filters) -> list[Part]:
     """Leave the wanted runs of each part; parts without any go."""
     if not filters.chosen:
@@ -228,7 +278,7 @@ def _only(part: Part, filters: Filters) -> Part:
         histories={run: frame for run, frame in results.histories.items() if run in ids},
         examples={run: frame for run, frame in results.examples.items() if run in ids},
     )
-    return Part(part.path, left, tuple(run for run in part.runs if run.run_id in ids))
+    return replace(part, results=left, runs=tuple(r for r in part.runs if r.run_id in ids))
 
 
 def _with_ids(parts: Sequence[Part]) -> list[Part]:
@@ -295,7 +345,7 @@ def _merged_metrics(parts: Sequence[Part]) -> pd.DataFrame:
             copies.append(row)
     rows = _completed([_one_row(copies) for copies in kept], parts)
     frame = csv_files.in_order(pd.DataFrame(rows), METRICS_COLUMNS)
-    return frame.astype({"peak_memory_bytes": "Int64", "parameters": "Int64"})
+    return frame.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
 
 
 def _one_row(copies: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
@@ -445,16 +495,20 @@ def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFr
 
 def _filled(comparisons: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Put stored intervals where outcomes are missing; a pair must agree about its difference."""
-    stored = {_lead_key(row): row for row in known.to_dict("records")}
+    stored: defaultdict[tuple[Any, ...], list[dict[Any, Any]]] = defaultdict(list)
+    for row in known.to_dict("records"):
+        stored[_lead_key(row)].append(row)
     rows = []
     for row in comparisons.to_dict("records"):
-        old = stored.get(_lead_key(row))
         missing = row["verdict"] == UNKNOWN and row["basis"] == PAIRED
-        if missing and old is not None and _equal(old["difference"], row["difference"]):
-            row |= {name: old[name] for name in ("low", "high", "p", "verdict", "basis")}
+        for old in stored[_lead_key(row)] if missing else ():
+            same_images = pd.isna(row["n"]) or row["n"] == old["n"]
+            if same_images and _equal(old["difference"], row["difference"]):
+                row |= {name: old[name] for name in ("n", "low", "high", "p", "verdict", "basis")}
+                break
         rows.append(row)
-    return pd.DataFrame(rows, columns=comparisons.columns)
+    return pd.DataFrame(rows, columns=comparisons.columns).astype({"n": "Int64"})
 
 
 def _lead_key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return *(row[name] for name in _LEAD_KEY), int(row["n"]), round(float(row["eps"]), 9)
+    return *(row[name] for name in _LEAD_KEY), round(float(row["eps"]), 9)

@@ -7,13 +7,13 @@ Reads runs, matches their attacks and test images, and leaves the statistics to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
+from ltrobust.bench.evaluations import Evaluation, JudgedRun, outcomes_there, read_run
 from ltrobust.bench.store import RunStore
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import (
@@ -24,8 +24,9 @@ from ltrobust.evaluation.compare import (
     paired_row,
     seeds_row,
 )
+from ltrobust.evaluation.concerns import concerns
 from ltrobust.evaluation.metrics import THIRDS, Grouping, class_groups
-from ltrobust.report.aggregate import scores
+from ltrobust.report.aggregate import scores, tail_images
 from ltrobust.report.groups import Group
 
 LEAD_COLUMNS = [
@@ -78,9 +79,15 @@ def compare_runs(
         UserError: the classes differ, no attack matches, or a file is damaged.
     """
     records = a.read(), b.read()
-    for run, record in zip((a, b), records, strict=True):
+    there = outcomes_there(a), outcomes_there(b)
+    for run, record, found in zip((a, b), records, there, strict=True):
         if not record.get("evaluations"):
             raise UserError(f"{run.run_id} has not been evaluated; run ltrobust evaluate on it")
+        if not found:
+            raise UserError(
+                f"the outcomes of {run.run_id} are gone; put its outcomes.parquet back, or run "
+                "ltrobust evaluate on it"
+            )
     names = [list(record["data"]["class_names"]) for record in records]
     if names[0] != names[1]:
         raise UserError(
@@ -92,7 +99,13 @@ def compare_runs(
             f"{a.run_id} and {b.run_id} were judged on different images (their data sets differ); "
             "only runs on the same data can be compared"
         )
-    common, notes = _matching(*(record["evaluations"] for record in records))
+    common, notes = _matching(*there)
+    notes += [
+        f"{_name(record['evaluations'][attack_id])} left out: its outcomes are gone from {side}"
+        for side, record, found in zip("AB", records, there, strict=True)
+        for attack_id in record["evaluations"]
+        if attack_id not in found
+    ]
     one, other = read_run(a, common), read_run(b, common)
     by_id = {evaluation.attack_id: evaluation for evaluation in other.evaluations}
     pairs = [
@@ -122,14 +135,32 @@ def compare_runs(
         f"† reliability checks flagged for {side} ({run.run_id}): {', '.join(flags)}; "
         "see docs/evaluation.md"
         for side, run in (("A", a), ("B", b))
-        if (flags := [str(each["check"]) for each in run.reliability() if each["flagged"]])
+        if (flags := _doubts(run, {str(left.facts["attack"]) for left, _ in pairs}))
     ]
     rows = pd.concat(parts, ignore_index=True)[["attack", "eps", "attack_id", *COLUMNS]]
-    text = grouping.text(len(one.class_names))
+    text = grouping.text(one.train_counts)
     return Comparison(a.run_id, b.run_id, text, rows, tuple(notes))
 
 
-def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping) -> pd.DataFrame:
+def _doubts(run: RunStore, attacks: Collection[str]) -> list[str]:
+    """Flagged checks that put numbers under these attacks in doubt, with the attacks."""
+    found = []
+    for one in run.reliability():
+        check = str(one["check"])
+        doubted = sorted(attack for attack in attacks if concerns(check, attack))
+        if one["flagged"] and doubted:
+            found.append(
+                check if len(doubted) == len(attacks) else f"{check} ({' '.join(doubted)})"
+            )
+    return found
+
+
+def leads(
+    groups: Sequence[Group],
+    runs: Sequence[JudgedRun],
+    grouping: Grouping,
+    classes: pd.DataFrame,
+) -> pd.DataFrame:
     """Set the best method of each comparable setting and attack against every other.
 
     Methods with one training seed are compared over the same test images, methods with several
@@ -139,6 +170,7 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
         groups: the results.
         runs: those whose outcomes are at hand; others may stand in `groups`.
         grouping: how head, medium and tail are cut.
+        classes: rows of per_class.csv, which say how many images a group has; may be empty.
 
     Returns:
         Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
@@ -149,14 +181,15 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
         for run in runs
         for evaluation in run.evaluations
     }
+    tails = tail_images(classes)
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
         for attack in group.attacks
         for contested in CONTESTED
-        for row in _against_best(group, attack, contested, found, grouping)
+        for row in _against_best(group, attack, contested, found, grouping, tails)
     ]
-    return pd.DataFrame(records, columns=LEAD_COLUMNS)
+    return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
 
 def _matching(
@@ -215,6 +248,7 @@ def _against_best(
     contested: str,
     found: Mapping[tuple[str, str], tuple[JudgedRun, Evaluation]],
     grouping: Grouping,
+    tails: Mapping[tuple[str, str], int],
 ) -> list[dict[str, Any]]:
     score = CONTESTED[contested]
     frame = scores(group)
@@ -223,6 +257,10 @@ def _against_best(
         return []
     best = min(means.index, key=lambda label: (-means[label], label))
     rows = {label: _rows(group, label, attack) for label in means.index}
+    images: Any = int(group.key["n"])
+    if contested == "tail":  # missing where neither outcomes nor classes tell
+        first = rows[best].iloc[0]
+        images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
     return [
         {
             "eps": float(rows[best]["eps"].iloc[0]),
@@ -230,7 +268,7 @@ def _against_best(
             "other": label,
             "best_run_id": ",".join(rows[best]["run_id"]),
             "other_run_id": ",".join(rows[label]["run_id"]),
-            "n": int(group.key["n"]),
+            "n": images,
             **_lead(rows[best], rows[label], contested, found, grouping),
         }
         for label in sorted(means.index, key=lambda label: (-means[label], label))
@@ -265,9 +303,8 @@ def _lead(
     if contested == "tail":
         counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
     row = paired_row(counts, contested)
-    return {name: row[name] for name in ("difference", "low", "high", "p", "verdict")} | {
-        "basis": PAIRED
-    }
+    names = ("n", "difference", "low", "high", "p", "verdict")
+    return {**{name: row[name] for name in names}, "basis": PAIRED}
 
 
 def _images(judged: tuple[JudgedRun, Evaluation]) -> object:

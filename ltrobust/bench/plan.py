@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import SuiteStore
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
-from ltrobust.data import DatasetSpec, data_fingerprint, dataset_spec
+from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import (
     ALL_METHODS,
@@ -29,6 +30,7 @@ from ltrobust.method import (
 from ltrobust.models import ARCHS
 from ltrobust.training.schedule import UNIFIED
 from ltrobust.training.trainer import Thrift
+from ltrobust.yaml_files import parse
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def make_plan(settings: Settings) -> Plan:
     runs = []
     for ratio in ratios:
         data = DataSpec(
-            name=spec.name,
+            name=data_label(settings.dataset),
             imbalance_ratio=ratio,
             imbalance_type=settings.imbalance_type,
             split_seed=settings.split_seed,
@@ -159,10 +161,9 @@ def _cached(planned: PlannedRun, store: SuiteStore) -> str:
     record = run.read()
     if record.get("status") == "failed":
         return "failed"
-    if not run.trained:
-        return "stopped" if record else "new"
-    there = record.get("evaluations", {})
-    return "evaluated" if planned.attack_ids().keys() <= there.keys() else "trained"
+    if planned.attack_ids().keys() <= outcomes_there(run).keys():
+        return "evaluated"
+    return "trained" if run.trained else "stopped" if record else "new"
 
 
 def _method_names(asked: tuple[str, ...]) -> list[str]:
@@ -238,7 +239,7 @@ def _chosen_options(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and option):
             raise UserError(f"--option '{text}' must look like taet.count_absent=true")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = parse(value)
         except yaml.YAMLError:
             raise UserError(f"--option '{text}': '{value}' is no plain value") from None
         owner = method if method == RECIPE else METHODS.canonical(method)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ltrobust.bench.checks import check_reliability, lacks_reliability
+from ltrobust.bench.evaluations import outcomes_there, read_run
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -31,6 +32,7 @@ from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outc
 from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
+from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
 from ltrobust.training.trainer import build, train
@@ -49,8 +51,8 @@ def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) ->
     failures = []
     reporter.begin("plan", "plan", len(plan.runs))
     for planned in plan.runs:
-        run_store = store.run(planned.run.run_id)
-        reason = _do_run(planned, run_store, load, plan, reporter)
+        with computing_with(_threads(store.run(planned.run.run_id), plan.settings)):
+            reason = _do_run(planned, store, load, plan, reporter)
         if reason:
             failures.append(Failure(planned.run.run_id, reason))
         reporter.advance("plan")
@@ -58,57 +60,105 @@ def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) ->
     return failures
 
 
+def _threads(store: RunStore, settings: Settings) -> int | None:
+    """CPU threads for a run: those asked for, else those that a stopped one began with."""
+    if settings.threads is not None or settings.overwrite == "all" or not store.begun:
+        return settings.threads
+    try:
+        record = store.read()
+    except UserError:  # doing the run will tell
+        return None
+    begun = record.get("provenance", {}).get("threads")
+    return begun if record.get("status") != "done" and isinstance(begun, int) else None
+
+
 def _do_run(
     planned: PlannedRun,
-    store: RunStore,
+    suite: SuiteStore,
     load: Loader,
     plan: Plan,
     reporter: Reporter,
 ) -> str:
     """Do one run; return the reason when it failed, else ""."""
-    if plan.settings.overwrite == "all":
-        store.clear()
-    record = store.read()
-    if record.get("status") == "failed" and plan.settings.overwrite == "never":
-        return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
-    if record.get("status") == "failed" and not store.trained:
-        store.clear()
-    device = torch.device(plan.device)
+    store = suite.run(planned.run.run_id)
     try:
-        data = load(planned)
-        _same_images(record, data)
-        missing = missing_attacks(planned.attack_ids(), store, data)
-        complete = not missing and not _lacks_findings(store, data)
-        if store.trained and complete and record.get("status") == "done":
-            unmeasured = "; nothing to profile" if plan.settings.profile else ""
-            reporter.line(f"{planned.run.run_id}: done before{unmeasured}")
-            return ""
-        _open_record(planned, store, data, plan)
-        with reporter.copy_to(store.log):
-            reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
-            if not store.trained:
-                _train(planned.run, data, store, plan, reporter)
-            store.drop_state()  # a kill may have come just before it went with the weights
-            restart_peak_memory(plan.device)
-            seconds = evaluate_run(planned, data, store, device, missing, reporter)
-            if plan.settings.profile:
-                _profile_evaluation(store, seconds, plan.device)
-            store.update(status="done", error=None)
-    except RunError as error:
-        return _failed(store, _reason(error))
-    except UserError as error:
+        if plan.settings.overwrite == "all":
+            suite.start_over(store.run_id)
+        return _go_on(planned, store, load(planned), plan, reporter)
+    except (RunError, UserError) as error:
         return _failed(store, str(error))
     except Exception as error:
         if _is_out_of_memory(error):
             return _failed(store, _memory_advice(planned.run, plan.settings, store.trained))
-        reason = _failed(store, f"{_reason(error)} (traceback in log.txt)")
-        store.log(traceback.format_exc())
-        return reason
+        text = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {text} (traceback in log.txt)"
+        return _failed(store, reason, traceback.format_exc())
     finally:
         gc.collect()
-        if device.type == "cuda":
+        if plan.device.startswith("cuda"):
             torch.cuda.empty_cache()  # what a failed run held must not stand in the next one's way
+
+
+def _go_on(
+    planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan, reporter: Reporter
+) -> str:
+    """Do what a run lacks, from where it stands; return why a failed one is kept as it is."""
+    record = store.read()
+    if record.get("status") == "failed" and plan.settings.overwrite == "never":
+        return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
+    _same_images(record, data)
+    keep_place(store, data)
+    missing = missing_attacks(planned.attack_ids(), store, data)
+    if _done_before(store, missing, data, plan, reporter):
+        return ""
+    _open_record(planned, store, data, plan)
+    with reporter.copy_to(store.log):
+        reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
+        for note in data.notes:
+            store.log(f"  note: {note}")  # the user has been told once for all runs
+        if not store.trained:
+            _train(planned.run, data, store, plan, reporter)
+        store.drop_state()  # a kill may have come just before it went with the weights
+        restart_peak_memory(plan.device)
+        device = torch.device(plan.device)
+        no_checks = plan.settings.no_checks
+        seconds = evaluate_run(planned, data, store, device, missing, reporter, no_checks=no_checks)
+        if plan.settings.profile:
+            _profile_evaluation(store, seconds, plan.device)
+        store.update(status="done", error=None)
     return ""
+
+
+def _done_before(
+    store: RunStore,
+    missing: Mapping[str, AttackSpec],
+    data: LongTailedData,
+    plan: Plan,
+    reporter: Reporter,
+) -> bool:
+    """Whether nothing is left to do for a run, which is then said.
+
+    Raises:
+        UserError: outcomes are there, others are wanted, and the weights that they belong to are
+            gone.
+    """
+    there, trained = outcomes_there(store), store.trained
+    lacks = missing or _lacks_findings(store, data, plan.settings.no_checks)
+    if trained and (lacks or store.status != "done"):
+        return False
+    if not trained and not there:
+        return False
+    if missing:
+        raise UserError(
+            f"{store.path / 'model.safetensors'} is gone, and the stored outcomes belong to it; "
+            "put it back, or train and attack again with --overwrite all"
+        )
+    if store.status != "done":
+        store.update(status="done", error=None)
+    gone = "" if trained else " (its weights are gone; nothing here needs them)"
+    unmeasured = "; nothing to profile" if plan.settings.profile else ""
+    reporter.line(f"{store.run_id}: done before{gone}{unmeasured}")
+    return True
 
 
 def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
@@ -121,11 +171,21 @@ def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
         )
 
 
+def keep_place(store: RunStore, data: LongTailedData) -> None:
+    """Bring up to date where a run's image folder lies, and what has been left out of it."""
+    known = store.read().get("data", {})
+    if known and data.path:
+        notes = list(dict.fromkeys([*known.get("notes", ()), *data.notes]))
+        if (data.path, notes) != (known.get("path"), known.get("notes")):
+            store.update(data={**known, "path": data.path, "notes": notes})
+
+
 def describe(run: Run) -> str:
     """One line about a run."""
-    ratio = "" if run.data.imbalance_ratio is None else f" IR {run.data.imbalance_ratio:g}"
+    data = run.data
+    ratio = f" IR {data.imbalance_ratio:g} {data.imbalance_type}" if data.imbalance_ratio else ""
     return (
-        f"{run.method} on {run.data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
+        f"{run.method} on {data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
         f"{run.recipe_name} recipe, seed {run.seed}, {run.precision}"
     )
 
@@ -154,20 +214,26 @@ def _memory_advice(run: Run, settings: Settings, trained: bool) -> str:
     return f"out of memory in the training: try {', then '.join(steps)}"
 
 
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
-
-
-def _failed(store: RunStore, reason: str) -> str:
-    store.update(status="failed", error=reason)
-    store.log(f"failed: {reason}")
+def _failed(store: RunStore, reason: str, more: str = "") -> str:
+    """Record why a run failed, as far as that can be written; return the reason as one line."""
+    reason = " ".join(reason.split())
+    try:
+        store.update(run_id=store.run_id, status="failed", error=reason)
+        store.log(f"failed: {reason}")
+        if more:
+            store.log(more)
+    except (RunError, UserError):  # a full disk, or a damaged record, which is left as it is
+        return f"{reason} (which could not be recorded in {store.path})"
     return reason
 
 
 def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan) -> None:
-    """Write down what is about to happen, keeping what an earlier visit recorded."""
+    """Write down what is about to happen, keeping what an earlier visit recorded.
+
+    Where a run came from holds as long as something of its training is there.
+    """
     record = store.read()
+    origin = record.get("provenance") if store.begun else None
     store.update(
         run_id=planned.run.run_id,
         status="running",
@@ -175,20 +241,22 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, pla
         config=planned.run.model_dump(mode="json"),
         overrides=plan.settings.overrides(),
         data=record.get("data") or data_facts(data),
-        provenance=record.get("provenance") or provenance(plan.device),
+        provenance=origin or provenance(plan.device),
         timings=record.get("timings") or {},
         evaluations=record.get("evaluations") or {},
     )
 
 
 def data_facts(data: LongTailedData) -> dict[str, Any]:
-    """What a result must say about the training data."""
+    """What a result must say about the data: the training set, and where all images come from."""
     return {
         "class_names": list(data.class_names),
         "train_counts": list(data.train_counts),
         "imbalance_ratio": data.imbalance_ratio,
         "image_shape": list(data.image_shape),
         "split_sha256": data.split_sha256,
+        "source": data.source,
+        **({"path": data.path, "notes": list(data.notes)} if data.path else {}),
     }
 
 
@@ -200,7 +268,9 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
     restart_peak_memory(plan.device)
     state = store.load_state()
     if state is not None:
-        reporter.line(f"  resuming after epoch {len(state['history'])}")
+        epochs, threads = len(state["history"]), torch.get_num_threads()
+        reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
+        _note_threads(store, epochs, threads, reporter)
     trained = train(
         run,
         data,
@@ -225,9 +295,24 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
         training = {"of_epochs": len(trained.history), **profile.record()}
         training["peak_memory_bytes"] = memory
         store.update(profile={**store.read().get("profile", {}), "training": training})
+    store.drop_findings()
     # last: from here on the run counts as trained
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
     store.save_model(weights, model_facts(run, data))
+
+
+def _note_threads(store: RunStore, epochs: int, threads: int, reporter: Reporter) -> None:
+    """Say and record that a run goes on with other threads than those of its first epochs."""
+    origin = store.read()["provenance"]
+    before = origin["threads"]
+    if before == threads:
+        return
+    reporter.line(
+        f"  warning: it began with {before} CPU threads; what a CPU computes may differ in the "
+        "last bits from an unbroken run"
+    )
+    earlier = [*origin.get("earlier_threads", []), {"threads": before, "until_epoch": epochs}]
+    store.update(provenance={**origin, "threads": threads, "earlier_threads": earlier})
 
 
 def _profile_evaluation(store: RunStore, seconds: dict[str, float], device: str) -> None:
@@ -293,16 +378,20 @@ def evaluate_run(
     device: torch.device,
     missing: dict[str, AttackSpec],
     reporter: Reporter,
+    *,
+    no_checks: bool = False,
 ) -> dict[str, float]:
     """Run the missing attacks on a trained run and store each one's outcomes when it ends.
 
     Returns:
         What `attack_model` does.
     """
-    if not missing and not _lacks_findings(store, data):
+    if not missing and not _lacks_findings(store, data, no_checks):
         return {}
     model = load_defended(planned.run, data, store, device)
-    return attack_model(model, planned.test, data, store, device, missing, reporter)
+    return attack_model(
+        model, planned.test, data, store, device, missing, reporter, no_checks=no_checks
+    )
 
 
 def attack_model(
@@ -313,16 +402,20 @@ def attack_model(
     device: torch.device,
     attacks: dict[str, AttackSpec],
     reporter: Reporter,
+    *,
+    no_checks: bool = False,
 ) -> dict[str, float]:
     """Attack a model and store the outcomes of each attack, by its id, when it ends.
 
-    Then the reliability checks are made and stored; what they need of the model is kept in the
-    run's record, so that further attacks cost no further experiments. Last come the examples.
+    Then the reliability checks are made and stored, unless they are left out; what they need of the
+    model is kept in the run's record, so that further attacks cost no further experiments. Last
+    come the examples.
 
     Returns:
         Seconds that each attack, by its id, took here; for one that was resumed the part done here.
     """
     taken = {}
+    _tell_lost(attacks, store, reporter)
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
         model, test, num_classes=data.num_classes, device=device, reporter=reporter
@@ -354,19 +447,23 @@ def attack_model(
         store.drop_attack_state(part)
         numbers = summary(frame, data.train_counts)
         reporter.line(
-            f"  {spec.name}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
+            f"  {spec.title}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
             f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {seconds:.1f} s)"
         )
         reporter.advance("run")
     reporter.end("run")
-    check_reliability(evaluator, store, sha, reporter)
+    if no_checks:
+        reporter.line("  reliability not checked (--no-checks)")
+    else:
+        check_reliability(evaluator, store, sha, reporter)
     keep_examples(evaluator, store, sha, data.train_counts)
     return taken
 
 
-def _lacks_findings(store: RunStore, data: LongTailedData) -> bool:
+def _lacks_findings(store: RunStore, data: LongTailedData, no_checks: bool) -> bool:
     """Whether something is missing that is made when all attacks are done."""
-    return lacks_reliability(store) or lacks_examples(store, test_sha256(data))
+    unchecked = not no_checks and lacks_reliability(store)
+    return unchecked or lacks_examples(store, test_sha256(data))
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:
@@ -391,10 +488,16 @@ def missing_attacks(
     wanted: dict[str, AttackSpec], store: RunStore, data: LongTailedData
 ) -> dict[str, AttackSpec]:
     """The attacks whose outcomes are not there for exactly these test images."""
-    there = store.read().get("evaluations", {})
-    sha = test_sha256(data)
+    there, sha = outcomes_there(store), test_sha256(data)
     return {
         attack_id: spec
         for attack_id, spec in wanted.items()
-        if there.get(attack_id, {}).get("test_sha256") != sha
+        if attack_id not in there or there[attack_id]["test_sha256"] != sha
     }
+
+
+def _tell_lost(attacks: Mapping[str, AttackSpec], store: RunStore, reporter: Reporter) -> None:
+    """Say which of these attacks were done before and are done again for want of outcomes."""
+    lost = [attacks[attack_id].name for attack_id in read_run(store).lost if attack_id in attacks]
+    if lost:
+        reporter.line(f"  outcomes of {', '.join(lost)} are gone: attacked again")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
-from ltrobust.config import Frozen
-from ltrobust.data import DEFAULT_DATASET
+from ltrobust.config import Frozen, Radius
+from ltrobust.data import DEFAULT_DATASET, FOLDER_PREFIX, data_label
 from ltrobust.data.augment import AugmentPolicy
 from ltrobust.errors import UserError, unknown
+from ltrobust.yaml_files import read_mapping
 
 DEFAULT_ATTACKS = ("clean", "pgd20", "autoattack")
 
@@ -27,26 +29,60 @@ def _items(value: Any) -> Any:
     """Split "a,b" into its items; lists stay; an empty item is an error."""
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",")]
-    elif not isinstance(value, list | tuple):
+    elif isinstance(value, dict) or not isinstance(value, Iterable):
         value = [value]
-    if any(isinstance(item, list | dict) for item in value):
+    value = list(value)
+    if any(isinstance(item, list | tuple | dict | bool) for item in value):
         raise ValueError("must be a plain list such as [a, b]")
     if not value or any(item == "" for item in value):
         raise ValueError("holds an empty item; write a,b without spare commas")
-    return tuple(dict.fromkeys(value))
+    return _once(value)
+
+
+def _split_items(value: Any) -> Any:
+    """The same, and the items of a list are split too, as those of a flag that is repeated."""
+    parts = (_items(item) if isinstance(item, str) else (item,) for item in _items(value))
+    return _once(chain.from_iterable(parts))
 
 
 def _items_or_none(value: Any) -> Any:
-    """The same, and an empty list is none at all."""
+    """The items, where an empty list is none at all."""
     return () if value in ([], ()) else _items(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_items)]
-Ratios = Annotated[tuple[float, ...], BeforeValidator(_items)]
+def _seeds(value: Any) -> Any:
+    """Items, of which "2-4" stands for 2, 3 and 4."""
+    seeds: list[Any] = []
+    for item in _split_items(value):
+        ends = RANGE.fullmatch(item) if isinstance(item, str) else None
+        if ends is None:
+            seeds.append(item)
+            continue
+        first, last = int(ends["first"]), int(ends["last"])
+        if not first <= last < first + MOST_SEEDS:
+            raise ValueError(
+                f"'{item}' is no range of seeds; write the smaller first, as in 0-4, and no more "
+                f"than {MOST_SEEDS:,} of them"
+            )
+        seeds += range(first, last + 1)
+    return tuple(seeds)
+
+
+def _once(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Leave out what stands there before, however it was written."""
+    return tuple(dict.fromkeys(values))
+
+
+RANGE = re.compile(r"(?P<first>[0-9]{1,18})\s*[-–]\s*(?P<last>[0-9]{1,18})")
+MOST_SEEDS = 1000
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_items)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_once)]
+Ratios = Annotated[tuple[float, ...], BeforeValidator(_split_items), AfterValidator(_once)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_items_or_none)]
 Options = Annotated[tuple[str, ...], BeforeValidator(_items_or_none)]
 Positive = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Settings(Frozen):
@@ -66,16 +102,18 @@ class Settings(Frozen):
     select: Literal["last", "best", "best-on-test"] = "last"
     epochs: Positive | None = None
     batch_size: Positive | None = None
-    eps: Annotated[float, Field(ge=0, le=1)] | None = None
+    eps: Radius | None = None
     seeds: Seeds = (0,)
     attacks: Names = DEFAULT_ATTACKS
     attack_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     search: Literal["fp32", "bf16"] = "fp32"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    threads: Threads | None = None
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
     profile: bool = False
+    no_checks: bool = False
     data_dir: Path | None = None
     download: bool = False
     option: Options = ()
@@ -101,19 +139,13 @@ class Settings(Frozen):
     def overrides(self) -> dict[str, Any]:
         """The values the user set in place of the recipe's or the data set's own."""
         names = {"arch", "epochs", "batch_size", "eps", "augment", "option", "imbalance_ratio"}
+        names |= {"test_protocol", "limit_test", "search"}  # a further evaluation takes them too
         return self.model_dump(mode="json", include=names, exclude_defaults=True)
 
     @property
     def output_dir(self) -> Path:
         """The suite's directory."""
-        return self.output or Path("results") / _slug(self.dataset)
-
-
-def _slug(dataset: str) -> str:
-    """A folder's name for a data set: its own, or that of the image folder."""
-    if dataset.startswith("folder:"):
-        return Path(dataset.removeprefix("folder:")).expanduser().resolve().name or "folder"
-    return dataset
+        return self.output or Path("results") / data_label(self.dataset).removeprefix(FOLDER_PREFIX)
 
 
 def make_settings(flags: dict[str, Any], suite: Path | None = None) -> Settings:
@@ -142,17 +174,7 @@ def read_suite(path: Path) -> dict[str, Any]:
         raise UserError(
             f"suite {path}: no such file; shipped suites: {', '.join(shipped_suites()) or 'none'}"
         )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"suite {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"suite {path} is not valid YAML: {reason}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"suite {path} must be a mapping such as 'dataset: digits-lt'")
+    content = read_mapping(file, f"suite {path}")
     for key in content:
         if key not in Settings.model_fields:
             raise unknown(f"key in suite {path}:", key, Settings.model_fields)
@@ -185,4 +207,5 @@ def _as_user_error(error: ValidationError) -> UserError:
     text = problem["msg"].removeprefix("Value error, ")
     given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     text = text[0].lower() + text[1:]
-    return UserError(f"--{key.replace('_', '-')}: {text.removeprefix('input ')}{given}")
+    hint = "; it is in [0, 1] image units, such as 8/255" if key == "eps" else ""
+    return UserError(f"--{key.replace('_', '-')}: {text.removeprefix('input ')}{given}{hint}")

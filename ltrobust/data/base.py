@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +28,44 @@ class Images:
     Attributes:
         labels: (N,) int64.
         read: takes positions (M,) int64, returns their images, uint8 (M, C, H, W).
+        index: (N,) int64, what each image is called in the whole set; None means 0 .. N - 1.
+        order: the order in which the files hold them, for the record.
     """
 
     labels: IndexArray
     read: Callable[[IndexArray], ImageArray]
+    index: IndexArray | None = None
+    order: str = "its own"
 
     def by_class(self, num_classes: int) -> list[IndexArray]:
         """Return the positions of each class in canonical order."""
         return [np.flatnonzero(self.labels == c).astype(np.int64) for c in range(num_classes)]
 
+    def named(self, positions: IndexArray) -> IndexArray:
+        """Return what the images at `positions` are called in the whole set."""
+        return positions if self.index is None else self.index[positions]
+
+    def facts(self) -> dict[str, Any]:
+        """What a result must say about where its images come from."""
+        digest = hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
+        return {"images": len(self.labels), "order": self.order, "labels_sha256": digest}
+
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before any split: class names, training images, test images."""
+    """A data set before any split.
+
+    Attributes:
+        class_names: one name a class.
+        train: the training images.
+        test: the test images.
+        left_out: one line on files beside them that are not read; "" when there are none.
+    """
 
     class_names: tuple[str, ...]
     train: Images
     test: Images
+    left_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +84,12 @@ class LongTailedData:
         val_images: uint8 (V, C, H, W), held out of the training images; none unless asked for.
         val_labels: int64 (V,).
         val_index: int64 (V,), position in the source's canonical training order.
+        source: for "train" and "test" the number of images there were before the split, the order
+            in which the files hold them, and `labels_sha256`, the SHA-256 (hex) of their labels in
+            canonical order as int64 little-endian bytes.
+        path: where an image folder lies, absolute; "" for other data sets.
+        notes: what a user of an image folder must hear, a line each: files that are not read, and
+            images that are not kept.
     """
 
     name: str
@@ -75,6 +103,9 @@ class LongTailedData:
     val_images: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     val_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     val_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    source: dict[str, dict[str, Any]] = field(default_factory=dict)
+    path: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

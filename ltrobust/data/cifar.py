@@ -1,7 +1,7 @@
 """Find CIFAR-10 or CIFAR-100 under a data directory, in any accepted layout, and open it.
 
 Nothing is fetched from the network unless `fetch_archive` is called; damaged or foreign files are
-errors, never skipped.
+errors, never skipped. Whatever the layout, the images come in official order or not at all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ltrobust.data.base import Images, Source
 from ltrobust.data.batches import batches_in_archive, batches_in_folder, parse_batch
+from ltrobust.data.canonical import canonical_part, put_in_order
 from ltrobust.data.layouts import CifarLayout
 from ltrobust.data.parquet import parquet_images, parquet_shards
 from ltrobust.errors import UserError
@@ -24,17 +25,15 @@ def cifar_source(layout: CifarLayout, data_dir: Path) -> Source | None:
     """Open the first layout found under `data_dir`, or return None when there is none.
 
     Looked at, in this order: the extracted official folder and the official archive in `data_dir`
-    and in its subfolder (`cifar10`, `cifar100`); parquet files in the subfolder, in the subfolder's
-    config folder, in `data_dir`.
+    and in its subfolder (`cifar10`, `cifar100`); parquet files in the subfolder and in `data_dir`,
+    and in the folders of these that Hugging Face uses (`plain_text` or `cifar100`, `data`).
 
     Raises:
-        UserError: files are there but damaged, incomplete, or of another data set.
+        UserError: files are there but damaged, incomplete, of another data set, or in an order
+            that is not known.
     """
-    source = _open_first(layout, data_dir)
-    if source is not None:
-        for images in (source.train, source.test):
-            _check_labels(layout, images)
-    return source
+    found = _open_first(layout, data_dir)
+    return None if found is None else _canonical(layout, *found)
 
 
 def missing_data(layout: CifarLayout, data_dir: Path) -> UserError:
@@ -70,22 +69,27 @@ def fetch_archive(layout: CifarLayout, data_dir: Path) -> None:
         ) from error
 
 
-def _open_first(layout: CifarLayout, data_dir: Path) -> Source | None:
-    """Open the first layout that is there."""
+def _open_first(layout: CifarLayout, data_dir: Path) -> tuple[Path, Images, Images] | None:
+    """Open the first layout that is there: its place, training and test rows as they lie there."""
     nested = data_dir / layout.folder
     for root in (data_dir, nested):
-        if (root / layout.batches).is_dir():
-            return _from_batches(layout, batches_in_folder(layout, root / layout.batches))
-        if (root / layout.archive).is_file():
-            return _from_batches(layout, batches_in_archive(layout, root / layout.archive))
-    for folder in (nested, nested / layout.parquet_config, data_dir):
-        source = _from_parquet(layout, folder)
-        if source is not None:
-            return source
+        place = root / layout.batches
+        if place.is_dir():
+            return place, *_from_batches(layout, batches_in_folder(layout, place))
+        place = root / layout.archive
+        if place.is_file():
+            return place, *_from_batches(layout, batches_in_archive(layout, place))
+    for root in (nested, data_dir):
+        for folder in (root, root / layout.parquet_config, root / "data"):
+            parts = _from_parquet(layout, folder)
+            if parts is not None:
+                return folder, *parts
     return None
 
 
-def _from_batches(layout: CifarLayout, batches: Iterator[tuple[str, bytes]]) -> Source:
+def _from_batches(
+    layout: CifarLayout, batches: Iterator[tuple[str, bytes]]
+) -> tuple[Images, Images]:
     """Join the training batches and the test batches; their pixels are in memory already."""
     parsed = [parse_batch(where, content, layout.batch_key) for where, content in batches]
     split = len(layout.train_batches)
@@ -93,19 +97,33 @@ def _from_batches(layout: CifarLayout, batches: Iterator[tuple[str, bytes]]) -> 
     for part in (parsed[:split], parsed[split:]):
         pixels = np.concatenate([images for images, _ in part])
         parts.append(Images(np.concatenate([labels for _, labels in part]), pixels.__getitem__))
-    return Source(layout.class_names, parts[0], parts[1])
+    return parts[0], parts[1]
 
 
-def _from_parquet(layout: CifarLayout, folder: Path) -> Source | None:
+def _from_parquet(layout: CifarLayout, folder: Path) -> tuple[Images, Images] | None:
     """Open a folder's parquet files; None when it has none, an error when one part is missing."""
     train, test = (parquet_shards(folder, part) for part in ("train", "test"))
     if not train and not test:
         return None
     for part, files in (("train", train), ("test", test)):
         if not files:
-            raise UserError(f"'{folder}' has no {part}-*.parquet; both train and test are needed")
+            raise UserError(
+                f"'{folder}' has no {part}-*.parquet and no {part}/*.parquet; "
+                "both train and test are needed"
+            )
     column = layout.parquet_label
-    return Source(layout.class_names, parquet_images(train, column), parquet_images(test, column))
+    return parquet_images(train, column), parquet_images(test, column)
+
+
+def _canonical(layout: CifarLayout, place: Path, train: Images, test: Images) -> Source:
+    """Put both parts into official order; only test images with an index may be a part of all."""
+    parts = []
+    for part, name, images in (("train", "training", train), ("test", "test", test)):
+        _check_labels(layout, images)
+        what = f"{layout.title} {name} images in '{place}'"
+        expected = canonical_part(layout.folder, part)
+        parts.append(put_in_order(images, expected, what, whole=part == "train"))
+    return Source(layout.class_names, parts[0], parts[1])
 
 
 def _check_labels(layout: CifarLayout, images: Images) -> None:

@@ -6,14 +6,19 @@ first 50 images are the test set, the next 120 the training pool.
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 from ltrobust.data.base import ImageArray, Images, Source
 from ltrobust.data.split import IndexArray, shuffled_classes
+from ltrobust.errors import UserError
 
 NUM_CLASSES = 10
 TEST_PER_CLASS = 50
 TRAIN_PER_CLASS = 120
+CHECKSUM = 3779387638
+"""CRC-32 of all pixels (uint8) and then all labels (int64, little-endian)."""
 
 
 def digits_pools(labels: IndexArray, split_seed: int) -> tuple[list[IndexArray], list[IndexArray]]:
@@ -35,10 +40,19 @@ def digits_source() -> Source:
     """Open the digits; grey values 0..16 become round(v * 255 / 16).
 
     `train` and `test` are the same 1,797 images; `digits_pools` tells them apart.
+
+    Raises:
+        UserError: scikit-learn brings other images.
     """
     from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
 
     raw = load_digits()
     pixels: ImageArray = np.rint(raw.images * 255 / 16).astype(np.uint8)[:, None]
-    images = Images(np.asarray(raw.target, dtype=np.int64), lambda index: pixels[index])
+    labels = np.asarray(raw.target, dtype=np.int64)
+    if zlib.crc32(labels.astype("<i8").tobytes(), zlib.crc32(pixels.tobytes())) != CHECKSUM:
+        raise UserError(
+            "scikit-learn's digits are not the 1,797 images that splits are defined on; "
+            "install scikit-learn again"
+        )
+    images = Images(labels, lambda index: pixels[index])
     return Source(tuple(str(c) for c in range(NUM_CLASSES)), images, images)

@@ -1,79 +1,24 @@
 """A user's own images as a source: PATH/train/<class>/* and PATH/test/<class>/*.
 
-Classes are the sorted folder names; the canonical order goes class by class, file names sorted.
-Images are read as RGB and must all have one size; nothing is resized here.
+Classes are the sorted folder names; the canonical order goes class by class, files in the order of
+`ltrobust.data.listing`. All images must have one size; nothing is resized here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import struct
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ltrobust.data.base import ImageArray, Images, Source
+from ltrobust.data.listing import one_spelling, scan_folder
+from ltrobust.data.pixels import open_rgb
 from ltrobust.data.split import IndexArray
 from ltrobust.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
-# what Pillow's decoders raise on damaged files, besides its own UnidentifiedImageError (an OSError)
-DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-
-
-@dataclass(frozen=True)
-class FolderFiles:
-    """The files of an image folder: class names, and for each class its sorted files."""
-
-    root: Path
-    class_names: tuple[str, ...]
-    train: tuple[tuple[Path, ...], ...]
-    test: tuple[tuple[Path, ...], ...]
-
-
-def scan_folder(root: Path) -> FolderFiles:
-    """List an image folder without opening its images.
-
-    Raises:
-        UserError: a folder is missing or empty, there are fewer than two classes, or train and
-            test have different classes.
-    """
-    if not root.is_dir():
-        raise UserError(f"image folder '{root}' does not exist; give folder:PATH of a folder")
-    names = _class_names(root / "train")
-    if len(names) < 2:
-        raise UserError(
-            f"'{root / 'train'}' has {len(names)} class folders; at least 2 are needed: "
-            "train/<class>/<image>"
-        )
-    test_names = _class_names(root / "test")
-    for split, missing in (
-        ("test", sorted(set(names) - set(test_names))),
-        ("train", sorted(set(test_names) - set(names))),
-    ):
-        if missing:
-            raise UserError(
-                f"class folder '{root / split / missing[0]}' is missing; "
-                "train and test must have the same classes"
-            )
-    train, test = (
-        tuple(_image_files(root / split / name) for name in names) for split in ("train", "test")
-    )
-    return FolderFiles(root, tuple(names), train, test)
 
 
 def folder_source(root: Path) -> Source:
@@ -84,9 +29,10 @@ def folder_source(root: Path) -> Source:
     """
     files = scan_folder(root)
     first = files.train[0][0]
-    width, height = _open_rgb(first).size
+    width, height = open_rgb(first).size
     read = partial(_read, size=(width, height), model=first)
-    return Source(files.class_names, _images(files.train, read), _images(files.test, read))
+    train, test = _images(files.train, read), _images(files.test, read)
+    return Source(files.class_names, train, test, files.left_out.line())
 
 
 def folder_fingerprint(root: Path) -> str:
@@ -97,35 +43,13 @@ def folder_fingerprint(root: Path) -> str:
     """
     files = scan_folder(root)
     listed = sorted(
-        (path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        (
+            one_spelling(path.relative_to(root).as_posix()),
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
         for path in chain.from_iterable(files.train + files.test)
     )
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-
-
-def _class_names(folder: Path) -> list[str]:
-    """Sorted names of the class folders; hidden ones do not count."""
-    if not folder.is_dir():
-        raise UserError(
-            f"folder '{folder}' is missing; images are expected as "
-            "PATH/train/<class>/<image> and PATH/test/<class>/<image>"
-        )
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _image_files(folder: Path) -> tuple[Path, ...]:
-    """Sorted image files of one class; hidden files and other types do not count."""
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        raise UserError(
-            f"class folder '{folder}' has no images ({', '.join(SUFFIXES)}); "
-            "add some or remove the class from train and test"
-        )
-    return tuple(files)
 
 
 def _images(classes: tuple[tuple[Path, ...], ...], read: partial[ImageArray]) -> Images:
@@ -140,7 +64,7 @@ def _read(
     """Read the files at `index`; `size` (width, height) is that of the image `model`."""
     images = np.empty((len(index), 3, size[1], size[0]), dtype=np.uint8)
     for i, position in enumerate(index):
-        image = _open_rgb(files[position])
+        image = open_rgb(files[position])
         if image.size != size:
             raise UserError(
                 f"image '{files[position]}' is {image.size[0]}x{image.size[1]} pixels but "
@@ -148,14 +72,3 @@ def _read(
             )
         images[i] = np.asarray(image).transpose(2, 0, 1)
     return images
-
-
-def _open_rgb(path: Path) -> Image.Image:
-    """Decode one file as RGB; raise UserError when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except DECODE_ERRORS as error:
-        raise UserError(
-            f"cannot read image '{path}' ({type(error).__name__}); replace or remove the file"
-        ) from error

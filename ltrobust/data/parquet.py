@@ -1,13 +1,16 @@
-"""Read CIFAR from Hugging Face parquet files: a column of PNG bytes, a column of labels.
+"""Read CIFAR from Hugging Face parquet files: a column of encoded images, a column of labels.
 
-Labels are read first and alone; of the images only those that a split keeps are decoded.
+Labels are read first and alone; of the images only those that a split keeps are decoded. Names of
+files are checked here, that the rows are the right ones is checked in `ltrobust.data.canonical`.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +20,174 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ltrobust.data.base import ImageArray, Images
-from ltrobust.data.folder import DECODE_ERRORS
+from ltrobust.data.batches import PIXELS
+from ltrobust.data.pixels import DECODE_ERRORS
 from ltrobust.data.split import IndexArray
 from ltrobust.errors import UserError
 
-IMAGE_COLUMN = "img"
-SHARD = re.compile(r"-of-(\d+)$")
+IMAGE_COLUMNS = ("img", "image")
+INDEX_COLUMN = "index"
+"""Where it is there: the position of each image in the authors' files."""
+SHARD = re.compile(r"(?P<number>\d+)-of-(?P<total>\d+)(?P<revision>-[0-9A-Za-z]+)?")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One parquet file, as its name tells: its number, of how many (None: the name is silent)."""
+
+    path: Path
+    number: int
+    total: int | None
+    hashed: bool = False
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What all files of one set have in common."""
+        return self.path.parent, self.total, self.hashed
 
 
 def parquet_shards(folder: Path, part: str) -> list[Path]:
-    """List the parquet files of `part` ("train" or "test") in canonical order; maybe none.
+    """List the parquet files of `part` ("train" or "test") by their numbers; maybe none.
+
+    Names are `train-00000-of-00005.parquet`, the same with a hash behind the number of files,
+    `train.parquet` alone, or `0000.parquet` and so on in a folder `train`.
 
     Raises:
-        UserError: the names say that there should be more files (`...-of-00005`).
+        UserError: the names say that files are missing, or that there is more than one set.
     """
-    files = sorted(folder.glob(f"{part}-*.parquet")) or sorted(folder.glob(f"{part}.parquet"))
-    match = SHARD.search(files[0].stem) if files else None
-    if match and len(files) != int(match[1]):
+    patterns = (f"{part}.parquet", f"{part}-*.parquet", f"{part}/*.parquet")
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    shards = [_shard(path, part) for path in paths if not path.name.startswith(".")]
+    if not shards:
+        return []
+    seen: dict[int, Shard] = {}
+    for shard in shards:
+        other = seen.setdefault(shard.number, shard)
+        if other is not shard or shard.kind != shards[0].kind:
+            other = shards[0] if other is shard else other
+            names = " and ".join(f"'{one.path.relative_to(folder)}'" for one in (other, shard))
+            raise UserError(
+                f"'{folder}' has more than one set of {part} files, such as {names}; "
+                "keep one set there"
+            )
+    total = shards[0].total or max(seen) + 1
+    there = [seen[number].path for number in range(total) if number in seen]
+    if len(there) < total or len(seen) > total:
         raise UserError(
-            f"'{folder}' has {len(files)} of the {int(match[1])} files {part}-*.parquet; "
-            "get the missing ones, or keep only one set of them there"
+            f"'{folder}' has {len(there)} of the {total} {part} files that the names tell of "
+            f"(such as '{shards[0].path.name}'); get the missing ones, or keep only one set there"
         )
-    return files
+    return there
+
+
+def _shard(path: Path, part: str) -> Shard:
+    """Read the name of a file of `part`; raise UserError when it is none of the known ones."""
+    match = SHARD.fullmatch(path.stem.removeprefix(f"{part}-"))
+    if match is not None:
+        return Shard(path, int(match["number"]), int(match["total"]), bool(match["revision"]))
+    if path.stem == part:
+        return Shard(path, 0, 1)
+    if path.stem.isdecimal():
+        return Shard(path, int(path.stem), None)
+    raise UserError(
+        f"'{path}' has not the name of a {part} file, such as {part}-00000-of-00005.parquet; "
+        "give it the name it had, or move it away"
+    )
 
 
 def parquet_images(files: Sequence[Path], label_column: str) -> Images:
     """Open parquet files as labelled images; images are decoded when they are asked for.
 
     Args:
-        files: in canonical order.
+        files: in order.
         label_column: the column of integer labels.
+
+    Returns:
+        The images in the order of the rows; `index` is what a column of that name says, unchecked.
 
     Raises:
         UserError: a file is damaged or has no such column; on reading, an image is damaged.
     """
-    labels = [_read_labels(path, label_column) for path in files]
+    labels = [_read_integers(path, label_column) for path in files]
     starts = np.cumsum([0, *(len(part) for part in labels)])
+    index = None
+    if all(INDEX_COLUMN in _columns(path) for path in files):
+        index = np.concatenate([_read_integers(path, INDEX_COLUMN) for path in files])
 
     def read(index: IndexArray) -> ImageArray:
-        images = np.empty((len(index), 3, 32, 32), dtype=np.uint8)
+        images = np.empty((len(index), *PIXELS), dtype=np.uint8)
         for path, start, end in zip(files, starts, starts[1:], strict=False):
             here = np.flatnonzero((index >= start) & (index < end))
             if len(here):
                 images[here] = _decode_rows(path, index[here] - start)
         return images
 
-    return Images(np.concatenate(labels), read)
+    return Images(np.concatenate(labels), read, index=index)
 
 
-def _read_column(path: Path, column: str) -> Any:
-    """Read one column of one file."""
+def _columns(path: Path) -> list[str]:
+    """Names of a file's columns."""
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def _read_column(path: Path, *names: str) -> Any:
+    """Read the first column of one file that has one of these names."""
+    with _opened(path) as file:
+        there = file.schema_arrow.names
+        name = next((name for name in names if name in there), None)
+        if name is None:
+            raise UserError(
+                f"'{path}' has no column {' or '.join(map(repr, names))} (it has: "
+                f"{', '.join(there)}); is it another data set?"
+            )
+        return file.read(columns=[name]).column(0)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a file; damage becomes a UserError."""
     try:
-        with pq.ParquetFile(path) as file:
-            if column not in file.schema_arrow.names:
-                raise UserError(
-                    f"'{path}' has no column '{column}' (it has: "
-                    f"{', '.join(file.schema_arrow.names)}); is it another data set?"
-                )
-            return file.read(columns=[column]).column(0)
+        # opened here: pyarrow opens no path that is not UTF-8
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"cannot read parquet file '{path}' (truncated or damaged); get this file again"
         ) from error
 
 
-def _read_labels(path: Path, column: str) -> IndexArray:
-    """Read the labels of one file, int64 (N,)."""
-    labels = _read_column(path, column)
-    if not pa.types.is_integer(labels.type) or labels.null_count:
+def _read_integers(path: Path, column: str) -> IndexArray:
+    """Read a column of integers of one file, int64 (N,)."""
+    values = _read_column(path, column)
+    if not pa.types.is_integer(values.type) or values.null_count:
         raise UserError(
-            f"column '{column}' of '{path}' must hold integers without gaps, not {labels.type}"
+            f"column '{column}' of '{path}' must hold integers without gaps, not {values.type}"
         )
-    return labels.to_numpy().astype(np.int64)
+    return values.to_numpy().astype(np.int64)
 
 
 def _decode_rows(path: Path, rows: IndexArray) -> ImageArray:
     """Decode the images at `rows` of one file, uint8 (len(rows), 3, 32, 32)."""
-    column = _read_column(path, IMAGE_COLUMN)
-    if not pa.types.is_struct(column.type) or column.type.get_field_index("bytes") < 0:
-        raise UserError(f"column '{IMAGE_COLUMN}' of '{path}' must be a struct with 'bytes'")
-    encoded = pa.concat_arrays(column.chunks).field("bytes")
-    images = np.empty((len(rows), 3, 32, 32), dtype=np.uint8)
+    column = _read_column(path, *IMAGE_COLUMNS)
+    encoded = pa.concat_arrays(column.chunks)
+    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+        encoded = encoded.field("bytes")
+    elif not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise UserError(f"the images of '{path}' must be bytes or a struct with 'bytes'")
+    images = np.empty((len(rows), *PIXELS), dtype=np.uint8)
     for i, row in enumerate(rows.tolist()):
         try:
             with Image.open(io.BytesIO(encoded[row].as_py())) as image:
-                images[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+                size, pixels = image.size, np.asarray(image.convert("RGB"))
         except (*DECODE_ERRORS, TypeError) as error:  # TypeError: the row holds no bytes
             raise UserError(
-                f"image in row {row} of '{path}' is no readable 32x32 image; get this file again"
+                f"image in row {row} of '{path}' cannot be read; get this file again"
             ) from error
+        if size != PIXELS[1:]:
+            raise UserError(
+                f"image in row {row} of '{path}' is {size[0]}x{size[1]} pixels, not 32x32; "
+                "get this file again"
+            )
+        images[i] = pixels.transpose(2, 0, 1)
     return images

@@ -21,6 +21,8 @@ from ltrobust.data.split import (
 from ltrobust.errors import UserError, unknown
 
 TestProtocol = Literal["balanced", "long-tailed"]
+LEAST_KEPT = 0.05
+"""A ratio that would keep a smaller share of an image folder is refused."""
 
 
 def check_test_protocol(protocol: str) -> None:
@@ -29,92 +31,121 @@ def check_test_protocol(protocol: str) -> None:
         raise unknown("test protocol", protocol, get_args(TestProtocol))
 
 
+def train_counts(
+    sizes: Sequence[int], n_max: int | None, ratio: float | None, kind: ImbalanceType
+) -> list[int]:
+    """Count the training images that each class keeps before any limit.
+
+    Args:
+        sizes: each class's candidates.
+        n_max: size of the largest class, which is the first one. None: classes are ranked by size
+            (ties by index), and n_max is the largest that every class can serve.
+        ratio: largest / smallest class; None keeps every candidate.
+        kind: "exp" or "step".
+
+    Raises:
+        UserError: `ratio` cannot be met, or with `n_max` None leaves next to nothing.
+    """
+    if ratio is None:
+        return list(sizes)
+    if n_max is not None:
+        if ratio > n_max:
+            raise _too_imbalanced(ratio, n_max, n_max)
+        return long_tail_counts(n_max, len(sizes), ratio, kind)
+    ranked = _by_size(sizes)
+    ordered = [sizes[c] for c in ranked]
+    n_max = largest_n_max(ordered, ratio, kind)
+    if ratio > n_max:
+        raise _too_imbalanced(ratio, n_max, _largest_ratio(ordered, n_max, kind))
+    counts = long_tail_counts(n_max, len(sizes), ratio, kind)
+    if sum(counts) < LEAST_KEPT * sum(sizes):
+        raise UserError(
+            f"imbalance ratio {ratio:g} would keep {sum(counts):,} of {sum(sizes):,} training "
+            f"images, because the smallest class has {ordered[-1]} (the largest {ordered[0]:,}); "
+            "use a larger ratio, none at all (all images are kept), or leave small classes out"
+        )
+    return _ranked_back(counts, ranked)
+
+
+def _too_imbalanced(ratio: float, n_max: int, most: int) -> UserError:
+    return UserError(
+        f"imbalance ratio {ratio:g} needs at least {ratio:g} images in the largest class, "
+        f"but there are {n_max}; use a ratio of at most {most}"
+    )
+
+
+def _largest_ratio(ordered: Sequence[int], most: int, kind: ImbalanceType) -> int:
+    """Find the largest whole ratio, at most `most`, that leaves the smallest class an image."""
+    while (n_max := largest_n_max(ordered, most, kind)) < most:
+        most = n_max
+    return most
+
+
 def select_train(
-    pools: Sequence[IndexArray],
-    n_max: int | None,
-    ratio: float | None,
-    kind: ImbalanceType,
-    limit: int | None,
+    pools: Sequence[IndexArray], counts: Sequence[int], limit: int | None
 ) -> IndexArray:
     """Choose the training images, (N,) int64 in selection order.
 
     Args:
         pools: each class's candidates in selection order.
-        n_max: size of the largest class; None takes the largest that every class can serve.
-        ratio: largest / smallest class; None keeps every candidate.
-        kind: "exp" or "step".
+        counts: images that each class keeps, see `train_counts`.
         limit: scale the counts down to about this many, at least one a class.
 
     Raises:
-        UserError: a class has too few candidates, or `ratio` or `limit` cannot be met.
+        UserError: a class has too few candidates, or `limit` cannot be met.
     """
-    counts = [len(pool) for pool in pools]
-    if ratio is not None:
-        if n_max is None:
-            n_max = largest_n_max(counts, ratio, kind)
-        if ratio > n_max:
-            raise UserError(
-                f"imbalance ratio {ratio:g} needs at least {ratio:g} images in the largest class, "
-                f"but there are {n_max}; use a ratio of at most {n_max}"
-            )
-        counts = long_tail_counts(n_max, len(pools), ratio, kind)
     if limit is not None:
         counts = scale_counts(counts, _check_limit("--limit-train", limit, len(pools)))
     return keep_first(pools, counts)
 
 
 def select_test(
-    pools: Sequence[IndexArray],
-    train_counts: Sequence[int],
-    ratio: float | None,
-    kind: ImbalanceType,
-    protocol: TestProtocol,
-    limit: int | None,
+    pools: Sequence[IndexArray], counts: Sequence[int] | None, limit: int | None
 ) -> IndexArray:
     """Choose the test images, (M,) int64 in canonical order.
 
-    The long-tailed protocol starts from the smallest test class and cuts by the ratio of the
-    training set, the largest training class keeping most.
-
     Args:
         pools: each class's test candidates, in any order.
-        train_counts: training images of each class.
-        ratio: the training set's ratio; None takes the one that `train_counts` have.
-        kind: "exp" or "step".
-        protocol: "balanced" or "long-tailed".
-        limit: keep about this many: equally per class, or scaled under "long-tailed".
+        counts: images that each class keeps before any limit; None keeps every candidate.
+        limit: keep about this many: in the proportions of `counts`, without them equally per class.
 
     Raises:
-        UserError: the protocol is unknown, the limit is below one a class, or a class is empty
-            under the long-tailed protocol.
+        UserError: the limit is below one a class.
     """
-    check_test_protocol(protocol)
     sizes = [len(pool) for pool in pools]
     if limit is not None:
         _check_limit("--limit-test", limit, len(pools))
-    if protocol == "long-tailed":
-        if ratio is None:
-            ratio = max(train_counts) / min(train_counts)
-        counts = _long_tailed_test_counts(sizes, train_counts, ratio, kind)
-        counts = counts if limit is None else scale_counts(counts, limit)
-    else:
-        counts = sizes if limit is None else _equal_counts(sizes, limit)
-    return np.sort(keep_first([np.sort(pool) for pool in pools], counts))
+        counts = _equal_counts(sizes, limit) if counts is None else scale_counts(counts, limit)
+    return np.sort(keep_first([np.sort(pool) for pool in pools], counts or sizes))
 
 
-def _long_tailed_test_counts(
+def ruled_test_counts(
     sizes: Sequence[int], train_counts: Sequence[int], ratio: float, kind: ImbalanceType
 ) -> list[int]:
-    """Cut the test classes by the rule, ranked by their training counts (ties by class index)."""
+    """Cut test classes of about one size by the rule that cut the training set.
+
+    n_max is the smallest class; the largest training class keeps most (ties by class index).
+
+    Raises:
+        UserError: a class is empty.
+    """
     if min(sizes) < 1:
         raise UserError(
             f"class {sizes.index(0)} has no test images; the long-tailed test protocol needs some "
             "of every class, use the balanced one"
         )
     counts = long_tail_counts(min(sizes), len(sizes), ratio, kind)
-    by_rank = sorted(range(len(sizes)), key=lambda c: -train_counts[c])
-    rank = {c: position for position, c in enumerate(by_rank)}
-    return [counts[rank[c]] for c in range(len(sizes))]
+    return _ranked_back(counts, _by_size(train_counts))
+
+
+def _by_size(sizes: Sequence[int]) -> list[int]:
+    """Classes from the largest to the smallest, ties by index."""
+    return sorted(range(len(sizes)), key=lambda c: -sizes[c])
+
+
+def _ranked_back(counts: Sequence[int], ranked: Sequence[int]) -> list[int]:
+    """Give counts, from head to tail, to the classes of these ranks, in the classes' order."""
+    return [count for _, count in sorted(zip(ranked, counts, strict=True))]
 
 
 def _equal_counts(sizes: Sequence[int], limit: int) -> list[int]:

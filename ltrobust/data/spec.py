@@ -6,13 +6,17 @@ any file; `ltrobust.data.load` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ltrobust.errors import UserError, unknown
+from ltrobust.output import printable
 from ltrobust.registry import Registry
 
 DEFAULT_DATASET = "digits-lt"
 FOLDER_PREFIX = "folder:"
+CONTENT = "@"
+"""In results, between an image folder's name and the first digits of its content's hash."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Return the spec of a registered data set or of `folder:PATH`.
 
     Raises:
-        UserError: the name is unknown, or `folder:` names no path.
+        UserError: the name is unknown, or `folder:` names no path, or one that is no text.
     """
     if name in DATASETS:
         return DATASETS.get(name)
@@ -94,4 +98,31 @@ def dataset_spec(name: str) -> DatasetSpec:
         raise unknown("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"])
     if not name.removeprefix(FOLDER_PREFIX).strip():
         raise UserError(f"dataset '{name}' names no folder; write {FOLDER_PREFIX}PATH")
+    if printable(name) != name:
+        raise UserError(
+            f"dataset '{printable(name)}' is not UTF-8; rename the folder (or set PYTHONUTF8=1, "
+            "where the terminal's locale is not UTF-8)"
+        )
     return _natural(name, None, None, "your images: PATH/train/<class>, PATH/test/<class>")
+
+
+def result_name(name: str, fingerprint: str) -> str:
+    """Name a data set in tables; an image folder's name says which content it had."""
+    folder = name.startswith(FOLDER_PREFIX)
+    return f"{name}{CONTENT}{fingerprint[:8]}" if folder and fingerprint else name
+
+
+def one_name_each(names: Iterable[str]) -> dict[str, str]:
+    """Map result names to one for each data set: a folder may have been renamed between runs."""
+    known = sorted(set(names))
+    chosen: dict[str, str] = {}
+    for name in known:
+        chosen.setdefault(_content(name), name)
+    return {name: chosen[_content(name)] for name in known}
+
+
+def _content(name: str) -> str:
+    """What tells data sets apart: of an image folder the hash alone."""
+    if not (name.startswith(FOLDER_PREFIX) and CONTENT in name):
+        return name
+    return FOLDER_PREFIX + name.rpartition(CONTENT)[2]

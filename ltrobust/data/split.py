@@ -7,7 +7,8 @@ training; counts and chosen images are those of the published code. No image is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -162,19 +163,42 @@ def largest_n_max(sizes: Sequence[int], imbalance_ratio: float, kind: ImbalanceT
     """Find the largest n_max whose long-tailed counts every class can serve.
 
     Args:
-        sizes: images there are, one count a class, each >= 1.
+        sizes: images there are, one count a class from head to tail, each >= 1.
         imbalance_ratio: largest / smallest class, >= 1.
         kind: "exp" or "step".
     """
-    low, high = 1, sizes[0]
-    while low < high:
-        middle = (low + high + 1) // 2
-        counts = long_tail_counts(middle, len(sizes), imbalance_ratio, kind)
-        if all(count <= size for count, size in zip(counts, sizes, strict=True)):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return _largest(sizes, lambda n: long_tail_counts(n, len(sizes), imbalance_ratio, kind))
+
+
+def proportional_counts(sizes: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Count the most images that classes can serve in the proportions of `shape`.
+
+    A class gets trunc(n * shape / largest shape) images, at least one, n as large as can be.
+
+    Args:
+        sizes: images there are, one count a class, each >= 1.
+        shape: relative class sizes, each >= 1.
+    """
+    head = max(range(len(shape)), key=shape.__getitem__)
+
+    def counts(n: int) -> list[int]:
+        return [max(1, n * part // shape[head]) for part in shape]
+
+    order = [head, *(c for c in range(len(shape)) if c != head)]
+    n = _largest([sizes[c] for c in order], lambda n: [counts(n)[c] for c in order])
+    return counts(n)
+
+
+def _largest(sizes: Sequence[int], counts_of: Callable[[int], list[int]]) -> int:
+    """Find the largest n whose counts fit in `sizes`; the first class gets n, no count falls in n.
+
+    Counts of n = 1 must fit.
+    """
+
+    def too_many(n: int) -> bool:
+        return any(count > size for count, size in zip(counts_of(n), sizes, strict=True))
+
+    return bisect_left(range(1, sizes[0] + 1), True, key=too_many)
 
 
 def scale_counts(counts: Sequence[int], limit: int) -> list[int]:

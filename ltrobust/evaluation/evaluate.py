@@ -24,6 +24,7 @@ from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge, to_float
 from ltrobust.errors import UserError
+from ltrobust.evaluation.foreign import OnCopies
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed
@@ -110,7 +111,9 @@ class Evaluator:
         reporter: told of attacks and batches.
 
     Attributes:
+        model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
+        known: predictions, int64 (N,), under the attacks that were run here.
     """
 
     def __init__(
@@ -124,7 +127,8 @@ class Evaluator:
         reporter: Reporter | None = None,
     ) -> None:
         self.found_training = [module for module in model.modules() if module.training]
-        self.model = model.to(device).float().eval()
+        model = model.to(device).float().eval()
+        self.model = model if isinstance(model, DefendedModel) else OnCopies(model)
         self.test = test
         self.num_classes = num_classes
         self.device = device
@@ -132,6 +136,7 @@ class Evaluator:
         self.reporter = reporter or Reporter()
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
+        self.known: dict[AttackSpec, Tensor] = {}
 
     def subset(self, chosen: Tensor) -> Evaluator:
         """The same model on some of the test images, given by their positions, int64 (M,)."""
@@ -140,6 +145,7 @@ class Evaluator:
             self.test.images[chosen], self.test.labels[chosen], self.test.index[chosen]
         )
         part._clean = None if self._clean is None else self._clean[chosen]
+        part.known = {spec: pred[chosen] for spec, pred in self.known.items()}
         part.reporter = Reporter()
         return part
 
@@ -181,10 +187,10 @@ class Evaluator:
         """Raise UserError for the first attack that cannot run on this data."""
         for spec in specs:
             if spec.loss == "dlr" and self.num_classes < 3:
-                raise UserError(f"{spec.name} compares three logits; this data has two classes")
+                raise UserError(f"{spec.title} compares three logits; this data has two classes")
             if spec.kind == "autoattack" and self.test.images.dim() != 4:
                 shape = tuple(self.test.images.shape)
-                raise UserError(f"{spec.name} needs images (N, C, H, W), got {shape}")
+                raise UserError(f"{spec.title} needs images (N, C, H, W), got {shape}")
 
     def run(
         self,
@@ -216,6 +222,7 @@ class Evaluator:
             names = parts(self.num_classes, str(spec.version), spec.restarts or 1)
             pred, fell = self._autoattack(spec, names, resume, save, keep)
             details = {"parts": names, "targets": targets(self.num_classes)}
+        self.known[spec] = pred
         words = {0: "", **dict(enumerate(names, 1))}
         wrong = clean != self.test.labels
         told = [
@@ -237,7 +244,7 @@ class Evaluator:
         pred = self.clean_predictions().clone()
         fell = torch.zeros_like(pred)
         ranked = self._classes_by_logit() if spec.loss == "targeted" else None
-        self.reporter.begin("part", spec.name, len(tries))
+        self.reporter.begin("part", spec.title, len(tries))
         for number, (rank, restart) in enumerate(tries, 1):
             standing = (pred == self.test.labels).nonzero().flatten()
             aims = self.test.labels if ranked is None else ranked[:, rank - 1]
@@ -322,7 +329,7 @@ class Evaluator:
         keep: KeepImages,
     ) -> tuple[Tensor, Tensor]:
         assert spec.batch_size is not None
-        self.reporter.begin("part", spec.name, len(names))
+        self.reporter.begin("part", spec.title, len(names))
         shares = dict.fromkeys(names, 0.0)
 
         def tell(part: str, share: float) -> None:

@@ -1,17 +1,19 @@
-"""Models that were not trained here: found by name, given their normalisation, and checked.
+"""Models that were not trained here: given their normalisation, checked, and told apart.
 
-Everything is told before the first attack: a model that cannot be called, or whose output is not
-one row of logits an image, is refused in one line. Checkpoint files are `training.checkpoint`'s.
+Everything is told before the first attack: a model that fails, or whose output is not one row of
+logits an image, is refused in one line. `evaluation.callables` finds models by name; checkpoint
+files are `training.checkpoint`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import sys
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,36 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Channel means and standard deviations that models are usually trained with, by name."""
+
+
+class OnCopies(nn.Module):
+    """A model of somebody else's that is given copies, so that it may write over its images.
+
+    Code that normalises in place would change the caller's tensors, and every later pass over the
+    same tensor would see images that were normalised before.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, C), float32 on the device of `x`, which stays as it is."""
+        return plain_logits(self.model(x.clone()), x.device)
+
+
+def plain_logits(output: Any, device: torch.device) -> Any:
+    """A model's logits as attacks need them: float32, alone, and where the images are.
+
+    Takes what holds them as "logits", such as the outputs of Hugging Face's models; anything else
+    that is no tensor stays as it is, and `check_outputs` refuses it.
+    """
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    elif not torch.is_tensor(output):
+        output = getattr(output, "logits", output)
+    return output.to(device, torch.float32) if torch.is_tensor(output) else output
 
 
 class Normalized(nn.Module):
@@ -86,46 +118,20 @@ def parse_normalize(text: str, channels: int) -> tuple[Tensor, Tensor]:
     return mean_values, std_values
 
 
-def normalized(model: nn.Module, text: str, channels: int) -> Normalized:
-    """Wrap a model that expects what `parse_normalize` reads from `text`; its mode stays."""
-    wrapped = Normalized(model, *parse_normalize(text, channels))
+def normalized(
+    model: nn.Module, normalize: str | tuple[Tensor, Tensor], channels: int
+) -> Normalized:
+    """Wrap a model that expects what `parse_normalize` reads; its mode stays.
+
+    Args:
+        model: maps normalised images to logits.
+        normalize: text for `parse_normalize`, or mean and standard deviation themselves.
+        channels: channels of the images.
+    """
+    values = parse_normalize(normalize, channels) if isinstance(normalize, str) else normalize
+    wrapped = Normalized(model, *values)
     wrapped.training = model.training
     return wrapped
-
-
-def load_callable(spec: str) -> nn.Module:
-    """Import `module:callable` and call it without arguments; the current folder is importable.
-
-    Raises:
-        UserError: the module cannot be imported, has no such callable, or calling it fails or
-            gives no `nn.Module`.
-    """
-    module_name, colon, name = spec.partition(":")
-    if not (colon and module_name and name):
-        raise UserError(
-            f"--model: give module:callable, such as my_models:robust_net; got '{spec}'"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"--model: module {module_name} cannot be imported ({reason})") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise UserError(f"--model: module {module_name} has no callable '{name}'")
-    try:
-        model = found()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"--model: {spec}() failed ({reason})") from error
-    if not isinstance(model, nn.Module):
-        raise UserError(
-            f"--model: {spec}() must return a torch.nn.Module, got {type(model).__name__}"
-        )
-    return model
 
 
 def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> int:
@@ -141,7 +147,7 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
     """
     try:
         with attack_mode(model), torch.no_grad():
-            logits = model(images)
+            logits = OnCopies(model)(images)
     except Exception as error:
         shape = tuple(images.shape)
         reason = " ".join(str(error).split())
@@ -149,7 +155,10 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
             f"the model fails on images of shape {shape} ({type(error).__name__}: {reason})"
         ) from error
     if not torch.is_tensor(logits):
-        raise UserError(f"the model must return a tensor of logits, got {type(logits).__name__}")
+        raise UserError(
+            f"the model must return a tensor of logits, or hold it as 'logits', got "
+            f"{type(logits).__name__}; return the logits alone"
+        )
     if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise UserError(
             f"the model must return logits ({len(images)}, C), got shape {tuple(logits.shape)}"
@@ -162,7 +171,7 @@ def check_outputs(model: nn.Module, images: Tensor, num_classes: int | None) -> 
     return int(logits.shape[1])
 
 
-def model_sha256(model: nn.Module, callable_name: str) -> str:
+def model_sha256(model: nn.Module, callable_name: str, file: str | None = None) -> str:
     """SHA-256 (hex) of all that is known of what a model computes, so that a mended one is new.
 
     That is the source files of the callable and of every module's class, the modules' plain
@@ -171,15 +180,17 @@ def model_sha256(model: nn.Module, callable_name: str) -> str:
     Args:
         model: what the callable returned.
         callable_name: its `module:callable`.
+        file: where that module lies, if anywhere.
     """
     digest = hashlib.sha256(callable_name.encode())
     kinds = {type(module) for module in model.modules()}
     files = {_source(kind) for kind in kinds if not kind.__module__.startswith("torch.")}
-    files.add(getattr(sys.modules.get(callable_name.partition(":")[0]), "__file__", None))
+    files.add(file)
     for file in sorted(file for file in files if file):
         with suppress(OSError):
             digest.update(Path(file).read_bytes())
-    digest.update(repr(model).encode())
+    # addresses of functions in it differ from process to process
+    digest.update(re.sub(r"\b0x[0-9a-f]+", "", repr(model)).encode())
     for name, module in model.named_modules():
         plain = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and k != "training"}
         digest.update(f"{name} {sorted(plain.items())}".encode())

@@ -27,6 +27,9 @@ FloatArray = NDArray[np.float64]
 class Grouping:
     """How classes are cut into head, medium and tail; in thirds when neither field is given.
 
+    Thirds never part classes of equal size (`class_groups` has the rule); sizes that a user gives
+    are kept to the letter, and `text` says when they part such classes.
+
     Attributes:
         sizes: number of classes in head, medium and tail; head and tail hold at least one.
         limits: (many, few): head classes have more than `many` training images, tail classes fewer
@@ -36,15 +39,29 @@ class Grouping:
     sizes: tuple[int, int, int] | None = None
     limits: tuple[int, int] | None = None
 
-    def text(self, num_classes: int) -> str:
-        """Write the grouping as `parse_groups` reads it; thirds are written as their sizes."""
+    def text(self, train_counts: Sequence[int]) -> str:
+        """Say how classes with these training counts are cut.
+
+        Returns:
+            Limits such as "100/20", or the sizes of the groups such as "3,4,3", which
+            `parse_groups` reads; behind sizes that part classes of equal size stands `CUTS_TIES`.
+            `NO_GROUPS` where thirds find all classes equal.
+        """
         if self.limits is not None:
             return "{}/{}".format(*self.limits)
-        third = max(1, round(num_classes / 3))
-        return ",".join(map(str, self.sizes or (third, max(0, num_classes - 2 * third), third)))
+        groups = class_groups(train_counts, self)
+        if not groups["head"]:
+            return NO_GROUPS
+        sizes = ",".join(str(len(members)) for members in groups.values())
+        counts = [{train_counts[c] for c in members} for members in groups.values()]
+        cut = sum(map(len, counts)) > len(set(train_counts))
+        return f"{sizes}{CUTS_TIES if cut else ''}"
 
 
 THIRDS = Grouping()
+NO_GROUPS = "none"
+"""All classes have the same number of training images: there is no head and no tail."""
+CUTS_TIES = " (cuts through classes of equal size)"
 
 
 def parse_groups(text: str | None) -> Grouping:
@@ -78,30 +95,61 @@ def parse_groups(text: str | None) -> Grouping:
 def class_groups(train_counts: Sequence[int], grouping: Grouping = THIRDS) -> dict[str, list[int]]:
     """Split classes into head, medium and tail by their number of training images.
 
-    Classes are ranked by count, largest first (ties by class index); by default head is the first
-    max(1, round(C / 3)), tail the last max(1, round(C / 3)), medium the rest, which may be empty.
-    Limits may leave any group empty.
+    Classes are ranked by count, largest first; by default head is the first max(1, round(C / 3)),
+    tail the last max(1, round(C / 3)), medium the rest, but classes of equal size stay together:
+    the most frequent ones are head, the rarest tail, and others that a border would part go where
+    most of them lie (equally many: away from medium; as many in head as in tail: medium). So
+    medium may be empty, and where all classes are equal every group is. Limits may leave any group
+    empty. Given sizes are taken to the letter, ties by class index.
+
+    Returns:
+        Class indices, increasing, of "head", "medium" and "tail".
 
     Raises:
         UserError: the grouping's sizes do not sum to the number of classes.
     """
-    ranked = sorted(range(len(train_counts)), key=lambda c: (-train_counts[c], c))
     if grouping.limits is not None:
         many, few = grouping.limits
-        head = [c for c in ranked if train_counts[c] > many]
-        tail = [c for c in ranked if train_counts[c] < few]
-        medium = [c for c in ranked if few <= train_counts[c] <= many]
-    else:
-        text = grouping.text(len(ranked))
-        if grouping.sizes is not None and sum(grouping.sizes) != len(ranked):
-            raise UserError(
-                f"groups '{text}' name {sum(grouping.sizes)} classes, but the data has "
-                f"{len(ranked)}; give sizes that sum to {len(ranked)}"
-            )
-        first, _, last = (int(size) for size in text.split(","))
-        head, tail = ranked[:first], ranked[len(ranked) - last :]
-        medium = ranked[first : len(ranked) - last]
-    return {"head": sorted(head), "medium": sorted(medium), "tail": sorted(tail)}
+        limited: dict[str, list[int]] = {"head": [], "medium": [], "tail": []}
+        for c, count in enumerate(train_counts):
+            limited["head" if count > many else "tail" if count < few else "medium"].append(c)
+        return limited
+    if grouping.sizes is None:
+        return _thirds(train_counts)
+    if sum(grouping.sizes) != len(train_counts):
+        raise UserError(
+            f"groups '{','.join(map(str, grouping.sizes))}' name {sum(grouping.sizes)} classes, "
+            f"but the data has {len(train_counts)}; give sizes that sum to {len(train_counts)}"
+        )
+    ranked = sorted(range(len(train_counts)), key=lambda c: (-train_counts[c], c))
+    first, last = grouping.sizes[0], len(ranked) - grouping.sizes[2]
+    parts = {"head": ranked[:first], "medium": ranked[first:last], "tail": ranked[last:]}
+    return {name: sorted(members) for name, members in parts.items()}
+
+
+def _thirds(train_counts: Sequence[int]) -> dict[str, list[int]]:
+    """Thirds that keep classes of equal size together."""
+    blocks: dict[int, list[int]] = {}
+    for c in sorted(range(len(train_counts)), key=lambda c: -train_counts[c]):
+        blocks.setdefault(train_counts[c], []).append(c)
+    groups: dict[str, list[int]] = {"head": [], "medium": [], "tail": []}
+    if len(blocks) < 2:
+        return groups
+    third = max(1, round(len(train_counts) / 3))
+    last, start = len(train_counts) - third, 0
+    for count, members in blocks.items():
+        end = start + len(members)
+        in_head, in_tail = max(0, min(end, third) - start), max(0, end - max(start, last))
+        most = max(in_head, in_tail) >= len(members) - in_head - in_tail and in_head != in_tail
+        if start == 0 or (most and in_head > in_tail):
+            name = "head"
+        elif count == min(blocks) or most:
+            name = "tail"
+        else:
+            name = "medium"
+        groups[name] += members
+        start = end
+    return {name: sorted(members) for name, members in groups.items()}
 
 
 def wilson(right: FloatArray, n: FloatArray, z: float = Z95) -> tuple[FloatArray, FloatArray]:
@@ -120,20 +168,30 @@ def mean_interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
     quantile, chosen so that their mean covers at 95%. One class gives the Wilson interval itself,
     and classes at 0 or 1 do not make it vanish.
     """
-    bounds = []
-    for side in (0, 1):
-        bound = wilson(right, n)[side]
-        for _ in range(ROUNDS if len(n) > 1 else 0):
-            spread = np.clip(bound * (1 - bound), 1e-12, None) / n
-            z = Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
-            bound = wilson(right, n, z)[side]
-        bounds.append(float(bound.mean()))
+    bounds = [float(wilson(right, n, _quantile(right, n, side))[side].mean()) for side in (0, 1)]
     mean = float((right / n).mean())  # rounding must not put the mean outside
     return min(bounds[0], mean), max(bounds[1], mean)
 
 
-ROUNDS = 3
-"""Rounds of the quantile's fixed point; it has settled by then."""
+def _quantile(right: FloatArray, n: FloatArray, side: int) -> float:
+    """The quantile of `mean_interval` at which the bounds (0: lower, 1: upper) agree with it.
+
+    It depends on the bounds and they on it: a fixed point, which rounds approach until it settles.
+    """
+    z = Z95
+    for _ in range(ROUNDS):
+        bound = wilson(right, n, z)[side]
+        spread = np.clip(bound * (1 - bound), 1e-12, None) / n
+        before, z = z, Z95 * math.sqrt(float(spread.sum())) / float(np.sqrt(spread).sum())
+        if abs(z - before) < SETTLED:
+            break
+    return z
+
+
+SETTLED = 1e-12
+"""A round that changes the quantile by less was the last; bounds are then exact to rounding."""
+ROUNDS = 1000
+"""No end of rounds where rounding itself keeps the quantile moving."""
 
 
 def per_class(outcomes: pd.DataFrame, num_classes: int) -> pd.DataFrame:

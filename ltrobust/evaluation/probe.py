@@ -19,65 +19,76 @@ from torch import Tensor, nn
 from ltrobust.attacks.pgd import attack_mode
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.config import AttackSpec
+from ltrobust.evaluation.effort import FULL, WHITE_BOX, Effort, passes_of
 from ltrobust.evaluation.evaluate import Evaluator
-from ltrobust.evaluation.foreign import STATISTICS
+from ltrobust.evaluation.foreign import OnCopies
+from ltrobust.evaluation.normalisation import SCREENED, normalisations
+from ltrobust.evaluation.untouched import untouched
 from ltrobust.losses import cross_entropy_sum
+from ltrobust.progress import Reporter
 
-IMAGES = 128
-"""Test images in a probe."""
-NORMALISATION_IMAGES = 1000
-"""Test images on which a normalisation that seems to help is tried again."""
 ALONE = 16
 """Images that are also given to the model one by one."""
-QUERIES = 300
-"""Square Attack's queries per image in a probe; AutoAttack makes 5,000."""
-LARGE_EPS = 0.5
-"""An L-inf radius that turns any image grey."""
-WHITE_BOX = ("fgsm", "pgd20", "pgd50", "cw20", "lsa20")
-PROBED = ("noise", *WHITE_BOX, f"pgd20@{LARGE_EPS}")
 NEARLY_ZERO = 1e-4
 """A gradient entry below this share of its image's largest counts as zero."""
-NORMALISATIONS = {
-    **STATISTICS,
-    "MNIST": ((0.1307,) * 3, (0.3081,) * 3),
-    "0.5/0.5": ((0.5,) * 3, (0.5,) * 3),
-}
-"""Usual means and standard deviations of images in [0, 1]."""
 
 
-def probe(evaluator: Evaluator, *, eps: float) -> dict[str, Any]:
-    """Make the experiments that need the model: on at most 128 test images, in seconds.
+def probe(
+    evaluator: Evaluator,
+    *,
+    eps: float,
+    effort: Effort = FULL,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Make the experiments that need the model, on a few test images.
 
-    Up to 1,000 images are used for a normalisation that seems to help. The same model
-    and images give the same result. Weights, buffers, modes and global random states are left as
-    they were. An experiment that the model does not survive is noted under "errors".
+    The same model, images and effort give the same result. Weights, buffers, modes and global
+    random states are left as they were. An experiment that the model does not survive is noted
+    under "errors".
 
     Args:
-        evaluator: holds the model, in eval mode, and its test images.
+        evaluator: holds the model, in eval mode, and its test images. Attacks that it knows the
+            outcomes of are not run again.
         eps: L-inf radius of the evaluation, in [0, 1] image units.
+        effort: how many images, attacks and queries.
+        reporter: told of the passes made.
 
     Returns:
         What `findings` reads; numbers, strings, lists and dicts only.
     """
-    part = evaluator.subset(spread(evaluator.test.labels, IMAGES))
+    reporter = reporter or Reporter()
+    part = evaluator.subset(spread(evaluator.test.labels, effort.images))
+    looked_at = evaluator.subset(spread(evaluator.test.labels, effort.looked_at))
+    more = evaluator.subset(spread(evaluator.test.labels, effort.confirmed))
     record: dict[str, Any] = {
         "eps": eps,
         "index": part.test.index.tolist(),
         "num_classes": evaluator.num_classes,
+        "queries": effort.queries,
         "came_in_train_mode": _kinds(evaluator.found_training),
         "errors": {},
     }
-    with _untouched(evaluator.model):
-        _attempt(record, "train_mode", lambda: _train_mode_difference(part))
-        _attempt(record, "outputs", lambda: _outputs(part))
-        _attempt(record, "repeated", lambda: _repeated(part))
-        _attempt(record, "batch", lambda: _batch_difference(part))
-        _attempt(record, "gradient", lambda: _gradient(part))
-        _attempt(record, "normalisation", lambda: _normalisations(evaluator))
+    reporter.begin("part", "reliability checks", effort.passes)
+    with untouched(evaluator.model):
+        screened = looked_at.subset(spread(looked_at.test.labels, SCREENED))
+        for name, experiment in (
+            ("writes", lambda: _writes(looked_at)),
+            ("train_mode", lambda: _train_mode_difference(looked_at)),
+            ("outputs", lambda: _outputs(looked_at)),
+            ("repeated", lambda: _repeated(looked_at)),
+            ("batch", lambda: _batch_difference(looked_at)),
+            ("gradient", lambda: _gradient(looked_at)),
+            ("normalisation", lambda: normalisations(screened, more)),
+        ):
+            _attempt(record, name, experiment)
+        reporter.advance("part", Effort(0, effort.looked_at, effort.confirmed).passes)
         with _watched(part.model) as seen:
-            record["correct"] = _attacks(part, eps, record["errors"])
-            _attempt(record, "square", lambda: _square(part, eps, record["correct"]))
+            record["correct"] = _attacks(part, eps, effort.attacks, record["errors"], reporter)
+            _attempt(
+                record, "square", lambda: _square(part, eps, record["correct"], effort.queries)
+            )
         record["bad_under_attack"] = seen.bad / max(1, seen.rows)
+    reporter.end("part")
     return record
 
 
@@ -108,27 +119,6 @@ def _attempt(record: dict[str, Any], name: str, experiment: Callable[[], Any]) -
         record["errors"][name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put weights, buffers, modes and random states back afterwards."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    kept = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    training = {module: module.training for module in model.modules()}
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-            for module, mode in training.items():
-                module.training = mode
-            now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-            with torch.no_grad():
-                for name in kept.keys() & now.keys():
-                    now[name].copy_(kept[name])
-
-
 @dataclass
 class _Seen:
     """Outputs that went by: how many rows, and how many of them hold nan or infinity."""
@@ -155,6 +145,17 @@ def _watched(model: nn.Module) -> Iterator[_Seen]:
 
 def _images(part: Evaluator) -> Tensor:
     return part.x(torch.arange(len(part.test.labels)))
+
+
+@torch.no_grad()
+def _writes(part: Evaluator) -> bool:
+    """Whether the model changes the images that it is given; copies keep that from doing harm."""
+    if not isinstance(part.model, OnCopies):
+        return False
+    x = _images(part)[:ALONE]
+    given = x.clone()
+    part.model.model(given)
+    return not torch.equal(given, x)
 
 
 @torch.no_grad()
@@ -264,83 +265,31 @@ def _input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor
     return logits.detach(), torch.zeros_like(x) if gradient is None else gradient
 
 
-@torch.no_grad()
-def _normalisations(evaluator: Evaluator) -> dict[str, Any]:
-    """Clean accuracy as the model is given, and under the normalisation that helps it most.
-
-    A normalisation that helps on the probe's images is tried on more.
-    """
-    part = evaluator.subset(spread(evaluator.test.labels, IMAGES))
-    changes = _changes(_images(part).cpu())
-    given = _right(part, changes.pop("none"))
-    verdicts = {name: _right(part, change) for name, change in changes.items()}
-    best = max(verdicts, key=lambda name: int(verdicts[name].sum()))
-    helped = verdicts[best]
-    if helped.sum() > given.sum():
-        part = evaluator.subset(spread(evaluator.test.labels, NORMALISATION_IMAGES))
-        given, helped = _right(part, lambda x: x), _right(part, changes[best])
-    return {
-        "n": len(given),
-        "given": int(given.sum()),
-        "name": best,
-        "gained": int((helped & ~given).sum()),
-        "lost": int((given & ~helped).sum()),
-    }
-
-
-def _right(part: Evaluator, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Which changed images are classified correctly, bool (N,)."""
-    batches = torch.arange(len(part.test.labels)).split(part.batch_size)
-    found = [part.model(change(part.x(chosen))).argmax(1).cpu() for chosen in batches]
-    return torch.cat(found) == part.test.labels
-
-
-def _changes(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Usual normalisations of images in [0, 1], and what undoes each of them."""
-    channels = x.shape[1]
-    over = [d for d in range(x.dim()) if d != 1]
-    own = (x.mean(over), x.std(over).clamp_min(1e-3))
-    usual = {
-        name: (_per_channel(mean, channels), _per_channel(std, channels))
-        for name, (mean, std) in NORMALISATIONS.items()
-    }
-    changes: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x}
-    for name, (mean, std) in {"mean and std of these images": own, **usual}.items():
-        changes[name] = _affine(1 / std, -mean / std)
-        changes[f"{name}, undone"] = _affine(std, mean)
-    changes["times 255"] = lambda x: x * 255
-    changes["divided by 255"] = lambda x: x / 255
-    return changes
-
-
-def _per_channel(values: Sequence[float], channels: int) -> Tensor:
-    known = torch.tensor(values)
-    return known if len(known) == channels else known.mean().expand(channels)
-
-
-def _affine(factor: Tensor, offset: Tensor) -> Callable[[Tensor], Tensor]:
-    def change(x: Tensor) -> Tensor:
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        return x * factor.to(x).view(shape) + offset.to(x).view(shape)
-
-    return change
-
-
-def _attacks(part: Evaluator, eps: float, errors: dict[str, str]) -> dict[str, list[bool]]:
+def _attacks(
+    part: Evaluator,
+    eps: float,
+    names: Sequence[str],
+    errors: dict[str, str],
+    reporter: Reporter,
+) -> dict[str, list[bool]]:
     """Which images stand after each attack; attacks that cannot run are noted as errors."""
     tried: dict[str, Any] = {"errors": errors}
-    for name in ("clean", *PROBED):
+    for name in ("clean", *names):
         _attempt(tried, name, lambda name=name: _stand(part, attack_spec(name, eps)))  # type: ignore[misc]
+        reporter.advance("part", passes_of(name) * len(part.test.labels))
     del tried["errors"]
     return {name: stands for name, stands in tried.items() if stands is not None}
 
 
 def _stand(part: Evaluator, spec: AttackSpec) -> list[bool]:
-    stands: list[bool] = (part.run(spec).pred == part.test.labels).tolist()
+    pred = part.known[spec] if spec in part.known else part.run(spec).pred
+    stands: list[bool] = (pred == part.test.labels).tolist()
     return stands
 
 
-def _square(part: Evaluator, eps: float, correct: dict[str, list[bool]]) -> list[bool]:
+def _square(
+    part: Evaluator, eps: float, correct: dict[str, list[bool]], queries: int
+) -> list[bool]:
     """Which images stand after Square Attack too, of those that no gradient attack broke.
 
     Andriushchenko et al. 2020, "Square Attack"; pyautoattack's, with few queries.
@@ -352,7 +301,7 @@ def _square(part: Evaluator, eps: float, correct: dict[str, list[bool]]) -> list
     left = stands.all(0)
     if len(todo):
         model = part.search_model("fp32")
-        attack = SquareAttack(model, eps=eps, n_queries=QUERIES, seed=0, device=part.device)
+        attack = SquareAttack(model, eps=eps, n_queries=queries, seed=0, device=part.device)
         labels = part.test.labels[todo]
         with torch.no_grad(), attack_mode(model):
             found = attack.perturb(part.x(todo), labels.to(part.device))

@@ -19,14 +19,28 @@ import pandas as pd
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.config import AttackSpec
 from ltrobust.errors import UserError
-from ltrobust.evaluation.probe import LARGE_EPS, QUERIES, WHITE_BOX
+from ltrobust.evaluation.compare import mcnemar
+from ltrobust.evaluation.concerns import concern
+from ltrobust.evaluation.effort import LARGE_EPS, SHARE, WHITE_BOX, Effort, attack_passes, effort
 
 GAP_POINTS = 8.0
 """PGD above stronger attacks: 59 of 62 published balanced entries lie within 2.4 to 8.0 points of
 AutoAttack (FastAT benchmark), and CW and LSA find no more than AutoAttack does. Published gaps to
 CW reach 4.2 and to LSA 2.6 points; our own small networks reach 7."""
 LARGE_EPS_POINTS = 5.0
-NORMALISATION_POINTS = 5.0
+FAR, NEAR = 0.1, 0.05
+"""Distance of the images from what the first batch norm remembers, in nats. Networks of ours on
+the images they were trained with: up to XXX; the same normalised twice or not at all: YYY and more.
+By so much another input must be nearer, and so near must be the nearer of the two."""
+NORMALISATION_POINTS, UNDOING_POINTS = 5.0, 2.0
+"""Without batch norm: gains of accuracy by a normalisation, and by undoing one. Hardly trained
+networks like more contrast, up to 4 points; none of ours likes less."""
+UNSETTLED_POINTS = 20.0
+"""The same where a batch norm fits neither: a few steps of training gain up to 12 points."""
+CHANCE = 1e-4
+"""p-value below which a gain is none of chance; eighteen changes are tried."""
+LEARNT_POINTS = 25.0
+"""Points above chance from which on a model has learnt enough to tell its inputs apart."""
 ZERO_GRADIENTS = 0.05
 """Well-trained networks: 0.0005 to 0.0024."""
 RANDOM_OUTPUTS = 1e-3
@@ -47,6 +61,7 @@ class Finding:
         value: what was measured (accuracies and differences in points); None: not checked.
         threshold: the largest value that is not suspicious.
         explanation: the numbers, and for a flagged check what to do.
+        concerns: whose numbers it puts in doubt where it is flagged; see `concerns.CONCERNS`.
     """
 
     check: str
@@ -54,6 +69,7 @@ class Finding:
     value: float | None
     threshold: float | None
     explanation: str
+    concerns: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,17 @@ def usual_radius(evaluations: Sequence[Evaluation]) -> float:
     radii = [e.eps for e in linf]
     chosen = {e.eps for e in linf if e.attack.startswith("autoattack")}
     return max(radii, key=lambda r: (radii.count(r), r in chosen, r), default=8 / 255)
+
+
+def affordable(evaluations: Sequence[Evaluation], free: float, num_classes: int) -> Effort:
+    """What `probe` may do beside these attacks: a share of their passes, and `free` ones more."""
+    made = 0.0
+    for e in evaluations:
+        spec = _spec(e.attack, e.eps)
+        if spec is not None and spec.kind != "clean":
+            right = len(e.frame) - int((e.frame["fell"] == "clean").sum())
+            made += attack_passes(spec, right, int(e.frame["correct"].sum()), num_classes)
+    return effort(SHARE * made + free)
 
 
 @dataclass(frozen=True)
@@ -230,13 +257,12 @@ def _judge_gap(check: str, gap: _Gap | None, limit: Limit, missing: str, advice:
 
 def _judge(check: str, value: float, threshold: float, facts: str, advice: str) -> Finding:
     flagged = value > threshold
-    return Finding(
-        check, flagged, float(value), float(threshold), f"{facts} {advice}" if flagged else facts
-    )
+    told = f"{facts} {advice}" if flagged else facts
+    return Finding(check, flagged, float(value), float(threshold), told, concern(check))
 
 
 def _unchecked(check: str, why: str) -> Finding:
-    return Finding(check, False, None, None, f"Not checked: {why}")
+    return Finding(check, False, None, None, f"Not checked: {why}", concern(check))
 
 
 def _non_finite(evidence: _Evidence) -> Finding:
@@ -289,26 +315,64 @@ def _tiny_logits(evidence: _Evidence) -> Finding:
 
 
 def _normalisation(evidence: _Evidence) -> Finding:
+    """By the statistics of the first batch norm where they tell, else by the accuracy."""
     check = "wrong-normalisation"
     tried = evidence.probes.get("normalisation")
     if tried is None:
         return _unchecked(check, evidence.missing("normalisation"))
     if _non_finite(evidence).flagged:
         return _unchecked(check, "the logits are not finite.")
-    n, change = tried["n"], tried["gained"] - tried["lost"]
-    points = 100 * change / n
-    spread_of = (tried["gained"] + tried["lost"]) / n - (change / n) ** 2
-    limit = max(NORMALISATION_POINTS, 200 * math.sqrt(max(0.0, spread_of) / n))
+    known = tried["statistics"]
+    if known is not None and min(known["given"], known["best"]) <= NEAR:
+        facts = (
+            f"The images are {known['given']:.3g} nats away from those that the first batch norm "
+            f"was trained with, and {known['best']:.3g} under the nearest other normalisation "
+            f"({known['name']}); it may be nearer by {FAR:g}."
+        )
+        return _judge(check, known["given"] - known["best"], FAR, facts, WRONG_INPUTS)
+    # a network with batch norm whose statistics fit nothing has hardly begun to train
+    unusual = UNSETTLED_POINTS if tried["batch_norm"] else 0.0
+    chance = 100 / evidence.probes["num_classes"]
+    learnt = [one for one in tried["tried"] if _percent_helped(one) >= chance + LEARNT_POINTS]
+    if not learnt:
+        best = max(map(_percent_helped, tried["tried"]))
+        return _unchecked(
+            check,
+            f"under no normalisation is the model right on more than {best:.1f}% of the images, "
+            f"{chance:.1f}% being chance.",
+        )
+    limits = {
+        id(one): max(unusual, UNDOING_POINTS if one["undoes"] else NORMALISATION_POINTS)
+        for one in learnt
+    }
+    # where chance explains a gain it counts for nothing, however large it is
+    gains = {id(one): _gain(one) if _p(one) < CHANCE else min(0.0, _gain(one)) for one in learnt}
+    one = max(learnt, key=lambda one: gains[id(one)] - limits[id(one)])
     facts = (
-        f"Clean accuracy is {100 * tried['given'] / n:.1f}% on images in [0, 1]; the best other "
-        f"normalisation ({tried['name']}) changes it by {points:+.1f} points ({n:,} images), "
-        f"limit {limit:.1f}."
+        f"Clean accuracy is {100 * one['given'] / one['n']:.1f}% on images in [0, 1]; the best "
+        f"other normalisation ({one['name']}) changes it by {_gain(one):+.1f} points "
+        f"({one['n']:,} images, p = {_p(one):.2g}), limit {limits[id(one)]:.1f}."
     )
-    advice = (
-        "The model is probably given the wrong inputs: put the normalisation it was trained with "
-        "inside it, once (--normalize mean,std)."
-    )
-    return _judge(check, points, limit, facts, advice)
+    return _judge(check, gains[id(one)], limits[id(one)], facts, WRONG_INPUTS)
+
+
+WRONG_INPUTS = (
+    "The model is probably given the wrong inputs: put the normalisation it was trained with "
+    "inside it, once (--normalize mean,std)."
+)
+
+
+def _gain(tried: Mapping[str, Any]) -> float:
+    """What a normalisation changes, in points."""
+    return 100 * float(tried["gained"] - tried["lost"]) / float(tried["n"])
+
+
+def _p(tried: Mapping[str, Any]) -> float:
+    return mcnemar(tried["gained"], tried["lost"])
+
+
+def _percent_helped(tried: Mapping[str, Any]) -> float:
+    return 100 * float(tried["given"]) / float(tried["n"]) + _gain(tried)
 
 
 def _random(evidence: _Evidence) -> Finding:
@@ -366,6 +430,20 @@ def _train_mode(evidence: _Evidence) -> Finding:
         ".eval() before handing it over."
     )
     return _judge(check, value, BATCH_OUTPUTS, facts, advice)
+
+
+def _writes(evidence: _Evidence) -> Finding:
+    check = "changes-its-images"
+    writes = evidence.probes.get("writes")
+    if writes is None:
+        return _unchecked(check, evidence.missing("writes"))
+    does = "writes over the images" if writes else "leaves the images alone"
+    facts = f"The model {does} that it is given."
+    advice = (
+        "Here it was given copies, so its numbers are right; elsewhere each pass spoils the images "
+        "for the next. Write x = (x - mean) / std, not x.sub_(mean).div_(std)."
+    )
+    return _judge(check, float(writes), 0.0, facts, advice)
 
 
 def _vanishing(evidence: _Evidence) -> Finding:
@@ -477,7 +555,9 @@ def _square_stronger(evidence: _Evidence) -> Finding:
         names = [a for a in ("clean", "noise", *WHITE_BOX) if a in evidence.probes["correct"]]
         stood = np.array([evidence.probes["correct"][a] for a in names]).all(0)
         broke = float((stood & ~np.array(left)).mean())
-        shares.append((broke, len(left), f"Square Attack of the probe ({QUERIES} queries)"))
+        shares.append(
+            (broke, len(left), f"Square Attack of the probe ({evidence.probes['queries']} queries)")
+        )
     if not shares:
         return _unchecked(check, evidence.missing("square"))
     judged = [(100 * s, max(1.0, 200 * math.sqrt(s * (1 - s) / n)), n, who) for s, n, who in shares]
@@ -574,6 +654,7 @@ CHECKS: tuple[Callable[[_Evidence], Finding], ...] = (
     _random,
     _batch,
     _train_mode,
+    _writes,
     _vanishing,
     _noise_above_fgsm,
     _more_steps,

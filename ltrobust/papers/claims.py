@@ -108,6 +108,7 @@ def our_difference(claim: Claim, ours: Ours) -> Difference | None:
 
 GAIN_COLUMNS = [
     "label",
+    "method",
     "kind",
     "doubt",
     *(f"{axis}{end}" for axis in ("pgd", "aa") for end in ENDS),
@@ -119,7 +120,8 @@ def gains(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
 
     Returns:
         `GAIN_COLUMNS`, fractions: a row "published" or "published only" for each published method
-        and "ours" for each of our runs; `_low` and `_high` are NaN for published ones.
+        and "ours" for each of our runs; `method` is the registered one, missing for "published
+        only"; `_low` and `_high` are NaN for published ones.
     """
     published = select(entry, values)
     base = Variant(method=entry.baseline)
@@ -133,7 +135,8 @@ def gains(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
         gain = {axis: cells[a].value - origin[a].value for axis, a in GAINS.items()}
         kind = "published" if own else "published only"
         doubt = "; ".join(dict.fromkeys(v.doubt for v in cells.values() if v.doubt))
-        rows.append({"label": own.label if own else method, "kind": kind, "doubt": doubt, **gain})
+        names = {"label": own.label, "method": own.method} if own else {"label": method}
+        rows.append({**names, "kind": kind, "doubt": doubt, **gain})
         if own is not None:
             rows += _our_gain(own, base, ours)
     return pd.DataFrame(rows, columns=GAIN_COLUMNS)
@@ -141,7 +144,12 @@ def gains(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
 
 def _our_gain(own: Variant, base: Variant, ours: Ours) -> list[dict[str, object]]:
     """One row of `gains`, or none where a number is missing."""
-    row: dict[str, object] = {"label": own.label, "kind": "ours", "doubt": ""}
+    row: dict[str, object] = {
+        "label": own.label,
+        "method": own.method,
+        "kind": "ours",
+        "doubt": "",
+    }
     for axis, attack in GAINS.items():
         more, less = (
             Cell.model_validate({**variant.model_dump(), "attack": attack})

@@ -84,7 +84,8 @@ def gain_figure(
         note: written above the figure; "" for none.
         flagged: labels whose runs of ours get a †.
     """
-    marks = marks_for(gains.loc[gains["kind"] != "published only", "label"])
+    known = gains[gains["kind"] != "published only"]
+    marks = marks_for(known["label"], dict(zip(known["label"], known["method"], strict=True)))
     names = ["ours, 95%", "published", "published only"]
     figure = new_figure(6.2 + legend_height(names, WIDTH) + note_height(note))
     panels = figure.subplots(2, 1, height_ratios=(1.5, 1))

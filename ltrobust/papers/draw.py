@@ -145,7 +145,8 @@ FREQUENCY = "training images (%)"
 
 def published_marks(rows: pd.DataFrame) -> dict[str, Mark]:
     """A mark for each label; methods that are published only are grey."""
-    own = marks_for(rows.loc[rows["method"] != "", "label"])
+    ours = rows[rows["method"] != ""]
+    own = marks_for(ours["label"], dict(zip(ours["label"], ours["method"], strict=True)))
     only = marks_for(rows.loc[rows["method"] == "", "label"])
     grey = {
         label: Mark(PUBLISHED_ONLY, mark.marker, mark.dash, mark.hatch)

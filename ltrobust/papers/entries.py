@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ltrobust.config import Frozen
 from ltrobust.errors import UserError, unknown
+from ltrobust.yaml_files import read_mapping
 
 Scale = Literal["full", "cpu"]
 SCALES: tuple[Scale, ...] = ("full", "cpu")
@@ -208,7 +208,7 @@ def read_entry(folder: Path, name: str) -> Entry:
     if name not in known:
         raise unknown("entry", name, [*known, "all"])
     file = folder / f"{name}.yaml"
-    content = {**_mapping(file), "name": name}
+    content = {**read_mapping(file, str(file)), "name": name}
     try:
         entry = Entry.model_validate(content)
     except ValidationError as error:
@@ -223,20 +223,8 @@ def read_entry(folder: Path, name: str) -> Entry:
 
 def read_scales(folder: Path) -> dict[str, Any]:
     """What `_scales.yaml` says; UserError when it is missing or wrong."""
-    scales = _mapping(folder / SCALES_FILE)
+    scales = read_mapping(folder / SCALES_FILE, str(folder / SCALES_FILE))
     for scale in scales:
         if scale not in SCALES:
             raise unknown(f"scale in {SCALES_FILE}:", scale, SCALES)
     return scales
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} must be a mapping such as 'title: ...'")
-    return content

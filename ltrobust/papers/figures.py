@@ -41,7 +41,8 @@ def entry_figure(
         frame: from `compare.compare`.
         values: from `published.read_values`.
     """
-    flagged = flagged_labels(frame)
+    drawn = DRAWN.get(entry.draw) or tuple(dict.fromkeys(frame["attack"]))
+    flagged = flagged_labels(frame[frame["attack"].isin(list(drawn))])
     note = figure_note(entry, frame, ours, scale)
     if entry.draw == "gains":
         return gain_figure(gains(entry, values, ours), entry.baseline, note, flagged)
@@ -69,7 +70,9 @@ def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> 
     lines = [
         f"{scale_note(ours)};" if scale == "cpu" else "",
         "; ".join(part for part in (tested, compared) if part),
-        f"{FLAG} a reliability check is flagged for our run" if flagged_labels(frame) else "",
+        f"{FLAG} a reliability check puts a number of our run in doubt"
+        if flagged_labels(frame[frame["attack"].isin(list(attacks))])
+        else "",
     ]
     return "\n".join(line for line in lines if line)
 

@@ -1,4 +1,4 @@
-"""The † of runs whose reliability checks were flagged: on names, and the sentence that explains it.
+"""The † of numbers that a flagged reliability check puts in doubt, and the sentence about it.
 
 What is flagged comes in the column `reliability` of `compare.compare`; nothing is checked here.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from ltrobust.evaluation.concerns import concerns
 from ltrobust.papers.ours import Found
 from ltrobust.report.marks import FLAG, flag_sentence
 
@@ -17,13 +18,19 @@ NO_REPORT = "no report"
 
 
 def reliability_of(found: Iterable[Found]) -> str:
-    """Names of the checks flagged for any of these runs, joined by ";".
+    """Names of the flagged checks that put any of these evaluations in doubt, joined by ";".
 
-    "" where none was, `NO_REPORT` where none was and a run has no report.
+    "" where none does, `NO_REPORT` where none does and a run has no report.
     """
-    reports = [one.judged.flagged for one in found]
-    names = dict.fromkeys(name for report in reports for name in report or ())
-    return ";".join(names) or (NO_REPORT if None in reports else "")
+    found = list(found)
+    names = dict.fromkeys(
+        name
+        for one in found
+        for name in one.judged.flagged or ()
+        if concerns(name, str(one.evaluation.facts["attack"]))
+    )
+    unknown = any(one.judged.flagged is None for one in found)
+    return ";".join(names) or (NO_REPORT if unknown else "")
 
 
 def is_flagged(reliability: str) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ltrobust.bench.estimate import estimate, in_words
+from ltrobust.bench.estimate import estimate
+from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, make_plan
 from ltrobust.bench.runner import Failure, run_plan
@@ -28,7 +29,7 @@ from ltrobust.papers.figures import entry_figure, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.published import read_values
 from ltrobust.papers.tables import claims_table, latex, markdown, short_table
-from ltrobust.progress import Reporter
+from ltrobust.progress import Reporter, in_words
 from ltrobust.report import figure_bytes
 from ltrobust.report.markup import Table
 
@@ -82,8 +83,8 @@ def make_jobs(names: Sequence[str], folder: Path, scale: Scale, flags: dict[str,
         names: entries; repeated ones count once.
         folder: where the entries lie.
         scale: "full" or "cpu".
-        flags: settings that win over the entries' (output, data_dir, device, download); None does
-            not count.
+        flags: settings that win over the entries' (output, data_dir, device, threads, download);
+            None does not count.
 
     Raises:
         UserError: an unknown name, an entry that is wrong, or settings that do not fit.
@@ -161,6 +162,6 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
 
 
 def _finished(planned: PlannedRun, store: SuiteStore) -> bool:
-    record = store.run(planned.run.run_id).read()
-    there = record.get("evaluations", {})
-    return record.get("status") == "done" and planned.attack_ids().keys() <= there.keys()
+    run = store.run(planned.run.run_id)
+    there = outcomes_there(run)
+    return run.status == "done" and planned.attack_ids().keys() <= there.keys()

@@ -25,7 +25,7 @@ CLAIMS_CAPTION = (
     "the same test images in pairs, from two intervals as if they were independent, or over seeds."
 )
 
-FLAGGED_CLAIMS = f" {FLAG} rests on a run of ours with a flagged reliability check."
+FLAGGED_CLAIMS = f" {FLAG} rests on a number of ours that a reliability check puts in doubt."
 
 
 def comparison_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:

@@ -16,8 +16,14 @@ from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ltrobust.callable_package import CallablePackage
-from ltrobust.report.adversarial import adversarial_figure, example_rows
-from ltrobust.report.aggregate import class_attacks, class_scores, scores, training_curves
+from ltrobust.report.adversarial import adversarial_figures, example_rows
+from ltrobust.report.aggregate import (
+    class_attacks,
+    class_scores,
+    robust_attack,
+    scores,
+    training_curves,
+)
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
 from ltrobust.report.cost_figure import cost_figure, training_costs
@@ -25,7 +31,7 @@ from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
 from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.report.leaderboard import leaderboard
-from ltrobust.report.marks import shown_names
+from ltrobust.report.marks import doubted, shown_names
 from ltrobust.report.markup import Table
 from ltrobust.report.ratios import ratio_families, ratio_table
 from ltrobust.report.style import DPI, styled
@@ -62,9 +68,9 @@ def render(
 
     Returns:
         Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex|csv`,
-        `figures/<name>.png|pdf`. With several groups of comparable results, each name ends in its
-        group's slug, and what spans groups in that of its family where there are several. Equal
-        input gives equal bytes.
+        `figures/<name>.png|pdf`. With several groups of comparable results the names of all but
+        the main one (`main_group`) end in their group's slug, and what spans groups in that of
+        its family. Equal input gives equal bytes.
 
     Raises:
         UserError: metrics is empty, lacks columns, or contradicts itself.
@@ -74,25 +80,21 @@ def render(
     }
     groups = comparable_groups(metrics, across)
     for group in groups:
-        ending = f"-{group.slug}" if len(groups) > 1 else ""
         for table in group_tables(group, per_class, comparisons, confusion):
-            files |= _table_files(table, ending)
+            files |= _table_files(table, group.ending)
         figures = _figures(group, per_class, histories, confusion)
         figures |= _more_figures(group, per_class, examples or {})
         for name, figure in figures.items():
-            files |= _figure_files(name, figure, ending)
-    sweeps = eps_sweeps(groups)
-    for slug, (spanned, sweep) in sweeps.items():
-        shown = shown_names(spanned)
-        ending = f"-{slug}" if len(sweeps) > 1 else ""
-        files |= _figure_files("eps", eps_figure(sweep, shown, spanned.labels), ending)
-    families = ratio_families(groups)
-    for family in families:
-        ending = f"-{family.slug}" if len(families) > 1 else ""
-        files |= _table_files(ratio_table(family), ending)
-        spanned = family.together
-        figure = ratio_figure(ratio_sweep(family), shown_names(spanned), spanned.labels)
-        files |= _figure_files("ratios", figure, ending)
+            files |= _figure_files(name, figure, group.ending)
+    for spanned, sweep in eps_sweeps(groups).values():
+        figure = eps_figure(sweep, _shown(spanned, sweep), spanned.labels)
+        files |= _figure_files("eps", figure, spanned.ending)
+    for family in ratio_families(groups):
+        files |= _table_files(ratio_table(family), family.ending)
+        spanned, swept = family.together, ratio_sweep(family)
+        kind = str(spanned.key["imbalance_type"])
+        figure = ratio_figure(swept, _shown(spanned, swept), spanned.labels, kind)
+        files |= _figure_files("ratios", figure, family.ending)
     return files
 
 
@@ -151,18 +153,23 @@ def _figures(
     histories: Mapping[str, pd.DataFrame],
     confusion: pd.DataFrame | None,
 ) -> dict[str, Figure]:
-    averages, shown = scores(group), shown_names(group)
+    averages = scores(group)
     mistakes = confusions(group, per_class, confusion)
+    shown = shown_names(group, ["clean", robust_attack(averages) or "clean"])
     return {
         "per-class": per_class_figure(class_scores(group, per_class), shown),
         "balance": balance_figure(averages, shown),
-        "attacks": attack_figure(averages, shown),
+        "attacks": attack_figure(averages, doubted(group)),
         **(
-            {"training": training_figure(training_curves(group, histories), group.labels, shown)}
+            {"training": training_figure(training_curves(group, histories), group.labels)}
             if histories
             else {}
         ),
-        **({"confusion": confusion_figure(mistakes, shown)} if mistakes else {}),
+        **(
+            {"confusion": confusion_figure(mistakes, shown_names(group, [mistakes.attack]))}
+            if mistakes
+            else {}
+        ),
     }
 
 
@@ -170,11 +177,21 @@ def _more_figures(
     group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
 ) -> dict[str, Figure]:
     """Figures that need what not every suite has; those that have nothing to show are left out."""
-    shown, labels = shown_names(group), group.labels
     steps, costs = steps_sweep(group), training_costs(group)
     images = example_rows(group, per_class, examples)
+    pages = adversarial_figures(images, _shown(group, images), group.labels) if len(images) else []
     return {
-        **({"steps": steps_figure(steps, shown, labels)} if len(steps) else {}),
-        **({"cost": cost_figure(costs, shown, labels)} if len(costs) else {}),
-        **({"adversarial": adversarial_figure(images, shown)} if len(images) else {}),
+        **(
+            {"steps": steps_figure(steps, _shown(group, steps), group.labels)} if len(steps) else {}
+        ),
+        **({"cost": cost_figure(costs, _shown(group, costs), group.labels)} if len(costs) else {}),
+        **{
+            "adversarial" if page == 1 else f"adversarial-{page}": figure
+            for page, figure in enumerate(pages, 1)
+        },
     }
+
+
+def _shown(group: Group, frame: pd.DataFrame) -> dict[str, str]:
+    """Names as written in a figure of this frame: marked where one of its attacks is in doubt."""
+    return shown_names(group, [str(name) for name in frame["attack"].unique()])

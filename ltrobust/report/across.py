@@ -64,7 +64,7 @@ def across_blocks(
     homeless = rows[foreign]
     shared = [key for key in fixed if key not in _UNKNOWN_OF_FOREIGN]
     for _, block in rows[~foreign].groupby(fixed, dropna=False, sort=False):
-        guests = rows[foreign & _same(rows, block.iloc[0], [*shared, "imbalance_type"])]
+        guests = rows[foreign & _same(rows, block.iloc[0], shared)]
         guests = guests[[_same_classes(guest, block) for _, guest in guests.iterrows()]]
         homeless = homeless.drop(index=guests.index, errors="ignore")
         if guests.empty:

@@ -6,7 +6,7 @@ The images come from runs' stored examples; this module chooses rows and classes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ltrobust.report.aggregate import ranked_labels, scores
 from ltrobust.report.groups import Group, format_eps
-from ltrobust.report.labels import fit
+from ltrobust.report.labels import fit, text_width
 from ltrobust.report.style import (
     CLEAN_COLOUR,
     ROBUST_COLOUR,
@@ -28,12 +28,12 @@ from ltrobust.report.style import (
 )
 
 METHODS, CLASSES = 4, 6
-"""Most blocks and columns of the figure."""
+"""Most blocks and columns of a figure; further methods go on to further figures."""
 _COLUMNS = [
     *("label", "class_name", "pred_clean", "pred_adv", "clean", "adversarial", "eps", "attack")
 ]
-_LEFT, _TITLE, _CAPTION, _GAP, _FOOT = 0.78, 0.22, 0.13, 0.05, 0.34
-"""Inches: row names, a method's name, a prediction, between images, the footnote."""
+_LEFT, _TITLE, _CAPTION, _GAP, _LINE = 0.78, 0.22, 0.13, 0.05, 0.125
+"""Inches: row names, a method's name, a prediction, between images, a line of the footnote."""
 _LARGEST = 1.0
 _SIZE = 7
 """Points of all text."""
@@ -91,10 +91,11 @@ class _Grid:
     columns: int
     across: float
     down: float
+    foot: float
 
     @property
     def height(self) -> float:
-        return self.blocks * self._block + _CAPTION + _FOOT
+        return self.blocks * self._block + _CAPTION + self.foot
 
     @property
     def _block(self) -> float:
@@ -113,8 +114,37 @@ class _Grid:
         return self.top(block) - _TITLE - down
 
 
+def adversarial_figures(
+    examples: pd.DataFrame,
+    shown: Mapping[str, str] | None = None,
+    labels: Sequence[str] = (),
+) -> list[Figure]:
+    """Draw all methods, at most 4 on a figure; a footnote says which have nothing to be drawn.
+
+    Args:
+        examples: from `example_rows`; see `adversarial_figure`.
+        shown: label to label as written; default as it is.
+        labels: all labels of the report.
+    """
+    known = list(dict.fromkeys(examples["label"]))
+    names = [(shown or {}).get(label, label) for label in labels if label not in known]
+    without = f"No stored examples under this attack: {', '.join(names)}." if names else ""
+    figures = []
+    for start in range(0, len(known), METHODS):
+        own = known[start : start + METHODS]
+        first, last = start + 1, start + len(own)
+        place = f"Methods {first} to {last}" if last > first else f"Method {first}"
+        place = f"{place} of {len(known)}."
+        note = f"{place if len(known) > METHODS else ''} {without}".strip()
+        part = examples[examples["label"].isin(own)]
+        figures.append(adversarial_figure(part, shown, note))
+    return figures
+
+
 @in_style
-def adversarial_figure(examples: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
+def adversarial_figure(
+    examples: pd.DataFrame, shown: Mapping[str, str] | None = None, note: str = ""
+) -> Figure:
     """Grid of clean image, adversarial image and the change, a block of rows for each method.
 
     The change is scaled so that +-eps (L2: the largest change of a pixel) fills the range of
@@ -123,21 +153,25 @@ def adversarial_figure(examples: pd.DataFrame, shown: Mapping[str, str] | None =
     Args:
         examples: columns `label` (method), `class_name`, `pred_clean`, `pred_adv`, `clean` (uint8
             array C, H, W or H, W), `adversarial` (float32 array in [0, 1], same shape), `eps`,
-            `attack`, as from `example_rows`. The first 4 methods are drawn, and 6 classes evenly
-            spaced over the order in which they come.
+            `attack`, as from `example_rows`. Of the classes at most 6 are drawn, evenly spaced over
+            the order in which they come; a footnote says so.
         shown: label to label as written; default as it is.
+        note: what else the footnote says.
     """
     if examples.empty:
         return empty_figure("no stored examples")
-    labels = list(dict.fromkeys(examples["label"]))[:METHODS]
+    labels = list(dict.fromkeys(examples["label"]))
     known = list(dict.fromkeys(examples["class_name"]))
     picked = np.linspace(0, len(known) - 1, min(CLASSES, len(known))).round().astype(int)
     classes = [known[place] for place in picked]
-    drawn = examples[examples["label"].isin(labels) & examples["class_name"].isin(classes)]
-    grid = _grid(len(labels), len(classes), drawn)
+    drawn = examples[examples["class_name"].isin(classes)]
+    largest = _largest_change(drawn)
+    if len(classes) < len(known):
+        note = f"{len(classes)} of {len(known)} stored classes, evenly spaced. {note}".strip()
+    foot = _footnote(drawn, largest, note)
+    grid = _grid(len(labels), len(classes), drawn, 0.09 + _LINE * len(foot))
     figure = new_figure(grid.height)
     figure.set_layout_engine("none")
-    largest = _largest_change(drawn)
     cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
     for column, name in enumerate(classes):
         middle = grid.left(column) + grid.across / 2
@@ -154,14 +188,14 @@ def adversarial_figure(examples: pd.DataFrame, shown: Mapping[str, str] | None =
         for column, name in enumerate(classes):
             if (label, name) in cells:
                 _draw_cell(figure, grid, block, column, cells[label, name], largest)
-    _write(figure, grid, 0.06, 0.05, _footnote(drawn, largest), ha="left", va="bottom")
+    _write(figure, grid, 0.06, 0.05, "\n".join(foot), ha="left", va="bottom")
     return figure
 
 
-def _grid(blocks: int, columns: int, examples: pd.DataFrame) -> _Grid:
+def _grid(blocks: int, columns: int, examples: pd.DataFrame, foot: float) -> _Grid:
     across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / columns - _GAP)
     shape = max((image.shape[-2:] for image in examples["clean"]), key=lambda hw: hw[0] / hw[1])
-    return _Grid(blocks, columns, across, across * shape[0] / shape[1])
+    return _Grid(blocks, columns, across, across * shape[0] / shape[1], foot)
 
 
 def _largest_change(examples: pd.DataFrame) -> float:
@@ -218,14 +252,23 @@ def _write(
     figure.text(x / WIDTH, y / grid.height, text, ha=ha, fontsize=_SIZE, **how)
 
 
-def _footnote(examples: pd.DataFrame, largest: float) -> str:
+def _footnote(examples: pd.DataFrame, largest: float, note: str) -> list[str]:
+    """Lines under the figure, each as wide as the figure at most."""
     attacks = {
         f"{short(str(attack), 30)}, eps {format_eps(eps)}"
         for attack, eps in zip(examples["attack"], examples["eps"], strict=True)
     }
     factor = 1 / (2 * largest) if largest else math.nan
-    return (
+    text = (
         f"Change magnified {factor:.1f} times: ±{format_eps(largest)} fills the range, grey is "
-        "none.\nUnder each image its prediction, ✗ a wrong one. Attack: "
-        f"{'; '.join(sorted(attacks))}."
+        f"none. Under each image its prediction, ✗ a wrong one. Attack: "
+        f"{'; '.join(sorted(attacks))}. {note}"
     )
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer, _SIZE) > WIDTH - 0.12:
+            lines.append(fit(word, WIDTH - 0.12, _SIZE))
+        else:
+            lines[-1] = longer
+    return lines

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltrobust.report.groups import MORE_SCORES, SCORE_COLUMNS, Group
+from ltrobust.report.groups import MORE_SCORES, SCORE_COLUMNS, Group, attack_order
+from ltrobust.report.ranking import common_attacks, is_attack, ranking
 
 MATCH_COLUMNS = ("eps", "test_protocol", "attack_settings", "attack_library")
 
@@ -67,49 +68,34 @@ def records_by_cell(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]
     return {(row["label"], row["attack"]): {str(k): v for k, v in row.items()} for row in rows}
 
 
-def ranking_score(frame: pd.DataFrame, label: str) -> tuple[float, float, float]:
-    """Mean balanced accuracy of a label under AutoAttack, pgd20 and clean; missing is -inf."""
-    return _ranking_scores(frame)[label]
-
-
 def ranked_labels(frame: pd.DataFrame) -> list[str]:
-    """Labels of a `scores` frame, best balanced AutoAttack accuracy first, then by name."""
-
-    found = _ranking_scores(frame)
-
-    def key(label: str) -> tuple[float, float, float, str]:
-        autoattack, pgd, clean = found[label]
-        return -autoattack, -pgd, -clean, label
-
-    return sorted(found, key=key)
-
-
-def _ranking_scores(frame: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    means: dict[str, dict[str, float]] = {}
-    columns = (frame["label"], frame["attack"], frame["balanced_accuracy_mean"])
-    for label, attack, mean in zip(*columns, strict=True):
-        means.setdefault(label, {})[attack] = -math.inf if math.isnan(mean) else float(mean)
-    return {
-        label: (
-            own.get("autoattack", -math.inf),
-            own.get("pgd20", -math.inf),
-            own.get("clean", -math.inf),
-        )
-        for label, own in means.items()
-    }
+    """Labels of a `scores` frame in the order of its `ranking`, best first."""
+    return list(ranking(frame).labels)
 
 
 def strongest_attack(attacks: Sequence[str]) -> str | None:
-    """Pick the attack that figures call "robust": AutoAttack, else the longest PGD, else any.
+    """Pick the strongest attack by its name: AutoAttack, else the longest PGD, else any.
 
     Names are expected weakest first, as in `Group.attacks`.
     """
-    adversarial = [name for name in attacks if name != "clean"]
+    adversarial = [name for name in attacks if is_attack(name)]
     for family in ("autoattack", "aa-apgd", "pgd"):
         own = [name for name in adversarial if name.startswith(family)]
         if own:
             return family if family in own else own[-1]
     return next(reversed(adversarial), None)
+
+
+def robust_attack(frame: pd.DataFrame) -> str | None:
+    """Pick the attack that tables and figures call "robust": the strongest that all rows have.
+
+    Rows that were never attacked do not count; where no attack is common, the strongest of any.
+
+    Args:
+        frame: from `scores`.
+    """
+    names = sorted(frame["attack"].unique(), key=attack_order)
+    return strongest_attack(common_attacks(frame) or names)
 
 
 def class_attacks(attacks: Sequence[str]) -> list[str]:
@@ -163,6 +149,19 @@ def class_scores(group: Group, per_class: pd.DataFrame) -> pd.DataFrame:
         .drop(columns="place")
         .reset_index(drop=True)
     )
+
+
+def tail_images(per_class: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """Test images of the tail classes, by run id and attack id; none where rows do not name both.
+
+    Args:
+        per_class: rows of per_class.csv; may be empty.
+    """
+    if not {"group", "attack_id"} <= set(per_class):
+        return {}
+    rows = per_class[per_class["group"] == "tail"]
+    sums = rows.groupby(["run_id", "attack_id"])["n_test"].sum().reset_index()
+    return {(str(run), str(attack)): int(n) for run, attack, n in sums.itertuples(index=False)}
 
 
 def training_curves(group: Group, histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

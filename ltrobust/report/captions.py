@@ -5,13 +5,17 @@ Signs beside names and scores are explained in `marks.py`. Nothing here averages
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltrobust.report.across import EXTERNAL
-from ltrobust.report.groups import Group, format_eps, settings_of
+from ltrobust.report.aggregate import scores
+from ltrobust.report.groups import Group, format_eps, imbalance, settings_of
 from ltrobust.report.marks import reliability_note
+from ltrobust.report.ranking import ranking
 
+LONG_TAILED = "long-tailed"
 SELECT_WORDS = {
     "last": "last epoch",
     "best": "best epoch on held-out training images",
@@ -21,12 +25,22 @@ SELECT_WORDS = {
 
 def describe(group: Group) -> str:
     """State the setting of a group in a few plain sentences."""
-    key = group.key
-    return setting(
-        [group],
-        f"imbalance ratio {key['imbalance_ratio']:g}",
-        f"{key['test_protocol']} test set of {int(key['n']):,} images",
-    )
+    return setting([group], imbalance(group.key), test_images(group))
+
+
+def test_images(group: Group) -> str:
+    """Say what the test images are; balanced is only a set with as many images of every class."""
+    n, protocol = f"{int(group.key['n']):,}", str(group.key["test_protocol"])
+    low, high = group.rows["n_class_min"].min(), group.rows["n_class_max"].max()
+    kind = "long-tailed test set" if protocol == LONG_TAILED else "test set"
+    if math.isnan(low) or math.isnan(high):
+        return f"{kind} of {n} images"
+    if low == high:
+        return f"balanced test set of {n} images"
+    span = f"{int(low):,} to {int(high):,}"
+    if protocol == LONG_TAILED:
+        return f"{kind} of {n} images, {span} a class"
+    return f"test set as it came, not balanced: n = {n}, {span} images a class"
 
 
 def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
@@ -79,13 +93,14 @@ def _across(groups: Sequence[Group]) -> str:
     return f" Ranked across {names} on the same test images{note}."
 
 
-def reading(group: Group) -> str:
-    """Say how scores are written and marked."""
+def reading(group: Group, attacks: Sequence[str] | None = None) -> str:
+    """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
     runs = group.rows["run_id"].nunique()
     gaps = len(group.rows) < runs * len(group.attacks)
     missing = " - marks a score that not every seed has." if gaps else ""
-    marks = f"{spread_note([group])}{missing}{reliability_note(group)}"
-    return f" Percent; best bold, second underlined.{marks}"
+    marks = f"{spread_note([group])}{missing}"
+    marks += reliability_note(group, group.attacks if attacks is None else attacks)
+    return f" {ranking(scores(group)).sentence} Percent; best bold, second underlined.{marks}"
 
 
 def spread_note(groups: Sequence[Group]) -> str:

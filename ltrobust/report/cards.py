@@ -56,9 +56,8 @@ def method_card(name: str) -> Card | None:
     """Look up a method by its registered name or alias; None where the registry lacks it."""
     # the registry imports torch, which whoever only reads CSV files does without
     from ltrobust.describe import describe_method, recipe_rows
-    from ltrobust.method import METHODS, load_builtin_methods
+    from ltrobust.method import METHODS
 
-    load_builtin_methods()
     if name not in METHODS:
         return None
     facts = describe_method(name)

@@ -13,11 +13,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ltrobust.report import style
 from ltrobust.report.aggregate import ranked_labels, scores
 from ltrobust.report.groups import Group
 from ltrobust.report.markup import percent
 from ltrobust.report.readings import Reading
-from ltrobust.report.style import BAR_COLOUR, PALETTE, Mark, marks_for
+from ltrobust.report.style import BAR_COLOUR, PALETTE, Dash, Mark, marks_for
 
 SYMBOLS = {
     "o": "circle",
@@ -28,8 +29,14 @@ SYMBOLS = {
     "P": "cross",
     "X": "x",
 }
-DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-HATCHES = {"": "", "///": "/", "...": ".", "xxx": "x"}
+DASHES: dict[Dash, str] = dict(
+    zip(
+        style.DASHES,
+        ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px,2px,2px,2px,2px"),
+        strict=True,
+    )
+)
+HATCHES = dict(zip(style.HATCHES, ("", "/", ".", "x", "\\", "+", "-"), strict=True))
 DARK = dict(
     zip(
         PALETTE,
@@ -159,8 +166,8 @@ def quantity(reading: Reading) -> str:
 
 
 def facts(group: Group, label: str) -> str:
-    """What a mean must never stand without: test images and seeds."""
-    return f"{int(group.key['n']):,} test images, {seeds_text(group, label)}"
+    """What a mean must never stand without: test images, of all classes, and seeds."""
+    return f"{int(group.key['n']):,} test images in all, {seeds_text(group, label)}"
 
 
 def seeds_text(group: Group, label: str) -> str:

@@ -7,12 +7,13 @@ Each chart has one or more views of which a reader sees one at a time. Averages 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ltrobust.report.aggregate import strongest_attack, training_curves
+from ltrobust.evaluation.concerns import concerns
+from ltrobust.report.aggregate import robust_attack, scores, training_curves
 from ltrobust.report.chart_parts import (
     BAR_ERROR,
     DASHES,
@@ -38,7 +39,7 @@ from ltrobust.report.chart_parts import (
 from ltrobust.report.class_charts import ClassResults, class_chart
 from ltrobust.report.cost_figure import drawn_costs, training_costs
 from ltrobust.report.groups import Group
-from ltrobust.report.marks import FLAG, flagged_checks, shown_names
+from ltrobust.report.marks import FLAG, doubted, flagged_checks, shown_names, sign_of
 from ltrobust.report.readings import Reading, Readings
 from ltrobust.report.style import Mark, short
 
@@ -77,7 +78,7 @@ def group_charts(
 
 
 def _balance_chart(group: Group, found: Readings) -> Chart | None:
-    robust = strongest_attack(group.attacks)
+    robust = robust_attack(scores(group))
     if robust is None or "clean" not in group.attacks:
         return None
     views = []
@@ -105,15 +106,21 @@ def _point(
         f"Under {attack_title(robust)}: {quantity(y)}",
         facts(group, label),
     ]
-    point = _named_point(group, label, mark, as_percent(x.mean), y, lines)
+    point = _named_point(group, label, mark, as_percent(x.mean), y, lines, ["clean", robust])
     return point.update(error_x=error_bars([x], mark.colour))
 
 
 def _named_point(
-    group: Group, label: str, mark: Mark, x: float | None, y: Reading, lines: list[str]
+    group: Group,
+    label: str,
+    mark: Mark,
+    x: float | None,
+    y: Reading,
+    lines: list[str],
+    attacks: Sequence[str],
 ) -> go.Scatter:
     """One method as a point with its name, where there are few, and its hover text."""
-    shown = shown_names(group)[label]
+    shown = shown_names(group, attacks)[label]
     return go.Scatter(
         x=[x],
         y=[as_percent(y.mean)],
@@ -140,19 +147,18 @@ def _attack_chart(group: Group, found: Readings) -> Chart | None:
     if not attacks:
         return None
     scored = (("Balanced", "balanced_accuracy"), ("Image", "accuracy"), ("Tail", "tail"))
-    shown, flagged = shown_names(group), flagged_checks(group)
-    views = []
+    flagged, views = flagged_checks(group), []
     for name, score in scored:
         figure = new_chart("", f"{name.lower()} accuracy (%)")
         for label, mark in ranked_marks(group).items():
             cells = [found[label, attack, score] for attack in attacks]
             texts = [
                 hover_text(
-                    shown[label],
+                    label + sign_of(group, label, attack),
                     [
                         f"{name} accuracy under {attack_title(attack)}: {quantity(cell)}",
                         facts(group, label),
-                        *(f"{FLAG} {plain(check)}" for check in flagged[label]),
+                        *(f"{FLAG} {plain(c)}" for c in flagged[label] if concerns(c, attack)),
                     ],
                 )
                 for attack, cell in zip(attacks, cells, strict=True)
@@ -161,7 +167,10 @@ def _attack_chart(group: Group, found: Readings) -> Chart | None:
                 go.Bar(
                     x=[plain(attack_title(attack)) for attack in attacks],
                     y=[as_percent(cell.mean) for cell in cells],
-                    text=[FLAG if flagged[label] and cell.known else "" for cell in cells],
+                    text=[
+                        sign_of(group, label, attack) if cell.known else ""
+                        for attack, cell in zip(attacks, cells, strict=True)
+                    ],
                     textposition="inside",
                     insidetextanchor="start",
                     textangle=0,
@@ -178,8 +187,8 @@ def _attack_chart(group: Group, found: Readings) -> Chart | None:
         figure.update_yaxes(rangemode="tozero")
         views.append(View(name, figure))
     mark_note = (
-        f" {FLAG} in a bar: a reliability check was flagged for this method."
-        if any(flagged.values())
+        f" {FLAG} in a bar: a flagged reliability check puts it in doubt."
+        if any(attack != "clean" for _, attack in doubted(group))
         else ""
     )
     note = f"Weakest attack on the left. {_bars_note(group)}{mark_note}"
@@ -225,7 +234,7 @@ def _training_chart(group: Group, histories: Mapping[str, pd.DataFrame]) -> Char
 def _curve(
     group: Group, label: str, mark: Mark, own: pd.DataFrame, column: str, scale: float
 ) -> go.Scatter:
-    shown, seeds = shown_names(group)[label], seeds_text(group, label)
+    seeds = seeds_text(group, label)
     texts = []
     for epoch, mean, std in own[["epoch", f"{column}_mean", f"{column}_std"]].itertuples(
         index=False
@@ -233,7 +242,7 @@ def _curve(
         unit = "%" if scale > 1 else ""
         spread = "" if math.isnan(std) else f" ± {scale * std:.2f}{unit}"
         lines = [f"Epoch {int(epoch)}: {scale * mean:.2f}{unit}{spread}", seeds]
-        texts.append(hover_text(shown, lines))
+        texts.append(hover_text(label, lines))
     return go.Scatter(
         x=[int(epoch) for epoch in own["epoch"]],
         y=[rounded(scale * value) for value in own[f"{column}_mean"]],
@@ -262,7 +271,8 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
             plain(row["conditions"]),
         ]
         minutes = rounded(row["seconds_mean"] / 60)
-        figure.add_trace(_named_point(group, label, marks[label], minutes, reading, lines))
+        attacks = [str(row["attack"])]
+        figure.add_trace(_named_point(group, label, marks[label], minutes, reading, lines, attacks))
     _turn_labels(figure)
     figure.update_xaxes(rangemode="tozero")
     note = (

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ltrobust.report.aggregate import class_attacks, class_scores, strongest_attack
+from ltrobust.report.aggregate import class_attacks, class_scores, robust_attack, scores
 from ltrobust.report.chart_parts import (
     DASHES,
     Chart,
@@ -107,9 +107,9 @@ def class_chart(group: Group, results: ClassResults) -> Chart | None:
     """
     if results.frame.empty:
         return None
-    marks, shown = ranked_marks(group), shown_names(group)
-    views = []
+    marks, views = ranked_marks(group), []
     for attack in class_attacks(group.attacks):
+        shown = shown_names(group, [attack])
         figure = _class_frame(results)
         for label, mark in marks.items():
             rows = _rows(results, label, attack)
@@ -131,7 +131,7 @@ def class_chart(group: Group, results: ClassResults) -> Chart | None:
 
 def method_figure(group: Group, results: ClassResults, label: str) -> go.Figure | None:
     """One method's classes, clean and under the strongest attack; None without results."""
-    robust = strongest_attack(group.attacks)
+    robust = robust_attack(scores(group))
     drawn = [("clean", CLEAN_COLOUR, "circle"), (robust or "", ROBUST_COLOUR, "square")]
     found = [(_rows(results, label, attack), colour, mark) for attack, colour, mark in drawn]
     if all(rows.empty for rows, *_ in found):

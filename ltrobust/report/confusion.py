@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ltrobust.report.aggregate import ranked_labels, scores, strongest_attack
+from ltrobust.report.aggregate import ranked_labels, robust_attack, scores
 from ltrobust.report.groups import Group
 from ltrobust.report.labels import fit, thin
 from ltrobust.report.style import WIDTH, in_style, new_figure, short
@@ -55,7 +55,7 @@ def confusions(
     Returns:
         None without an attack or rows for it. Labels of which a run has no rows are left out.
     """
-    attack = strongest_attack(group.attacks)
+    attack = robust_attack(scores(group))
     if attack is None or confusion is None or confusion.empty or "group" not in per_class:
         return None
     rows = group.rows[group.rows["attack"] == attack]

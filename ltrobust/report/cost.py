@@ -18,7 +18,6 @@ import pandas as pd
 from ltrobust.report.aggregate import Spread, over_seeds, ranked_labels, scores
 from ltrobust.report.captions import describe, spread_note
 from ltrobust.report.groups import Group
-from ltrobust.report.marks import reliability_note, shown_names
 from ltrobust.report.markup import Quantity, Table
 
 _UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
@@ -119,9 +118,8 @@ def cost_table(group: Group, attacks: Sequence[str] | None = None) -> Table | No
         return None
     conditions = list(dict.fromkeys(cost.conditions for cost in found))
     train, unit = _in_units([cost.train_seconds for cost in found])
-    shown = shown_names(group)
     rows: list[dict[str, Any]] = [
-        {"method": shown[cost.label], **group.told(cost.label)} for cost in found
+        {"method": cost.label, **group.told(cost.label)} for cost in found
     ]
     columns: dict[str, Sequence[Quantity | str]] = {}
     for name in _differing(conditions):
@@ -136,7 +134,7 @@ def cost_table(group: Group, attacks: Sequence[str] | None = None) -> Table | No
         for row, cell in zip(rows, cells, strict=True):
             row[name] = cell
     caption = f"{describe(group)}{_measured(conditions)}{_gaps(rows)}"
-    caption += f"{spread_note([group])}{reliability_note(group)}"
+    caption += f"{spread_note([group])}"
     data = _data(group, found)
     return Table("cost", "Cost of training and evaluation", caption, pd.DataFrame(rows), data=data)
 

@@ -84,7 +84,10 @@ def steps_figure(
 
 @in_style
 def ratio_figure(
-    frame: pd.DataFrame, shown: Mapping[str, str] | None = None, labels: Sequence[str] = ()
+    frame: pd.DataFrame,
+    shown: Mapping[str, str] | None = None,
+    labels: Sequence[str] = (),
+    kind: str = "",
 ) -> Figure:
     """Balanced accuracy against the imbalance ratio, without an attack and under the strongest.
 
@@ -92,8 +95,9 @@ def ratio_figure(
         frame: from `ratio_sweep`.
         shown: label to label as written in the legend; default as it is.
         labels: all labels of the report, so that each keeps its colour when some are not here.
+        kind: of imbalance, "exp" or "step"; "" when unknown.
     """
-    across = _Across("imbalance ratio", True, lambda x: f"{x:g}")
+    across = _Across(f"imbalance ratio{f' ({kind})' if kind else ''}", True, lambda x: f"{x:g}")
     return _panels(frame, lambda *_: across, shown, labels)
 
 

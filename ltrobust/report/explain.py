@@ -32,8 +32,8 @@ CHECKS: dict[str, Advice] = {
         "Judge the model by AutoAttack or CW.",
     ),
     "wrong-normalisation": Advice(
-        "Feeding the images under another usual normalisation raises clean accuracy by more than "
-        "5 points.",
+        "The images are not those that the network was trained with: another usual normalisation "
+        "fits its batch norm's statistics, or raises its accuracy.",
         "Put the normalisation inside the model, once, and evaluate again.",
     ),
     "random-outputs": Advice(
@@ -50,6 +50,11 @@ CHECKS: dict[str, Advice] = {
         "The model was handed over in train mode. The numbers here are those of eval mode; numbers "
         "taken elsewhere without .eval() are not.",
         "Call .eval() before handing it over.",
+    ),
+    "changes-its-images": Advice(
+        "The model writes over the images that it is given. It was given copies here, so these "
+        "numbers are right.",
+        "Write x = (x - mean) / std instead of x.sub_(mean).div_(std).",
     ),
     "vanishing-gradients": Advice(
         "Many entries of the input gradient are zero or nearly. Gradient attacks have nothing to "

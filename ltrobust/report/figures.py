@@ -7,7 +7,7 @@ instead of failing, since a report must come out when an attack was left away.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ltrobust.report.aggregate import ranked_labels, records_by_cell, strongest_attack
+from ltrobust.report.aggregate import (
+    ranked_labels,
+    records_by_cell,
+    robust_attack,
+    strongest_attack,
+)
 from ltrobust.report.groups import attack_order
 from ltrobust.report.labels import (
     Point,
@@ -30,6 +35,7 @@ from ltrobust.report.labels import (
     legend_height,
     thin,
 )
+from ltrobust.report.marks import FLAG
 from ltrobust.report.style import (
     BAR_COLOUR,
     CLEAN_COLOUR,
@@ -91,10 +97,10 @@ def balance_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None)
     """Balanced accuracy against balanced robustness: over all classes, and over the tail classes.
 
     Args:
-        scores: from `scores`. The robust axis is AutoAttack, else the longest PGD, else any attack.
+        scores: from `scores`. The robust axis is `robust_attack`.
         shown: label to label as written; default as it is.
     """
-    robust = strongest_attack(sorted(scores["attack"].unique(), key=attack_order))
+    robust = robust_attack(scores)
     if robust is None or "clean" not in set(scores["attack"]):
         return empty_figure("needs clean results and an attack")
     labels = ranked_labels(scores)
@@ -201,12 +207,14 @@ def _overfitting(axes: Axes, judged: pd.DataFrame, marks: Mapping[str, Mark]) ->
 
 
 @in_style
-def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) -> Figure:
+def attack_figure(
+    scores: pd.DataFrame, doubted: Collection[tuple[str, str]] = frozenset()
+) -> Figure:
     """Balanced accuracy under each attack, one bar a method, deviation over seeds as error bar.
 
     Args:
         scores: from `scores`.
-        shown: label to label as written in the legend; default as it is.
+        doubted: pairs of label and attack whose bars get a †.
     """
     attacks = [
         name for name in sorted(scores["attack"].unique(), key=attack_order) if name != "clean"
@@ -215,8 +223,7 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
         return empty_figure("no attack was evaluated")
     labels = ranked_labels(scores)
     marks = marks_for(labels)
-    names = [(shown or {}).get(label, label) for label in labels]
-    figure = new_figure(2.4 + legend_height(names, WIDTH))
+    figure = new_figure(2.4 + legend_height(labels, WIDTH))
     axes = figure.subplots()
     table = scores.set_index(["label", "attack"])
     width = 0.82 / len(labels)
@@ -234,6 +241,9 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
             linewidth=0,
             error_kw={"elinewidth": 0.8, "capsize": min(2.0, 20 * width)},
         )
+        for centre, attack in zip(centres, attacks, strict=True):
+            if (label, attack) in doubted:
+                axes.text(centre, 0, FLAG, ha="center", va="bottom", color="white")
     category_ticks(axes, attacks, WIDTH - 0.7)
     axes.set_ylabel("balanced accuracy (%)")
     axes.locator_params(axis="y", nbins=6)
@@ -241,7 +251,7 @@ def attack_figure(scores: pd.DataFrame, shown: Mapping[str, str] | None = None) 
         Patch(facecolor=marks[name].colour, hatch=marks[name].hatch, edgecolor="white", linewidth=0)
         for name in labels
     ]
-    legend_below(figure, handles, names)
+    legend_below(figure, handles, labels)
     return figure
 
 

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,7 +46,7 @@ BASE_KEYS = (
     "n",
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
-LATER_KEYS = ("recipe_changes", "test_sha256", "data_fingerprint")
+LATER_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
 """Keys that groups got later; they stand at the end where keys are columns."""
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
@@ -86,12 +87,22 @@ LATER_COLUMNS: dict[str, Any] = {
     "reliability_report": "",
     "test_sha256": "",
     "data_fingerprint": "",
+    "n_class_min": math.nan,
+    "n_class_max": math.nan,
 }
 """Columns that older metrics lack, with what stands in for them."""
-_MEASURED = ("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters")
+_MEASURED = (
+    *("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters"),
+    *("n_class_min", "n_class_max"),
+)
 _FAMILIES = (
     *("clean", "noise", "fgsm", "pgd", "mim", "cw", "lsa", "dlr", "tpgd", ""),
     *("aa-rand", "aa-apgd", "autoattack"),
+)
+_BASE_TOKENS = 4
+"""Data set, imbalance, architecture and recipe: what is in every group's name."""
+_ATTACK = re.compile(
+    rf"({'|'.join(name for name in _FAMILIES if name)})(\d*)(?:[ax]\d.*)?(?:-l2)?(?:@.*)?"
 )
 
 
@@ -105,13 +116,20 @@ class Group:
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
         slug: a file name part, different for each group of one report.
+        main: whether its files have plain names; true for one group of a report.
         differing: keys in which the rows differ, in a report that ranks across them.
     """
 
     key: Mapping[str, Any]
     rows: pd.DataFrame
     slug: str = ""
+    main: bool = True
     differing: tuple[str, ...] = ()
+
+    @property
+    def ending(self) -> str:
+        """What stands behind the names of its files."""
+        return "" if self.main else f"-{self.slug}"
 
     @cached_property
     def attacks(self) -> list[str]:
@@ -185,10 +203,21 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
 
 def attack_order(name: str) -> tuple[int, int, str]:
     """Sort key of an attack's name: clean, the single attacks, others, AutoAttack last."""
-    match = re.fullmatch(r"([a-z]+(?:-apgd|-rand)?)(\d*)(?:[ax]\d.*)?(?:-l2)?", name)
-    family, steps = match.groups() if match else (name, "")
-    family = family if family in _FAMILIES else ""
+    match = _ATTACK.fullmatch(name)
+    family, steps = match.groups() if match else ("", "")
     return _FAMILIES.index(family), int(steps or 0), name
+
+
+def attack_family(name: str) -> str:
+    """Which attack a name is of, whatever its steps, restarts and norm; "" where none is known."""
+    match = _ATTACK.fullmatch(name)
+    return match[1] if match else ""
+
+
+def imbalance(key: Mapping[str, Any]) -> str:
+    """Write how the classes were made unequal, such as "imbalance ratio 50 (step)"."""
+    kind = f" ({key['imbalance_type']})" if key["imbalance_type"] else ""
+    return f"imbalance ratio {key['imbalance_ratio']:g}{kind}"
 
 
 def format_eps(eps: float) -> str:
@@ -354,36 +383,92 @@ def _foreign_library(library: object) -> str:
     return "" if name.startswith("ltrobust ") else name
 
 
-def with_slugs(groups: list[Group]) -> list[Group]:
-    """Give each group the shortest name that tells it from the others."""
-    bases = [_slug([*_tokens(group.key).values()][:4]) for group in groups]
-    named: dict[str, Group] = {}
-    for base, group in zip(bases, groups, strict=True):
-        rivals = [other for other, name in zip(groups, bases, strict=True) if name == base]
-        name = _slug([base, *_differences(group, rivals)])
-        if name in named:
-            name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
-        named[name] = replace(group, slug=name)
-    return list(named.values())
+def main_group(groups: Sequence[Group]) -> Group:
+    """The setting whose files keep the plain names, however many others join it.
+
+    That with most methods; of equals that with most runs, then the one nearest to the data set's
+    defaults and attacked at the radius it was trained for, then with most results, then with most
+    test images, then the first.
+    """
+    return groups[0] if len(groups) == 1 else max(groups, key=_weight)  # of equals the first
 
 
-def _differences(group: Group, rivals: list[Group]) -> list[str]:
-    """Tokens of the keys in which `group` differs from any of its rivals."""
-    own = _tokens(group.key)
-    different = [
-        token
-        for name, token in own.items()
-        if any(_tokens(rival.key)[name] != token for rival in rivals)
+def _weight(group: Group) -> tuple[float, ...]:
+    rows, key = group.rows, group.key
+    return (
+        len(group.labels),
+        rows["run_id"].nunique(),
+        _usual(key),
+        len(rows),
+        float(key["n"]),
+    )
+
+
+def _usual(key: Mapping[str, Any]) -> int:
+    """In how many settings a group is as its data set has it by default."""
+    from ltrobust.data import dataset_spec  # imports torch, which a single group does without
+
+    usual = {
+        "test_protocol": "balanced",
+        "search": "fp32",
+        "recipe": "unified",
+        "recipe_changes": "",
+        "select": "last",
+        "augment": "none",
+        "split_seed": 0,
+    }
+    facts = [*(key[name] == value for name, value in usual.items())]
+    facts += [
+        key["imbalance_type"] != "step",
+        key["train_eps"] != SEVERAL and math.isclose(key["eps"], key["train_eps"]),
     ]
-    if any(rival is not group and _tokens(rival.key) == own for rival in rivals):
-        different.append(f"attacks-{_digest(compact_json(signatures(group)))}")
-    return different
+    try:
+        spec = dataset_spec(str(key["dataset"]))
+    except UserError:
+        return sum(facts)
+    facts += [math.isclose(key["eps"], spec.eps), key["imbalance_ratio"] == spec.imbalance_ratio]
+    return sum([*facts, key["arch"] == spec.arch, key["epochs"] == spec.epochs])
+
+
+def with_slugs(groups: Sequence[Group]) -> list[Group]:
+    """Name the groups of one report: what they are, and in what they differ from the main one.
+
+    Data set, imbalance, architecture and recipe are in every name; behind them stands in what a
+    group differs from the main one of these. So names stay when others join. `Group.main` tells
+    the main group of all.
+    """
+    bases = [_slug([*_tokens(group.key).values()][:_BASE_TOKENS]) for group in groups]
+    mains = {
+        base: main_group([one for one, own in zip(groups, bases, strict=True) if own == base])
+        for base in bases
+    }
+    best = main_group(groups) if len(mains) > 1 else mains.get(next(iter(bases), ""))
+    pairs = list(zip(groups, bases, strict=True))
+    names = [_slug([base, *_differences(group, mains[base])]) for group, base in pairs]
+    taken = Counter(names)
+    named: list[Group] = []
+    for (group, base), name in zip(pairs, names, strict=True):
+        rival = mains[base]
+        if group is not rival and taken[name] > 1:
+            own = sorted({*signatures(group)} - {*signatures(rival)}) or signatures(group)
+            name = f"{name}-attacks-{_digest(compact_json(own))}"
+        if any(other.slug == name for other in named):
+            name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
+        named.append(replace(group, slug=name, main=group is best))
+    return named
+
+
+def _differences(group: Group, main: Group) -> list[str]:
+    """Tokens, beyond those of every name, in which a group differs from another."""
+    usual = _tokens(main.key)
+    own = [*_tokens(group.key).items()][_BASE_TOKENS:]
+    return [token for name, token in own if token != usual[name]]
 
 
 def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
     tokens = {
         "dataset": str(key["dataset"]),
-        "imbalance_ratio": _ratio_token(key["imbalance_ratio"]),
+        "imbalance_ratio": _imbalance_token(key),
         "arch": str(key["arch"]),
         "recipe": str(key["recipe"]),
         "test_protocol": str(key["test_protocol"]),
@@ -410,8 +495,13 @@ def _eps_token(eps: Any) -> str:
     return str(eps) if isinstance(eps, str) else format_eps(float(eps)).replace("/", "of")
 
 
-def _ratio_token(ratio: float) -> str:
-    return "" if math.isnan(ratio) else f"ir{ratio:g}"  # NaN: several ratios
+def _imbalance_token(key: Mapping[str, Any]) -> str:
+    ratio = float(key["imbalance_ratio"])
+    parts = [
+        "" if math.isnan(ratio) else f"ir{ratio:g}",  # NaN: several ratios
+        str(key["imbalance_type"]).replace("exp", ""),  # the usual one is not named
+    ]
+    return "-".join(part for part in parts if part)
 
 
 def signatures(group: Group) -> list[str]:

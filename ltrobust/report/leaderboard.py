@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.aggregate import ranked_labels, ranking_score, scores
+from ltrobust.report.aggregate import scores
 from ltrobust.report.groups import (
     BASE_KEYS,
     GROUP_KEYS,
@@ -23,6 +23,7 @@ from ltrobust.report.groups import (
     settings_of,
 )
 from ltrobust.report.marks import flagged_checks
+from ltrobust.report.ranking import Ranking, ranking
 
 ATTACK_SCORES = (
     "accuracy_mean",
@@ -42,21 +43,20 @@ def leaderboard(metrics: pd.DataFrame, across: Sequence[str] = ()) -> pd.DataFra
 
     Returns:
         One row per method and setting. Columns: `rank` (1 is best; within rows of one `group`, ties
-        share it), `method`, the setting, `n_seeds`, `seeds` ("0,1,2"), for each attack
-        `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the same for `balanced_accuracy`, and
-        `<attack>_tail_mean`; `attack_settings` and `attack_library` (JSON, attack to value),
-        `run_ids`, `group`, `search` (precision in which attacks searched), `reliability` (flagged
-        checks), `recipe_changes`, `test_sha256`, `data_fingerprint`. Scores are fractions in
-        [0, 1]; std is the sample standard deviation, NaN for one seed; a mean is NaN unless all
-        seeds of the row have the attack.
-        Sorted by balanced AutoAttack accuracy, then pgd20, then clean, best first, missing last.
+        share it; missing where nothing decides, see `ranking`), `method`, the setting, `n_seeds`,
+        `seeds` ("0,1,2"), for each attack `<attack>_accuracy_mean`, `<attack>_accuracy_std`, the
+        same for `balanced_accuracy`, and `<attack>_tail_mean`; `attack_settings` and
+        `attack_library` (JSON, attack to value), `run_ids`, `group`, `search` (precision in which
+        attacks searched), `reliability` (flagged checks), `LATER_KEYS`, `ranked_by`,
+        `ranking_score`. Scores are fractions in [0, 1]; std is the sample standard deviation, NaN
+        for one seed; a mean is NaN unless all seeds of the row have the attack.
+        Group after group, best first.
 
     Raises:
         UserError: see `comparable_groups`.
     """
     groups = comparable_groups(metrics, across)
-    ranked = [item for group in groups for item in _group_rows(group)]
-    ranked.sort(key=lambda item: item[0], reverse=True)
+    records = [record for group in groups for record in _group_rows(group)]
     attacks = sorted({name for group in groups for name in group.attacks}, key=attack_order)
     columns = [
         "rank",
@@ -72,29 +72,27 @@ def leaderboard(metrics: pd.DataFrame, across: Sequence[str] = ()) -> pd.DataFra
         "search",
         "reliability",
         *LATER_KEYS,
+        "ranked_by",
+        "ranking_score",
     ]
-    return pd.DataFrame([record for _, record in ranked], columns=columns)
+    return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})
 
 
-def _group_rows(group: Group) -> list[tuple[tuple[float, float, float], dict[str, Any]]]:
-    """Rows of one group with the score they are sorted by, best first."""
+def _group_rows(group: Group) -> list[dict[str, Any]]:
+    """Rows of one group, best first."""
     frame = scores(group)
-    labels = ranked_labels(frame)
-    order = [ranking_score(frame, label) for label in labels]
-    return [
-        (score, _row(group, frame, label, rank=order.index(score) + 1))
-        for label, score in zip(labels, order, strict=True)
-    ]
+    ranked = ranking(frame)
+    return [_row(group, frame, label, ranked) for label in ranked.labels]
 
 
-def _row(group: Group, frame: pd.DataFrame, label: str, rank: int) -> dict[str, Any]:
+def _row(group: Group, frame: pd.DataFrame, label: str, ranked: Ranking) -> dict[str, Any]:
     own = group.rows[group.rows["label"] == label]
     once = own.drop_duplicates("attack").sort_values("attack").set_index("attack")
     libraries = once["attack_library"].dropna().to_dict()
     by_attack = frame[frame["label"] == label].set_index("attack")
     seeds = group.seeds(label)
     return {
-        "rank": rank,
+        "rank": ranked.ranks[label],
         "method": own["method"].iloc[0],
         **group.key,
         **{name: own[name].iloc[0] for name in (*BASE_KEYS, *LATER_KEYS)},
@@ -114,4 +112,6 @@ def _row(group: Group, frame: pd.DataFrame, label: str, rank: int) -> dict[str, 
         "run_ids": ",".join(group.runs(label)),
         "group": group.slug,
         "reliability": ";".join(flagged_checks(group)[label]),
+        "ranked_by": ranked.name,
+        "ranking_score": ranked.scores[label],
     }

@@ -1,7 +1,8 @@
 """The small signs beside names and scores, and the sentences that explain them.
 
-† beside a name: a reliability check was flagged. ~ beside a score: its distance to the best is
-within noise. Both come in as columns of frames; nothing is tested here.
+† beside a number, or a name where all its numbers are meant: a flagged reliability check puts it in
+doubt. ~ beside a score: its distance to the best is within noise. Both come in as columns of
+frames; nothing is tested here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ltrobust.evaluation.concerns import concern, concerns
+from ltrobust.evaluation.metrics import CUTS_TIES, NO_GROUPS
 from ltrobust.report.groups import Group
 
 FLAG, NEAR = "†", "~"
@@ -34,10 +37,25 @@ class Near:
         return NEAR if label in self.labels.get((attack, contest), ()) else ""
 
 
-def shown_names(group: Group) -> dict[str, str]:
-    """Label to label as written, with a † where any of its runs has a flagged reliability check."""
-    flagged = flagged_checks(group)
-    return {label: label + FLAG if flagged[label] else label for label in group.labels}
+def shown_names(group: Group, attacks: Iterable[str]) -> dict[str, str]:
+    """Label to label as written: with a † where a number under one of these attacks is in doubt."""
+    marked = {label for attack, label in _cells(group, attacks) if sign_of(group, label, attack)}
+    return {label: label + FLAG if label in marked else label for label in group.labels}
+
+
+def sign_of(group: Group, label: str, attack: str) -> str:
+    """The † of a number, "" where no flagged check concerns it."""
+    return FLAG if any(concerns(check, attack) for check in flagged_checks(group)[label]) else ""
+
+
+def doubted(group: Group) -> frozenset[tuple[str, str]]:
+    """The pairs of label and attack whose numbers are in doubt."""
+    pairs = _cells(group, group.attacks)
+    return frozenset((label, a) for a, label in pairs if sign_of(group, label, a))
+
+
+def _cells(group: Group, attacks: Iterable[str]) -> list[tuple[str, str]]:
+    return [(attack, label) for attack in attacks for label in group.labels]
 
 
 def flagged_checks(group: Group) -> dict[str, list[str]]:
@@ -49,23 +67,51 @@ def flagged_checks(group: Group) -> dict[str, list[str]]:
     return checks
 
 
-def reliability_note(group: Group) -> str:
-    """The footnote of a table: which checks were flagged, and who has no report; "" for neither."""
-    flagged = {label: names for label, names in flagged_checks(group).items() if names}
+def reliability_note(group: Group, attacks: Sequence[str]) -> str:
+    """The footnote of a table with numbers under these attacks; "" where there is nothing to say.
+
+    It tells which flagged checks put which numbers in doubt, what was found beside that, and who
+    has no report.
+    """
+    flagged, beside = {}, {}
+    for label, names in flagged_checks(group).items():
+        told = {name: [a for a in attacks if concerns(name, a)] for name in names}
+        doubted = [a for a in attacks if any(a in own for own in told.values())]
+        where = "" if len(doubted) == len(attacks) else f" under {', '.join(doubted)}"
+        if doubted:
+            flagged[f"{label}{where}"] = [name for name, own in told.items() if own]
+        if harmless := [name for name in names if concern(name) == "none"]:
+            beside[label] = harmless
     note = f" {flag_sentence(flagged)}" if flagged else ""
-    known = group.rows.loc[group.rows["reliability"].map(lambda v: isinstance(v, str)), "run_id"]
-    without = [label for label in group.labels if not set(group.runs(label)).issubset(set(known))]
-    if not without:
-        return note
-    if len(without) == len(group.labels) > 1:
-        return f"{note} ? no reliability report for any method."
-    return f"{note} ? no reliability report: {', '.join(without)}."
+    if beside:
+        note += f" Found, and no doubt about these numbers: {_listed(beside)}."
+    return note + _unchecked_note(group, attacks)
+
+
+def _unchecked_note(group: Group, attacks: Sequence[str]) -> str:
+    """Who was not checked, under which of the attacks."""
+    known = group.rows["reliability"].map(lambda value: isinstance(value, str))
+    rows = group.rows[~known & group.rows["attack"].isin(list(attacks))]
+    without = []
+    for label in group.labels:
+        own = set(rows.loc[rows["label"] == label, "attack"])
+        where = [attack for attack in attacks if attack in own]
+        there = set(group.rows.loc[group.rows["label"] == label, "attack"])
+        if where:
+            everywhere = own == there & set(attacks)
+            without.append(label if everywhere else f"{label} under {', '.join(where)}")
+    if len(without) > 1 and without == group.labels:
+        return " ? reliability not checked, for any method."
+    return f" ? reliability not checked: {', '.join(without)}." if without else ""
 
 
 def flag_sentence(flagged: Mapping[str, Sequence[str]]) -> str:
     """Name the checks behind each †; `flagged` is label to names of checks, at least one."""
-    listed = "; ".join(f"{label} ({', '.join(names)})" for label, names in flagged.items())
-    return f"{FLAG} reliability checks flagged: {listed}; see docs/evaluation.md."
+    return f"{FLAG} reliability checks flagged: {_listed(flagged)}; see docs/evaluation.md."
+
+
+def _listed(checks: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{label} ({', '.join(names)})" for label, names in checks.items())
 
 
 def near_best(
@@ -105,14 +151,19 @@ def grouping_note(group: Group) -> str:
     if len(texts) != 1:
         return " Head: the most frequent third of the classes, tail: the rarest."
     (text,) = texts
+    if text == NO_GROUPS:
+        return (
+            " All classes have the same number of training images: there is no head, medium or "
+            "tail, and no number for them."
+        )
     if "/" in text:
         many, few = text.split("/")
         return (
             f" Head: classes of more than {many} training images, tail: of fewer than {few}, "
             "medium: the others."
         )
-    head, medium, tail = text.split(",")
-    return (
-        f" Head: the {head} most frequent classes, medium: the next {medium}, "
-        f"tail: the {tail} rarest."
-    )
+    sizes, cuts, _ = text.partition(CUTS_TIES)
+    head, medium, tail = sizes.split(",")
+    middle = f"medium: the next {medium}" if medium != "0" else "medium: none"
+    parted = " These sizes part classes of equal size, by their index." if cuts else ""
+    return f" Head: the {head} most frequent classes, {middle}, tail: the {tail} rarest.{parted}"

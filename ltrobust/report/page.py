@@ -57,7 +57,7 @@ def page(
     """
     board = leaderboard(metrics, across)
     sections = [
-        build_section(place, group, board, per_class, histories, comparisons)
+        build_section(place, group, per_class, histories, comparisons)
         for place, group in enumerate(comparable_groups(metrics, across))
     ]
     figures = {name: _figure(figure) for part in sections for name, figure in part.figures.items()}

@@ -21,12 +21,10 @@ from ltrobust.report.aggregate import (
     records_by_cell,
     scores,
 )
-from ltrobust.report.captions import setting, spread_note
+from ltrobust.report.captions import LONG_TAILED, setting, spread_note, test_images
 from ltrobust.report.groups import Group, attack_order, with_slugs
-from ltrobust.report.marks import reliability_note, shown_names
-from ltrobust.report.markup import Table, by_section
-
-LONG_TAILED = "long-tailed"
+from ltrobust.report.marks import reliability_note, sign_of
+from ltrobust.report.markup import Cell, Table, by_section
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,13 @@ class Family:
 
     Attributes:
         slug: a file name part, different for each family of one report.
+        ending: what stands behind the names of its files; "" for the main family.
         members: by rising imbalance ratio; at least two ratios. Two members share a ratio where
             their training images were chosen in different ways.
     """
 
     slug: str
+    ending: str
     members: tuple[Group, ...]
 
     @property
@@ -75,16 +75,18 @@ def ratio_families(groups: Sequence[Group]) -> list[Family]:
         blocks[_shared(group)].append(group)
     found = [part for block in blocks.values() for part in _by_attack_settings(block)]
     found = [part for part in found if len({g.key["imbalance_ratio"] for g in part}) > 1]
-    slugs = [group.slug for group in with_slugs([_together(part) for part in found])]
-    return [Family(slug, tuple(part)) for slug, part in zip(slugs, found, strict=True)]
+    named = with_slugs([_together(part) for part in found])
+    return [
+        Family(one.slug, one.ending, tuple(part)) for one, part in zip(named, found, strict=True)
+    ]
 
 
 def ratio_table(family: Family) -> Table:
     """Balanced accuracy of each method, one column an imbalance ratio: clean, PGD, AutoAttack."""
     columns = family.columns
     cells = [records_by_cell(scores(group)) for group in family.members]
-    shown = shown_names(family.together)
     labels = _ranked(family)
+    signs: dict[Cell, str] = {}
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     sections = []
@@ -92,14 +94,11 @@ def ratio_table(family: Family) -> Table:
         sections.append(len(rows))
         for label in labels:
             own = [_spread(known.get((label, attack))) for known in cells]
-            rows.append(
-                {
-                    "attack": attack,
-                    "method": shown[label],
-                    **family.together.told(label),
-                    **dict(zip(columns, own, strict=True)),
-                }
-            )
+            for group, column in zip(family.members, columns, strict=True):
+                if label in group.labels and attack in group.attacks:
+                    signs[len(rows), column] = sign_of(group, label, attack)
+            told = {"attack": attack, "method": label, **family.together.told(label)}
+            rows.append(told | dict(zip(columns, own, strict=True)))
             records += [
                 _record(group, attack, label, spread)
                 for group, spread in zip(family.members, own, strict=True)
@@ -111,6 +110,7 @@ def ratio_table(family: Family) -> Table:
         pd.DataFrame(rows),
         by_section(columns, sections, len(rows)),
         tuple(sections[1:]),
+        signs,
         data=pd.DataFrame(records),
     )
 
@@ -120,8 +120,7 @@ def _shared(group: Group) -> tuple[Any, ...]:
     own = {"imbalance_ratio", "split_sha256"}
     if group.key["test_protocol"] == LONG_TAILED:
         own |= {"n", "test_sha256"}
-    kinds = sorted({str(kind) for kind in group.rows["imbalance_type"]})
-    return (*(value for name, value in group.key.items() if name not in own), *kinds)
+    return tuple(value for name, value in group.key.items() if name not in own)
 
 
 def _by_attack_settings(block: Sequence[Group]) -> list[list[Group]]:
@@ -188,14 +187,16 @@ def _record(group: Group, attack: str, label: str, spread: Spread) -> dict[str, 
 def _caption(family: Family, rows: Sequence[dict[str, Any]]) -> str:
     members = family.members
     ratios = ", ".join(f"{group.key['imbalance_ratio']:g} ({_images(group)})" for group in members)
-    tests = list(dict.fromkeys(f"{int(group.key['n']):,}" for group in members))
-    test_set = f"{members[0].key['test_protocol']} test set of {', '.join(tests)} images"
+    test_set = "; ".join(dict.fromkeys(test_images(group) for group in members))
+    kind = str(members[0].key["imbalance_type"])
     gaps = any(isinstance(c, Spread) and math.isnan(c.mean) for row in rows for c in row.values())
     missing = " - marks a score that not every seed has." if gaps else ""
     return (
-        f"{setting(members, f'imbalance ratios {ratios}', test_set)} Mean over classes. Percent; "
+        f"{setting(members, f'{kind} imbalance ratios {ratios}'.strip(), test_set)} Mean over "
+        f"classes. Methods in their order at ratio {members[-1].key['imbalance_ratio']:g}. "
+        "Percent; "
         f"best of a column bold, second underlined.{spread_note(members)}{missing}"
-        f"{reliability_note(family.together)}"
+        f"{reliability_note(family.together, _attacks(family))}"
     )
 
 

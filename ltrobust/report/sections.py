@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from ltrobust.report.across import EXTERNAL
-from ltrobust.report.aggregate import ranked_labels, scores, strongest_attack
+from ltrobust.report.aggregate import robust_attack, scores, tail_images
 from ltrobust.report.captions import describe
 from ltrobust.report.cards import Card, method_card
 from ltrobust.report.chart_parts import DARK, Chart, attack_title, duration, method_key
 from ltrobust.report.charts import group_charts
 from ltrobust.report.class_charts import class_results, method_figure
 from ltrobust.report.explain import Advice, advice
-from ltrobust.report.groups import Group, format_eps
+from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.marks import (
     Near,
     flagged_checks,
@@ -30,8 +30,10 @@ from ltrobust.report.marks import (
     near_best,
     reliability_note,
     shown_names,
+    sign_of,
 )
 from ltrobust.report.markup import percent
+from ltrobust.report.ranking import ranking
 from ltrobust.report.readings import Reading, Readings, readings
 from ltrobust.report.style import marks_for
 from ltrobust.report.tables import CONTESTS
@@ -50,6 +52,7 @@ SCORE_TITLES = {
 FACETS = {
     "dataset": "Data set",
     "imbalance_ratio": "Imbalance ratio",
+    "imbalance_type": "Imbalance type",
     "arch": "Architecture",
     "recipe": "Recipe",
 }
@@ -101,7 +104,7 @@ class Row:
     glyph: str
     colour: str
     dark: str
-    rank: int
+    rank: int | None
     cells: tuple[Cell, ...]
     seeds: str
     n_seeds: int
@@ -117,13 +120,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Leader:
-    """The best of one score: value, who has it, who is within noise of it."""
+    """The best of one score: value, who has it, who is within noise of it, images, seeds.
+
+    `n` counts the test images that the score is over; None where that is not known.
+    """
 
     title: str
     value: str
     spread: str
     names: str
     near: str
+    n: int | None
     seeds: int
 
 
@@ -138,6 +145,7 @@ class Section:
     notes: tuple[str, ...]
     facets: Mapping[str, str]
     n: int
+    ranked_by: str
     columns: tuple[tuple[str, tuple[Column, ...]], ...]
     rows: tuple[Row, ...]
     leaders: tuple[Leader, ...]
@@ -149,7 +157,6 @@ class Section:
 def build_section(
     place: int,
     group: Group,
-    board: pd.DataFrame,
     per_class: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     comparisons: pd.DataFrame | None,
@@ -159,7 +166,6 @@ def build_section(
     Args:
         place: number of the section on the page, from 0.
         group: the results.
-        board: from `leaderboard`, of all groups.
         per_class: rows of per_class.csv; may be empty.
         histories: run id to its history.csv; runs may be missing.
         comparisons: rows of comparisons.csv; without them nothing is marked as within noise.
@@ -180,9 +186,10 @@ def build_section(
         notes=tuple(_notes(group, near)),
         facets={name: _facet(group.key[name]) for name in FACETS},
         n=int(group.key["n"]),
+        ranked_by=ranking(scores(group)).basis,
         columns=columns,
-        rows=tuple(_rows(place, group, board, found, flat, near, set(_known(drawn)))),
-        leaders=tuple(_leaders(group, found, near)),
+        rows=tuple(_rows(place, group, found, flat, near, set(_known(drawn)))),
+        leaders=tuple(_leaders(group, found, near, per_class)),
         checks=tuple((name, advice(name)) for name in sorted(flagged)),
         charts=tuple(charts),
         figures={
@@ -207,11 +214,10 @@ def _figure_name(place: int, group: Group, label: str) -> str:
 def _title(group: Group) -> str:
     key = group.key
     eps = f", eps {format_eps(key['eps'])}" if key["eps"] > 0 else ""
-    ratio = f"imbalance ratio {key['imbalance_ratio']:g}"
     if group.differing:
         across = ", ".join(name.replace("_", " ") for name in group.differing)
-        return f"{key['dataset']}, {ratio}{eps}, across {across}"
-    return f"{key['dataset']}, {ratio}, {key['arch']}, {key['recipe']} recipe{eps}"
+        return f"{key['dataset']}, {imbalance(key)}{eps}, across {across}"
+    return f"{key['dataset']}, {imbalance(key)}, {key['arch']}, {key['recipe']} recipe{eps}"
 
 
 def _facet(value: object) -> str:
@@ -228,16 +234,17 @@ def _notes(group: Group, near: Near) -> list[str]:
     notes = [
         f"Percent. {spread}bold is the best of a column, – a score that not every seed has. "
         "Bars are drawn on one scale for the whole table.",
+        ranking(scores(group)).sentence,
         grouping_note(group).strip(),
         near.sentence.strip(),
-        reliability_note(group).strip(),
+        reliability_note(group, group.attacks).strip(),
     ]
     return [note for note in notes if note]
 
 
 def _columns(group: Group) -> tuple[tuple[str, tuple[Column, ...]], ...]:
     """Clean, PGD-20 (else the longest PGD) and the strongest attack, the last with tail scores."""
-    strongest = strongest_attack(group.attacks)
+    strongest = robust_attack(scores(group))
     pgd = [name for name in group.attacks if name.startswith("pgd")]
     pgd = ["pgd20"] if "pgd20" in pgd else pgd[-1:]
     shown = [name for name in group.attacks if name in {"clean", *pgd, strongest}]
@@ -253,28 +260,26 @@ def _columns(group: Group) -> tuple[tuple[str, tuple[Column, ...]], ...]:
 def _rows(
     place: int,
     group: Group,
-    board: pd.DataFrame,
     found: Readings,
     columns: list[Column],
     near: Near,
     drawn: set[str],
 ) -> Iterable[Row]:
-    shown, flagged, marks = shown_names(group), flagged_checks(group), marks_for(group.labels)
-    own = board[board["group"] == group.slug]
-    ranks = dict(zip(own["run_ids"], own["rank"], strict=True))
+    flagged, marks = flagged_checks(group), marks_for(group.labels)
+    ranked = ranking(scores(group))
     idents: set[str] = set()
-    for label in ranked_labels(scores(group)):
+    for label in ranked.labels:
         mine = group.rows[group.rows["label"] == label]
         mark = marks[label]
         yield Row(
             ident=_ident(place, label, idents),
             key=method_key(group, label),
             label=label,
-            shown=shown[label],
+            shown=label,
             glyph=GLYPHS[mark.marker],
             colour=mark.colour,
             dark=DARK[mark.colour],
-            rank=int(ranks[",".join(group.runs(label))]),
+            rank=ranked.ranks[label],
             cells=tuple(_cells(group, found, columns, near, label)),
             seeds=", ".join(map(str, group.seeds(label))),
             n_seeds=len(group.seeds(label)),
@@ -318,7 +323,8 @@ def _cells(
         rivals = [found[other, column.attack, column.score] for other in group.labels]
         best = max((rival.mean for rival in rivals if rival.known), default=0.0)
         contest = CONTESTS.get(column.score)
-        sign = near.sign(label, column.attack, contest) if contest else ""
+        sign = sign_of(group, label, column.attack)
+        sign += near.sign(label, column.attack, contest) if contest else ""
         apart = len({percent(rival.mean) for rival in rivals if rival.known}) > 1
         leads = percent(reading.mean) == percent(best) and apart
         if not reading.known:
@@ -334,18 +340,26 @@ def _cell(reading: Reading) -> Cell:
     return Cell(percent(reading.mean), f"{100 * reading.mean:.6f}", spread=reading.spread)
 
 
+def _signed(group: Group, found: Readings, label: str, attack: str, score: str) -> Cell:
+    cell = _cell(found[label, attack, score])
+    return replace(cell, sign=sign_of(group, label, attack) if cell.sort else "")
+
+
 def _attack_lines(
     group: Group, found: Readings, label: str
 ) -> Iterable[tuple[str, tuple[Cell, ...]]]:
     for attack in group.attacks:
         yield (
             attack_title(attack),
-            tuple(_cell(found[label, attack, score]) for score in SCORE_TITLES),
+            tuple(_signed(group, found, label, attack, score) for score in SCORE_TITLES),
         )
 
 
-def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
-    strongest, shown = strongest_attack(group.attacks), shown_names(group)
+def _leaders(
+    group: Group, found: Readings, near: Near, per_class: pd.DataFrame
+) -> Iterable[Leader]:
+    tails = tail_images(per_class)
+    strongest = robust_attack(scores(group))
     wanted = [("Balanced accuracy, clean", "clean", "balanced_accuracy")]
     if strongest is not None:
         name = attack_title(strongest)
@@ -361,6 +375,7 @@ def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
         }
         if len(known) < 2:
             continue
+        shown = shown_names(group, [attack])
         best = max(reading.mean for reading in known.values())
         winners = [label for label, r in known.items() if percent(r.mean) == percent(best)]
         close = [
@@ -374,8 +389,17 @@ def _leaders(group: Group, found: Readings, near: Near) -> Iterable[Leader]:
             known[winners[0]].spread if len(winners) == 1 else "",
             ", ".join(shown[label] for label in winners),
             ", ".join(shown[label] for label in close),
+            int(group.key["n"]) if score != "tail" else _tail_n(group, attack, winners[0], tails),
             min(known[label].n_seeds for label in winners),
         )
+
+
+def _tail_n(
+    group: Group, attack: str, label: str, tails: Mapping[tuple[str, str], int]
+) -> int | None:
+    rows = group.rows[(group.rows["label"] == label) & (group.rows["attack"] == attack)]
+    first = rows.iloc[0]
+    return tails.get((str(first["run_id"]), str(first["attack_id"])))
 
 
 def _setting(key: pd.Series) -> Iterable[tuple[str, str]]:

@@ -6,7 +6,9 @@ them in one column. Nothing here draws data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
@@ -24,11 +26,16 @@ WIDTH = 5.0
 DPI = 150
 # Okabe and Ito (2008), without the yellow that is too light for lines on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-Dash = Literal["-", "--", ":", "-."]
+Dash = Literal["-", "--", ":", "-."] | tuple[float, tuple[float, ...]]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
-HATCHES = ("", "///", "...", "xxx")
+DASHES: tuple[Dash, ...] = (
+    *("-", "--", ":", "-."),
+    *((0, (8, 2)), (0, (8, 2, 1.5, 2)), (0, (4, 1.5, 1, 1.5, 1, 1.5))),
+)
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "---")
+MARKED = ("at-bsl", "pgd-at", "robal-r", "taet", "trades", "robal-n")
+"""Shipped methods in the order of their marks: new ones go to the end, none is ever moved."""
 PERCENT = 100.0
 BAR_COLOUR = "#D9D9D9"
 CLEAN_COLOUR, ROBUST_COLOUR = PALETTE[0], PALETTE[1]
@@ -108,17 +115,45 @@ def empty_figure(reason: str) -> Figure:
     return figure
 
 
-def marks_for(labels: Iterable[str]) -> dict[str, Mark]:
-    """Give each label its own mark, the same in every figure with the same labels."""
-    return {
-        label: Mark(
-            PALETTE[place % len(PALETTE)],
-            MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
-            DASHES[place // len(PALETTE) % len(DASHES)],
-            HATCHES[place // len(PALETTE) % len(HATCHES)],
-        )
-        for place, label in enumerate(sorted(set(labels)))
-    }
+def marks_for(labels: Iterable[str], methods: Mapping[str, str] | None = None) -> dict[str, Mark]:
+    """Give each label its own mark; that of a shipped method (`MARKED`) is always the same.
+
+    A variant of one, such as "trades (3f2a1b)" or "trades+awp", has its colour and another marker,
+    dash and hatch. All other labels share out what is left, in alphabetical order.
+
+    Args:
+        labels: names as in a group's rows.
+        methods: label to registered method, where labels are other names.
+    """
+    names = {label: (methods or {}).get(label, label) for label in sorted(set(labels))}
+    taken = {_cell(place) for place in range(len(MARKED))}
+    cells: dict[str, tuple[int, int]] = {}
+    for label, name in names.items():
+        if name in MARKED and _cell(MARKED.index(name)) not in cells.values():
+            cells[label] = _cell(MARKED.index(name))
+    for label, name in names.items():
+        base = re.split(r" \(|\+", name)[0]
+        if label not in cells and base in MARKED:
+            colour, first = _cell(MARKED.index(base))
+            below = ((colour, row) for row in itertools.count(first))
+            cells[label] = next(cell for cell in below if cell not in taken)
+            taken.add(cells[label])
+    rest = (cell for cell in map(_cell, itertools.count(len(MARKED))) if cell not in taken)
+    cells |= {label: next(rest) for label in names if label not in cells}
+    return {label: _mark(*cells[label]) for label in names}
+
+
+def _cell(place: int) -> tuple[int, int]:
+    """Column (colour) and row (marker, dash and hatch) of a place in the order of marks."""
+    row, colour = divmod(place, len(PALETTE))
+    return colour, row
+
+
+def _mark(colour: int, row: int) -> Mark:
+    """Colour with marker, dash or hatch are unique over 49 places, all together over 343."""
+    turn = row % len(DASHES)
+    marker = (colour + row + row // len(DASHES)) % len(MARKERS)
+    return Mark(PALETTE[colour], MARKERS[marker], DASHES[turn], HATCHES[turn])
 
 
 def short(text: str, limit: int = 24) -> str:

@@ -41,8 +41,10 @@ def eps_sweeps(groups: Sequence[Group]) -> dict[str, tuple[Group, pd.DataFrame]]
         shared = (str(value) for name, value in group.key.items() if name != "eps")
         blocks[tuple(shared)].append(group)
     together = [_over_radii(block) for block in blocks.values()]
-    found = [(group, _eps_curves(group)) for group in with_slugs(together)]
-    return {group.slug: (group, frame) for group, frame in found if len(frame)}
+    found = [(group, _eps_curves(group)) for group in together]
+    kept = [(group, frame) for group, frame in found if len(frame)]
+    named = with_slugs([group for group, _ in kept])
+    return {one.slug: (one, frame) for one, (_, frame) in zip(named, kept, strict=True)}
 
 
 def steps_sweep(group: Group) -> pd.DataFrame:

@@ -19,18 +19,18 @@ from ltrobust.report.aggregate import (
     class_attacks,
     class_scores,
     ranked_labels,
-    ranking_score,
     records_by_cell,
+    robust_attack,
     scores,
-    strongest_attack,
 )
 from ltrobust.report.captions import describe, reading, spread_note
 from ltrobust.report.confusion import Confusions, confused_shares, confusions, destinations
 from ltrobust.report.cost import cost_table
 from ltrobust.report.groups import Group
-from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names
+from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names, sign_of
 from ltrobust.report.markup import Cell, Table, by_column, by_row, by_section, percent
 from ltrobust.report.plain import attack_scores, method_scores
+from ltrobust.report.ranking import ranking
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores whose distance to the best is marked when it is within noise."""
@@ -44,20 +44,22 @@ def leaderboard_table(group: Group, comparisons: pd.DataFrame | None = None) -> 
         comparisons: rows of comparisons.csv, which say what is within noise of the best.
     """
     frame = scores(group)
-    strongest = strongest_attack(group.attacks) or "clean"
+    strongest, ranked = robust_attack(frame) or "clean", ranking(frame)
     wanted = [
         (f"{attack} {short}", attack, score)
         for attack in group.attacks
         for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
     ]
     wanted.append((f"{strongest} tail", strongest, "tail"))
-    order = [ranking_score(frame, label) for label in ranked_labels(frame)]
+    ranks = [ranked.ranks[label] for label in ranked.labels]
     rows = [
-        {"rank": order.index(score) + 1, **row}
-        for score, row in zip(order, _score_rows(group, wanted), strict=True)
+        {"rank": "-" if rank is None else rank, **row}
+        for rank, row in zip(ranks, _score_rows(group, wanted), strict=True)
     ]
     data = method_scores(group, [(attack, score) for _, attack, score in wanted])
-    data.insert(1, "rank", [row["rank"] for row in rows])
+    data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
+    data["ranked_by"] = ranked.name
+    data["ranking_score"] = [ranked.scores[label] for label in ranked.labels]
     table = _column_table("leaderboard", "Leaderboard", group, rows, data, grouping_note(group))
     return _with_noise(table, group, wanted, comparisons)
 
@@ -119,7 +121,7 @@ def error_table(group: Group) -> Table | None:
     caption = (
         f"{describe(group)} natural: share of images misclassified without an attack, boundary: "
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
-        f"less is better.{spread_note([group])}{reliability_note(group)}"
+        f"less is better.{spread_note([group])}{reliability_note(group, attacks)}"
     )
     data = attack_scores(group, attacks, ["natural_error", "boundary_error", "accuracy"])
     data["accuracy_mean"] = 1 - data["accuracy_mean"]
@@ -138,12 +140,12 @@ def error_table(group: Group) -> Table | None:
 def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
     """Accuracy of every class, one column a method: clean, the longest PGD, then AutoAttack."""
     classes = class_scores(group, per_class)
-    shown = shown_names(group)
+    attacks = class_attacks(group.attacks)
     labels = [name for name in ranked_labels(scores(group)) if name in set(classes["label"])]
-    columns = [shown[label] for label in labels]
     rows: list[dict[str, Any]] = []
+    signs: dict[Cell, str] = {}
     sections = []
-    for attack in class_attacks(group.attacks):
+    for attack in attacks:
         sections.append(len(rows))
         block = classes[classes["attack"] == attack]
         cells = {
@@ -157,17 +159,17 @@ def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
         for fact in facts:
             name, count = str(fact["class_name"]), int(fact["n_train"])
             row = {"attack": attack, "class": name, "n_train": count}
-            rows.append(
-                row
-                | {shown[name]: cells.get((fact["class_index"], name), missing) for name in labels}
-            )
+            signs |= {(len(rows), label): sign_of(group, label, attack) for label in labels}
+            scored = {label: cells.get((fact["class_index"], label), missing) for label in labels}
+            rows.append(row | scored)
     return Table(
         "per-class",
         "Accuracy by class",
-        f"{describe(group)} Classes from most to least frequent." + reading(group),
-        pd.DataFrame(rows, columns=["attack", "class", "n_train", *columns]),
-        by_row(columns, range(len(rows))),
+        f"{describe(group)} Classes from most to least frequent." + reading(group, attacks),
+        pd.DataFrame(rows, columns=["attack", "class", "n_train", *labels]),
+        by_row(labels, range(len(rows))),
         tuple(sections[1:]),
+        signs,
         data=_class_data(group, classes),
     )
 
@@ -185,14 +187,17 @@ def _class_data(group: Group, classes: pd.DataFrame) -> pd.DataFrame:
 
 def interval_table(group: Group) -> Table | None:
     """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    signs: dict[Cell, str] = {}
     single = [name for name in ranked_labels(scores(group)) if len(group.runs(name)) == 1]
     for label in single:
         own = group.rows[group.rows["label"] == label]
         scored = {row["attack"]: row for row in own.to_dict("records")}
-        row = {"method": shown_names(group)[label], **group.told(label)}
+        row = {"method": label, **group.told(label)}
         for attack in group.attacks:
             there = attack in scored
+            sign = sign_of(group, label, attack) if there else ""
+            signs |= {(len(rows), f"{attack} {score}"): sign for score in ("acc.", "bal.")}
             row[f"{attack} acc."] = percent(float(scored[attack]["accuracy"])) if there else "-"
             row[f"{attack} bal."] = _interval(scored[attack]) if there else "-"
         rows.append(row)
@@ -200,9 +205,9 @@ def interval_table(group: Group) -> Table | None:
         return None
     caption = f"{describe(group)} One seed; the interval covers the choice of test images only."
     title = "Balanced accuracy with its 95% confidence interval"
-    caption = f"{caption} Percent.{reliability_note(group)}"
+    caption = f"{caption} Percent.{reliability_note(group, group.attacks)}"
     data = _interval_data(group, single)
-    return Table("intervals", title, caption, pd.DataFrame(rows), data=data)
+    return Table("intervals", title, caption, pd.DataFrame(rows), signs=signs, data=data)
 
 
 def _interval_data(group: Group, labels: Sequence[str]) -> pd.DataFrame:
@@ -240,7 +245,7 @@ def group_tables(
 
 def _confusion_table(group: Group, mistakes: Confusions) -> Table:
     """Where the images of the tail classes end up: three most frequent predictions a class."""
-    shown = shown_names(group)
+    shown = shown_names(group, [mistakes.attack])
     rows: list[dict[str, Any]] = []
     sections = []
     for label in mistakes.counts:
@@ -251,7 +256,7 @@ def _confusion_table(group: Group, mistakes: Confusions) -> Table:
     caption = (
         f"{describe(group)} Tail classes under {mistakes.attack}: share of a class's images that "
         "are still right, and the classes that most of the others fall into, with their shares."
-        f"{grouping_note(group)} Percent.{reliability_note(group)}"
+        f"{grouping_note(group)} Percent.{reliability_note(group, [mistakes.attack])}"
     )
     title = f"Where tail images fall under {mistakes.attack}"
     frame = pd.DataFrame(rows)
@@ -267,18 +272,19 @@ def _attack_sections(
     for attack in attacks:
         wanted = [(name, attack, score) for name, score in columns.items()]
         sections.append(len(rows))
+        shown = shown_names(group, [attack])
         own = _score_rows(group, wanted)
-        rows += [{"attack": attack, **row} for row in own]
+        rows += [{"attack": attack, **row, "method": shown[row["method"]]} for row in own]
     return rows, sections
 
 
 def _score_rows(group: Group, wanted: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """One row a method, with what rows differ in; `wanted` lists (column title, attack, score)."""
-    frame, shown = scores(group), shown_names(group)
+    frame = scores(group)
     cells = records_by_cell(frame)
     rows = []
     for label in ranked_labels(frame):
-        row: dict[str, Any] = {"method": shown[label], **group.told(label)}
+        row: dict[str, Any] = {"method": label, **group.told(label)}
         for title, attack, score in wanted:
             cell = cells[label, attack]
             row[title] = Spread(cell[f"{score}_mean"], cell[f"{score}_std"], int(cell["n_seeds"]))
@@ -292,15 +298,18 @@ def _with_noise(
     wanted: list[tuple[str, str, str]],
     comparisons: pd.DataFrame | None,
 ) -> Table:
-    """Mark the scores that are within noise of the best of their column."""
+    """Mark the scores that are in doubt, and those within noise of the best of their column."""
     contested = [(title, attack, CONTESTS[s]) for title, attack, s in wanted if s in CONTESTS]
     attacks, contests = {attack for _, attack, _ in contested}, {c for _, _, c in contested}
     near = near_best(group, comparisons, attacks, contests)
     signs: dict[Cell, str] = {
-        (place, title): near.sign(label, attack, contest)
+        (place, title): sign_of(group, label, attack)
         for place, label in enumerate(ranked_labels(scores(group)))
-        for title, attack, contest in contested
+        for title, attack, _ in wanted
     }
+    for place, label in enumerate(ranked_labels(scores(group))):
+        for title, attack, contest in contested:
+            signs[place, title] += near.sign(label, attack, contest)
     return replace(table, caption=table.caption + near.sentence, signs=signs)
 
 
@@ -314,8 +323,13 @@ def _column_table(
 ) -> Table:
     ranked = [name for name, cell in rows[0].items() if isinstance(cell, Spread)]
     contests = by_column(ranked, range(len(rows)))
+    attacks = [
+        attack for attack in group.attacks if any(c.startswith(f"{attack} ") for c in ranked)
+    ]
     caption = f"{describe(group)} acc.: mean over images, bal.: mean over classes.{note}"
-    return Table(name, title, caption + reading(group), pd.DataFrame(rows), contests, data=data)
+    return Table(
+        name, title, caption + reading(group, attacks), pd.DataFrame(rows), contests, data=data
+    )
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

@@ -15,15 +15,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
 
-from ltrobust.errors import UserError
+from ltrobust.errors import UserError, unknown
 from ltrobust.models import Network
-
-StateDict = dict[str, Tensor]
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which published checkpoints keep their state dict."""
+from ltrobust.training.fitting import StateDict, fit_weights
+from ltrobust.training.torch_files import (
+    RESAVE,
+    SAVE,
+    blocked_type,
+    is_safetensors,
+    printable,
+    read_file,
+    read_torch,
+)
 
 
 def to_bytes(tensors: StateDict, metadata: dict[str, Any] | None = None) -> bytes:
@@ -38,7 +42,7 @@ def from_bytes(content: bytes, name: str) -> StateDict:
     """Read safetensors bytes; raise UserError naming the file when they are damaged."""
     try:
         return load_safetensors(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that torch has not
         raise UserError(f"{name} is not a readable safetensors file: {error}") from None
 
 
@@ -54,81 +58,87 @@ def state_from_bytes(content: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Read a checkpoint file of ours or of anybody else's, weights only.
+def read_state_dict(path: Path, key: str | None = None) -> StateDict:
+    """Read a checkpoint file of ours or of anybody else's, as data only.
 
-    Takes safetensors and torch files; looks inside the usual wrappers (`state_dict`, ...) and takes
-    off DataParallel's `module.` prefix.
-
-    Raises:
-        UserError: no such file, not a checkpoint, or it holds more than weights.
-    """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    content = path.read_bytes()
-    if path.suffix == ".safetensors":
-        return _without_prefix(from_bytes(content, str(path)))
-    try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as err:  # a damaged file can fail anywhere in the reader
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise UserError(f"checkpoint {path} cannot be read as weights only: {reason}") from None
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, dict) or not all(torch.is_tensor(v) for v in loaded.values()):
-        raise UserError(f"checkpoint {path} holds no state dict (names to tensors)")
-    return _without_prefix(loaded)
-
-
-def _without_prefix(weights: StateDict) -> StateDict:
-    """Take off DataParallel's prefix."""
-    return {name.removeprefix("module."): value for name, value in weights.items()}
-
-
-def to_our_layout(weights: StateDict, head: str) -> StateDict:
-    """Rename the keys of RoBal's released networks to those of the architecture alone.
-
-    They keep the network under `backbone.` and the last layer under `classifier.` (`classifier.fc.`
-    for a linear one). Two entries that nothing reads are left out: the cosine head's running mean
-    `moving_ed`, which starts as uninitialised memory, and its bias where it is frozen at zero.
+    Takes safetensors and torch files, and finds the state dict in them whatever it is called.
 
     Args:
-        weights: a state dict; one in another layout keeps its names.
-        head: the architecture's own name for its last layer.
+        path: the file.
+        key: which state dict to take where there are several, such as "state_dict_ema"; parts
+            with dots lead inside.
+
+    Raises:
+        UserError: no such file, not a checkpoint, none or several state dicts in it, or code.
     """
-    # TRADES' wide residual network carries a block that it never runs
-    weights = {k: v for k, v in weights.items() if not k.startswith("sub_block1.")}
-    if not any(name.startswith("backbone.") for name in weights):
-        return weights
-    renamed = {}
-    for name, value in weights.items():
-        if name.startswith("classifier."):
-            part = name.removeprefix("classifier.")
-            frozen = part == "bias" and "classifier.weight" in weights and not value.any()
-            if part == "moving_ed" or frozen:
-                continue
-            name = f"{head}.{part.removeprefix('fc.')}"
-        renamed[name.removeprefix("backbone.")] = value
-    return renamed
+    what = f"checkpoint {path}"
+    file = read_file(path)
+    safe = path.suffix.lower() == ".safetensors" or is_safetensors(file)
+    content = from_bytes(file, str(path)) if safe else read_torch(file, what)
+    blocked = blocked_type(content)
+    if blocked is not None:
+        raise UserError(
+            f"{what} cannot be read as weights only: it is a whole pickled object ({blocked}), "
+            f"which is code; {RESAVE}"
+        )
+    networks = _state_dicts(content)
+    if key is not None:
+        return _under_key(networks, key, what)
+    largest = max((len(weights) for weights in networks.values()), default=0)
+    # what is far smaller than the largest is no network
+    likely = {name: w for name, w in networks.items() if 2 * len(w) >= largest}
+    if not likely:
+        raise _no_state_dict(content, what)
+    if len(likely) > 1:
+        keys = ", ".join(printable(name) or "." for name in likely)
+        last = printable(list(likely)[-1])
+        raise UserError(
+            f"{what} holds several networks: {keys}; choose one, such as --checkpoint-key {last}"
+        )
+    return next(iter(likely.values()))
+
+
+def _state_dicts(content: Any, name: str = "") -> dict[str, StateDict]:
+    """All dicts of tensors in nested dicts, by their keys joined with dots; no optimiser's."""
+    if not isinstance(content, dict):
+        return {}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and torch.is_tensor(v)}
+    found = {name: tensors} if any(v.dim() > 1 for v in tensors.values()) else {}
+    for key, value in content.items():
+        if isinstance(key, str) and not key.startswith("opt"):
+            found |= _state_dicts(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def _under_key(networks: dict[str, StateDict], key: str, what: str) -> StateDict:
+    """The state dict of that name, or the part of one whose names begin with it."""
+    if key in networks:
+        return networks[key]
+    for name, weights in networks.items():
+        start = (key.removeprefix(f"{name}.") if name else key) + "."
+        part = {n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)}
+        if part:
+            return part
+    parts = {n.partition(".")[0] for weights in networks.values() for n in weights}
+    known = [printable(name) for name in (networks if any(networks) else parts)]
+    raise unknown(f"key of {what}", key, known)
+
+
+def _no_state_dict(content: Any, what: str) -> UserError:
+    """The error for a file without weights, which names what it holds instead."""
+    for key, value in content.items() if isinstance(content, dict) else []:
+        kind = blocked_type(value)
+        if kind is not None:
+            kind = "numpy" if kind.startswith("numpy.") else f"a pickled {kind}, which is code"
+            return UserError(
+                f"{what} cannot be read as weights only: {printable(str(key))} is {kind}; {RESAVE}"
+            )
+    return UserError(f"{what} holds no state dict (names to tensors); {SAVE}")
 
 
 def load_weights(net: Network, weights: StateDict, what: str) -> None:
-    """Load a state dict strictly; raise UserError that says which keys do not fit."""
-    weights = to_our_layout(weights, net.head_name)
-    own = net.state_dict()
-    problems = []
-    missing = sorted(own.keys() - weights.keys())
-    surplus = sorted(weights.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(weights[name].shape)}, needed {tuple(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    ]
-    for title, names in (("missing", missing), ("unexpected", surplus), ("shape", sorted(shapes))):
-        if names:
-            problems.append(f"{title}: {', '.join(names)}")
-    if problems:
-        raise UserError(f"{what} does not fit the architecture ({'; '.join(problems)})")
-    net.load_state_dict(weights)
+    """Load a state dict strictly; raise UserError that says what does not fit and why."""
+    fitted = fit_weights(net, weights, what)
+    if fitted.normalization is not None:
+        raise UserError(f"{what}: {fitted.notes[0]}; the network alone does not do that")
+    net.load_state_dict(fitted.weights)

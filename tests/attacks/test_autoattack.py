@@ -284,6 +284,19 @@ def test_an_attack_that_leaves_the_ball_is_an_error(
         drive(problem, 250)
 
 
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_an_attack_that_leaves_the_box_is_an_error(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, edge: float
+) -> None:
+    """Half of eps beyond the edge of [0, 1]: within the ball, and no image."""
+    at_the_edge = Problem(problem.model, torch.full_like(problem.x, edge), problem.y, problem.index)
+    beyond = (edge - 0.5) * EPS
+    monkeypatch.setattr(ours._Attacks, "run", lambda self, name, x, y, seed: x + beyond)
+    clean = at_the_edge.y.clone()
+    with pytest.raises(RunError, match="apgd-ce left"):
+        drive(at_the_edge, 250, clean=clean)
+
+
 def test_other_versions_run_their_parts(problem: Problem, short: None) -> None:
     assert parts(10, "apgd") == ("apgd-ce", "apgd-t")
     assert parts(3, "apgd") == ("apgd-ce", "apgd-dlr")
@@ -326,6 +339,20 @@ def test_restarts_go_on_with_the_next_seed_on_what_stands(problem: Problem, shor
     held = once.fell != 0
     assert torch.equal(twice.fell[held], once.fell[held])
     assert sum(stands(twice)) <= sum(stands(once))
+
+
+def test_every_part_of_a_turn_is_given_the_turns_seed(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, int]] = []
+
+    def run(self: Any, name: str, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        given.append((name, seed))
+        return x
+
+    monkeypatch.setattr(ours._Attacks, "run", run)
+    drive(problem, 250, restarts=3)
+    assert given == [(name, SEED + turn) for turn in range(3) for name in parts(10)]
 
 
 def test_where_a_coarse_search_is_wrong_about_an_image_the_exact_one_decides(

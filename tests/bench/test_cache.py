@@ -229,12 +229,11 @@ def test_overwrite_failed_is_the_default_and_tries_again(
     cli: Cli, failing: tuple[object, ...]
 ) -> None:
     cli(*failing)
-    before = changes(run_of("pgd-at"))
-    (run_of("broken") / "witness").touch()
+    before, log = changes(run_of("pgd-at")), (run_of("broken") / "log.txt").read_text()
     again = cli(*failing)
     assert again.code == 1
     assert "(kept" not in again.stderr
-    assert not (run_of("broken") / "witness").exists()
+    assert (run_of("broken") / "log.txt").read_text() == 2 * log  # tried again, nothing erased
     assert changes(run_of("pgd-at")) == before
 
 

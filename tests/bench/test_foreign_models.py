@@ -23,6 +23,7 @@ from ltrobust.data import load_data, to_float
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
 from ltrobust.evaluation.foreign import model_sha256
+from ltrobust.training.checkpoint import from_bytes
 
 EVALUATE = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--attacks", "clean,pgd2")
 MODULE = """
@@ -92,7 +93,7 @@ def test_a_callable_of_the_current_folder_gives_a_run_like_any_other(cli: Cli, m
     )
     assert metrics["accuracy"].tolist() == table["accuracy"].tolist()
     findings = json.loads((run / "reliability.json").read_text())
-    assert {"check", "flagged", "value", "threshold", "explanation"} == set(findings[0])
+    assert {"check", "flagged", "value", "threshold", "explanation", "concerns"} == set(findings[0])
     assert findings[0]["check"] in outcome.stdout.replace("\n", "")
 
 
@@ -215,6 +216,9 @@ def test_seed_changes_the_start_and_precision_is_recorded(cli: Cli, module: str)
         (("--model", "{module}:broken"), ("weights are not there",)),
         (("--model", "{module}:few_logits"), ("3 logits", "10 classes")),
         (("--model", "{module}:plain", "--arch", "resnet18"), ("--arch",)),
+        (("--model", "{module}:plain", "--model-args", "depth=3"), ("unexpected", "depth")),
+        (("--checkpoint", "x.pt", "--model-args", "depth=3"), ("goes with --model",)),
+        (("--model", "{module}:plain", "--checkpoint-key", "ema"), ("goes with --checkpoint",)),
         (("--model", "{module}:plain", "--normalize", "0.5"), ("--normalize", "cifar10")),
         (("--model", "{module}:plain", "--normalize", "0.5,0"), ("positive",)),
         (("--model", "{module}:plain", "--precision", "fp16"), ("unknown precision",)),
@@ -348,6 +352,74 @@ def test_unusual_models_are_evaluated(make: Callable[[], nn.Module]) -> None:
 def test_no_module_is_no_model() -> None:
     with pytest.raises(UserError, match=r"must be a torch.nn.Module, got function"):
         ltrobust.evaluate(lambda x: x, (IMAGES, LABELS), "clean", eps=0.1)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="give one of: model, checkpoint="):
+        ltrobust.evaluate(None, (IMAGES, LABELS), "clean", eps=0.1)
+
+
+def weights_of(finished: Finished) -> Path:
+    return finished.runs[0] / "model.safetensors"
+
+
+def test_a_checkpoint_that_normalises_gives_what_the_flag_gives(
+    cli: Cli, finished: Finished
+) -> None:
+    """RobustBench's buffers are used, noted and recorded; never dropped."""
+    weights = from_bytes(weights_of(finished).read_bytes(), "it")
+    torch.save(weights, "plain.pt")
+    buffers = {"mu": torch.full((1, 1, 1, 1), 0.25), "sigma": torch.full((1, 1, 1, 1), 0.5)}
+    torch.save({"state_dict": {**weights, **buffers}}, "normalises.pt")
+    words = (*EVALUATE, "--arch", "small-cnn")
+    flag = cli(*words, "--checkpoint", "plain.pt", "--normalize", "0.25,0.5", "--output", "a")
+    file = cli(*words, "--checkpoint", "normalises.pt", "--output", "b")
+    assert (flag.code, file.code) == (0, 0), file.stderr
+    assert "normalise its images: (x - 0.25) / 0.5" in file.stdout
+    expected, found = (pd.read_parquet(only_run(name) / "outcomes.parquet") for name in ("a", "b"))
+    assert expected["pred"].tolist() == found["pred"].tolist()
+    record = json.loads((only_run("b") / "run.json").read_text())
+    assert record["config"]["normalize"] == "0.25,0.5"
+    both = cli(*words, "--checkpoint", "normalises.pt", "--normalize", "0.25,0.5")
+    assert both.code == 2
+    assert "leave it out" in both.stderr
+
+
+def test_checkpoints_and_names_are_taken_from_python(finished: Finished, module: str) -> None:
+    data = load_data("digits-lt", limit_test=20)
+    network = ltrobust.evaluate(trained_model(finished), data, "clean,fgsm", device="cpu")
+    file = ltrobust.evaluate(
+        None,
+        data,
+        "clean,fgsm",
+        device="cpu",
+        checkpoint=weights_of(finished),
+        arch="small-cnn",
+        method=finished.runs[0].name.rpartition("-")[0],
+    )
+    assert file["accuracy"].tolist() == network["accuracy"].tolist()
+    named = ltrobust.evaluate(f"{module}:Mine", data, "clean", model_args={"mean": 0.0})
+    assert 0 <= named["accuracy"][0] <= 1
+    with pytest.raises(UserError, match="go with checkpoint="):
+        ltrobust.evaluate(f"{module}:Mine", data, "clean", arch="small-cnn")
+
+
+def test_an_average_beside_the_weights_is_chosen_by_key(cli: Cli, finished: Finished) -> None:
+    weights = from_bytes(weights_of(finished).read_bytes(), "it")
+    torch.save({"state_dict": weights, "state_dict_ema": weights}, "ema.pt")
+    words = (*EVALUATE, "--arch", "small-cnn", "--checkpoint", "ema.pt", "--output", "out")
+    asked = cli(*words)
+    assert asked.code == 2
+    assert "--checkpoint-key state_dict_ema" in asked.stderr
+    assert not Path("out").exists()
+    assert cli(*words, "--checkpoint-key", "state_dict_ema").code == 0
+    record = json.loads((only_run("out") / "run.json").read_text())
+    assert record["config"]["checkpoint_key"] == "state_dict_ema"
+
+
+def test_arguments_reach_the_model_and_its_record(cli: Cli, module: str) -> None:
+    words = (*EVALUATE, "--model", f"{module}.py:Mine", "--output", "out")
+    assert cli(*words, "--model-args", "mean=0.25,std=0.5").code == 0
+    record = json.loads((only_run("out") / "run.json").read_text())
+    assert record["config"]["model_args"] == {"mean": "0.25", "std": "0.5"}
+    assert record["config"]["callable"] == f"{module}:Mine"
 
 
 def test_an_attack_that_cannot_run_is_refused_before_the_first_one() -> None:
@@ -477,3 +549,37 @@ def test_a_run_of_ours_takes_no_name(finished: Finished, cli: Cli) -> None:
     run = next((finished.suite / "runs").iterdir())
     outcome = cli("evaluate", str(run), "--name", "mine")
     assert (outcome.code, "leave it out" in outcome.stderr) == (2, True)
+
+
+def test_checks_can_be_left_out_and_made_later(
+    cli: Cli, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*EVALUATE, "--model", f"{module}:plain", "--output", "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("ltrobust.bench.checks.probe", _killed)
+        outcome = cli(*words, "--no-checks")
+    assert outcome.code == 0, outcome.stderr
+    assert not (only_run("out") / "reliability.json").exists()
+    assert "reliability not checked" in outcome.stdout
+    assert "? reliability not checked: plain." in Path("out/tables/balanced.md").read_text()
+    assert cli(*words).code == 0
+    assert (only_run("out") / "reliability.json").exists()
+    assert "not checked" not in Path("out/tables/balanced.md").read_text()
+
+
+def test_an_attack_without_checks_says_so_beside_one_with_checks(cli: Cli, module: str) -> None:
+    words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
+    model = ("--model", f"{module}:plain")
+    assert cli(*words, *model, "--attacks", "clean,pgd2").code == 0
+    assert cli(*words, *model, "--attacks", "pgd4", "--no-checks").code == 0
+    rows = pd.read_csv("out/metrics.csv").set_index("attack")["reliability_report"]
+    assert rows.to_dict() == {"clean": "yes", "pgd2": "yes", "pgd4": "no"}
+
+
+def test_checks_can_be_left_out_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltrobust.api.probe", _killed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    table = ltrobust.evaluate(
+        model, "digits-lt", "pgd2", limit_test=20, device="cpu", no_checks=True
+    )
+    assert table.attrs["reliability"] == []

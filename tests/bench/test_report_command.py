@@ -288,7 +288,7 @@ def test_older_metrics_are_read(finished: Finished, cli: Cli) -> None:
     cost = pd.read_csv(folder / "tables/cost.csv")
     assert cost["train_seconds_mean"].isna().all()
     assert cost["clean_seconds_mean"].notna().all()
-    assert "no reliability report" not in text  # which the file does not say
+    assert "reliability not checked" not in text  # which the file does not say
 
 
 def test_cost_survives_in_csv_files(finished: Finished) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,20 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_shard(
-    path: Path, pixels: np.ndarray, labels: list[int], label_column: str = "label"
+    path: Path,
+    pixels: Sequence[np.ndarray],
+    labels: Sequence[int],
+    label_column: str = "label",
+    *,
+    image_column: str = "img",
+    index: Sequence[int] | None = None,
 ) -> None:
-    """Write one Hugging Face parquet file."""
+    """Write one Hugging Face parquet file, with a column `index` if one is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"bytes": png(image), "path": None} for image in pixels]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"img": pa.array(rows, kind), label_column: pa.array(labels, pa.int64())})
+    columns = {image_column: pa.array(rows, kind), label_column: pa.array(labels, pa.int64())}
+    if index is not None:
+        columns["index"] = pa.array(index, pa.int64())
+    table = pa.table(columns)
     pq.write_table(table, path, row_group_size=16)

@@ -6,18 +6,25 @@ import hashlib
 import http.server
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from data_on_disk import pack, write_batches
+from data_on_disk import pack, pixels_of, write_batches
 from torchvision.datasets import CIFAR100
 
 from ltrobust.data import load_data
 from ltrobust.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _published(publish: Callable[..., None]) -> None:
+    """What `write_batches` writes is, for these tests, what the authors published."""
+    publish("train", pixels_of(1000, 0), [i % 100 for i in range(1000)])
+    publish("test", pixels_of(200, 1), [i % 100 for i in range(200)])
 
 
 def refused(data_dir: Path, **settings: Any) -> str:
@@ -162,3 +169,18 @@ def test_a_download_with_a_wrong_checksum_leaves_nothing(server: Path, tmp_path:
     server.write_bytes(server.read_bytes()[:-1])
     assert "cannot download CIFAR100" in refused(tmp_path / "data", download=True)
     assert list((tmp_path / "data" / "cifar100").iterdir()) == []
+
+
+def test_a_batch_of_other_labels_or_images_is_refused(tmp_path: Path):
+    pixels = write_batches(tmp_path)
+    path = tmp_path / "cifar-100-python" / "train"
+    labels = [i % 100 for i in range(1000)]
+    batch = {"data": pixels["train"].reshape(1000, 3072), "fine_labels": labels}
+    swapped = {**batch, "fine_labels": [1, 0, *labels[2:]]}
+    path.write_bytes(pickle.dumps(swapped))
+    assert "labels are in no known order" in refused(tmp_path)
+    path.write_bytes(pickle.dumps({**batch, "data": 255 - batch["data"]}))
+    assert "image 0 has other pixels" in refused(tmp_path)
+    half = {"data": batch["data"][:500], "fine_labels": labels[:500]}
+    path.write_bytes(pickle.dumps(half))
+    assert "500 instead of 1,000" in refused(tmp_path)

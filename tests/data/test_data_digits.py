@@ -119,3 +119,11 @@ def test_bad_settings_are_one_clear_line(settings_: dict[str, Any], message: str
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(UserError, match="did you mean 'digits-lt'"):
         load_data("digit-lt")
+
+
+def test_other_digits_than_those_of_the_splits_are_refused(monkeypatch: pytest.MonkeyPatch):
+    raw = load_digits()
+    raw.images[7, 3, 3] = (raw.images[7, 3, 3] + 1) % 17
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: raw)
+    with pytest.raises(UserError, match="not the 1,797 images"):
+        load_data("digits-lt")

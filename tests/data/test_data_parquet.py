@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from data_on_disk import pixels_of, write_shard
 from ltrobust.data import load_data
 from ltrobust.errors import UserError
 
+Publish = Callable[..., None]
 ParquetDir = tuple[Path, dict[str, np.ndarray]]
 
 
@@ -52,10 +54,11 @@ def test_the_environment_names_the_data_directory(
     assert len(load_data("cifar10-lt", imbalance_ratio=4).test_labels) == 30
 
 
-def test_cifar100_reads_its_fine_labels(tmp_path: Path):
+def test_cifar100_reads_its_fine_labels(tmp_path: Path, publish: Publish):
     (tmp_path / "cifar100").mkdir()
     pixels = pixels_of(200, 0)
     for part in ("train", "test"):
+        publish(part, pixels, [i % 100 for i in range(200)])
         path = tmp_path / "cifar100" / f"{part}-00000-of-00001.parquet"
         write_shard(path, pixels, [i % 100 for i in range(200)], "fine_label")
     data = load_data("cifar100-lt", data_dir=tmp_path, imbalance_ratio=2)
@@ -67,7 +70,8 @@ def test_cifar100_reads_its_fine_labels(tmp_path: Path):
 def test_only_the_chosen_images_are_decoded(parquet_dir: ParquetDir):
     root = parquet_dir[0]
     data = load_data("cifar10-lt", data_dir=root, imbalance_ratio=4)
-    unused = next(i for i in range(50) if i not in data.train_index.tolist())
+    # every tenth image has a checksum and is looked at too
+    unused = next(i for i in range(50) if i % 10 and i not in data.train_index.tolist())
     path = root / "cifar10" / "train-00000-of-00002.parquet"
     rows = pq.read_table(path).to_pylist()
     rows[unused]["img"]["bytes"] = b"no image"
@@ -109,7 +113,7 @@ def test_damage_inside_a_file_is_named(parquet_dir: ParquetDir):
 
 def test_a_missing_shard_is_not_passed_over(parquet_dir: ParquetDir):
     (parquet_dir[0] / "cifar10" / "train-00001-of-00002.parquet").unlink()
-    assert "1 of the 2 files train-*.parquet" in refused(parquet_dir[0])
+    assert "1 of the 2 train files" in refused(parquet_dir[0])
 
 
 def test_a_missing_test_part_is_named(parquet_dir: ParquetDir):
@@ -133,10 +137,11 @@ def test_a_ratio_beyond_the_images_is_refused(parquet_dir: ParquetDir):
     assert "at most 12" in refused(parquet_dir[0], ratio=13)
 
 
-def test_a_class_with_too_few_images_is_refused(tmp_path: Path):
+def test_a_class_with_too_few_images_is_refused(tmp_path: Path, publish: Publish):
     (tmp_path / "cifar10").mkdir()
     labels = [i % 10 for i in range(40)]
     labels[0] = 9  # class 0 has 3 images, n_max is 40 // 10
     for part in ("train", "test"):
+        publish(part, pixels_of(40, 0), labels)
         write_shard(tmp_path / "cifar10" / f"{part}.parquet", pixels_of(40, 0), labels)
     assert "class 0 has 3 training images, but the split takes 4" in refused(tmp_path, ratio=2)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.store import RunStore
 
 COUNTS = (50, 20, 10, 5)
@@ -19,7 +20,7 @@ def attack(
     *,
     seed: int = 0,
     correct: Sequence[bool] = (),
-    images: str = "same images",
+    first: int = 100,
     **settings: Any,
 ) -> dict[str, Any]:
     """One evaluation with its verdicts: image i has label i % 4, a wrong prediction is the next."""
@@ -32,12 +33,12 @@ def attack(
         "library": "ltrobust 0",
         "test_protocol": "balanced",
         "limit_test": None,
-        "test_sha256": images,
+        "test_sha256": images_sha256(first + index, index % 4),
         "seconds": 1.5,
     }
     rows = pd.DataFrame(
         {
-            "index": 100 + index,
+            "index": first + index,
             "label": index % 4,
             "attack": name,
             "attack_id": f"{name}-{'-'.join(map(str, facts['settings'].values()))}",

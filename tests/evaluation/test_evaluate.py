@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,31 @@ def test_the_seed_of_the_attack_draws_other_starts(trained: ltrobust.TrainedMode
     assert starts[0].min() < -0.9 * EPS  # type: ignore[union-attr]
     assert starts[0].max() > 0.9 * EPS  # type: ignore[union-attr]
     assert evaluator._start(attack_spec("fgsm", EPS), chosen, x) is None
+
+
+def test_every_restart_draws_other_starts(trained: ltrobust.TrainedModel) -> None:
+    test = a_fifth(trained.data)
+    evaluator = Evaluator(trained.model, test, num_classes=10, device=CPU)
+    spec, chosen = attack_spec("pgd3x3", EPS), torch.arange(4)
+    x = to_float(test.images[chosen])
+    starts = [evaluator._start(spec, chosen, x, restart) for restart in range(3)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(starts[first], starts[second])  # type: ignore[arg-type]
+
+
+def test_restarts_attack_from_their_own_starts(
+    trained: ltrobust.TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = Evaluator._start
+
+    def start(self: Evaluator, spec: Any, chosen: Any, x: Any, restart: int = 0) -> Any:
+        asked.append(restart)
+        return real(self, spec, chosen, x, restart)
+
+    monkeypatch.setattr(Evaluator, "_start", start)
+    run(trained.model, a_fifth(trained.data), "noisex4")
+    assert asked == [0, 1, 2, 3]
 
 
 class Witness(nn.Module):

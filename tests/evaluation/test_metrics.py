@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import (
+    CUTS_TIES,
+    NO_GROUPS,
+    Z95,
     Grouping,
     class_groups,
     error_parts,
@@ -42,7 +46,16 @@ def frame(*classes: tuple[int, int]) -> pd.DataFrame:
         ((4, 9), [1], [], [0]),
         ((9, 4, 1), [0], [1], [2]),
         ((1, 9, 4, 3), [1], [2, 3], [0]),
-        ((5, 5, 5, 5, 5), [0, 1], [2], [3, 4]),
+        ((5, 5, 5, 5, 5), [], [], []),
+        ((7,), [], [], []),
+        ((9, 9, 9, 9, 9, 2, 2, 2, 2, 2), [0, 1, 2, 3, 4], [], [5, 6, 7, 8, 9]),
+        ((2, 9, 2, 9, 2, 9, 2, 9, 2, 9), [1, 3, 5, 7, 9], [], [0, 2, 4, 6, 8]),
+        ((9, 9, 9, 9, 9, 9, 9, 2), [0, 1, 2, 3, 4, 5, 6], [], [7]),
+        ((9, 2, 2, 2, 2, 2), [0], [], [1, 2, 3, 4, 5]),
+        # most of the tied ones lie in the medium third, in the head, equally in head and medium
+        ((9, 8, 5, 5, 5, 5, 3, 2, 1), [0, 1], [2, 3, 4, 5], [6, 7, 8]),
+        ((9, 8, 8, 8, 4, 3, 2, 1, 0), [0, 1, 2, 3], [4, 5], [6, 7, 8]),
+        ((9, 8, 8, 8, 8, 4, 3, 2, 1), [0, 1, 2, 3, 4], [5], [6, 7, 8]),
         (tuple(range(10, 0, -1)), [0, 1, 2], [3, 4, 5, 6], [7, 8, 9]),
     ],
 )
@@ -63,9 +76,53 @@ def test_groups_of_a_hundred_classes() -> None:
 @settings(deadline=None)
 def test_groups_part_the_classes_by_their_counts(counts: list[int]) -> None:
     groups = class_groups(counts)
-    assert sorted(c for members in groups.values() for c in members) == list(range(len(counts)))
-    assert len(groups["head"]) == len(groups["tail"]) == max(1, round(len(counts) / 3))
-    assert min(counts[c] for c in groups["head"]) >= max(counts[c] for c in groups["tail"])
+    every = sorted(c for members in groups.values() for c in members)
+    if len(set(counts)) == 1:
+        assert every == []
+        return
+    assert every == list(range(len(counts)))
+    assert groups["head"]
+    assert groups["tail"]
+    found = [counts[c] for name in groups for c in sorted(groups[name], key=lambda c: -counts[c])]
+    assert found == sorted(counts, reverse=True)
+    # equal-sized classes are never cut apart
+    assert sum(len({counts[c] for c in members}) for members in groups.values()) == len(set(counts))
+    if len(set(counts)) == len(counts):
+        third = max(1, round(len(counts) / 3))
+        assert len(groups["head"]) == len(groups["tail"]) == third
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=30), st.randoms())
+@settings(deadline=None)
+def test_the_order_of_classes_changes_no_group_number(counts: list[int], random: Random) -> None:
+    order = list(range(len(counts)))
+    random.shuffle(order)
+    accuracy = [(c * 7) % 11 / 10 for c in range(len(counts))]
+
+    def means(places: list[int]) -> dict[str, float]:
+        groups = class_groups([counts[c] for c in places])
+        sums = {k: [accuracy[places[c]] for c in members] for k, members in groups.items()}
+        return {k: round(sum(v) / len(v), 9) if v else -1 for k, v in sums.items()}
+
+    assert means(order) == means(sorted(order))
+
+
+def test_without_unequal_classes_there_is_no_number_for_head_and_tail() -> None:
+    outcomes = frame((1, 2), (0, 2), (2, 2))
+    numbers, bounds = summary(outcomes, [5, 5, 5]), intervals(outcomes, [5, 5, 5])
+    for name in ("head", "medium", "tail"):
+        assert math.isnan(numbers[name])
+        assert math.isnan(bounds[f"{name}_ci_low"])
+    assert numbers["balanced_accuracy"] == 0.5
+    assert parse_groups(None).text([5, 5, 5]) == NO_GROUPS
+
+
+def test_given_sizes_that_part_equal_classes_are_kept_and_say_so() -> None:
+    step = [9] * 5 + [2] * 5
+    assert class_groups(step, parse_groups("3,4,3"))["head"] == [0, 1, 2]
+    assert parse_groups("3,4,3").text(step) == f"3,4,3{CUTS_TIES}"
+    assert parse_groups("5,0,5").text(step) == "5,0,5"
+    assert parse_groups("3,4,3").text(range(10, 0, -1)) == "3,4,3"
 
 
 def test_summary_by_hand() -> None:
@@ -135,6 +192,33 @@ def test_interval_of_equal_classes_shrinks_with_their_number() -> None:
     assert four[1] - four[0] == pytest.approx((one[1] - one[0]) / 2, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("right", "n"),
+    [
+        (np.zeros(30), np.full(30, 100.0)),  # three rounds: the upper bound off by 0.02 points
+        (np.array([0.0] * 9 + [60.0]), np.full(10, 100.0)),
+        (np.array([35.0, 68.0, 170.0, 0.0, 3.0]), np.array([35.0, 70.0, 171.0, 8.0, 40.0])),
+    ],
+)
+def test_interval_has_settled_on_the_quantile_that_its_own_bounds_give(
+    right: np.ndarray, n: np.ndarray
+) -> None:
+    """The reference halves an interval of quantiles until the definition holds."""
+
+    def excess(z: float, side: int) -> float:
+        bound = wilson(right, n, z)[side]
+        spread = np.clip(bound * (1 - bound), 1e-12, None) / n
+        return Z95 * np.sqrt(spread.sum()) / np.sqrt(spread).sum() - z
+
+    for side, found in enumerate(mean_interval(right, n)):
+        low, high = 1e-6, Z95 + 1
+        assert excess(low, side) > 0 > excess(high, side)
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle, side) > 0 else (low, middle)
+        assert found == pytest.approx(float(wilson(right, n, low)[side].mean()), abs=1e-9)
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 30), st.integers(1, 30)).map(lambda p: (min(p), max(p))),
@@ -198,7 +282,7 @@ def test_groups_by_sizes_and_by_limits(
     assert found == grouping
     groups = class_groups([20, 500, 5, 100, 40], found)
     assert groups == {"head": head, "medium": medium, "tail": tail}
-    assert parse_groups(found.text(5)) == found
+    assert parse_groups(found.text([20, 500, 5, 100, 40])) == found
 
 
 def test_classes_at_a_limit_are_medium() -> None:
@@ -209,8 +293,9 @@ def test_classes_at_a_limit_are_medium() -> None:
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=120))
 @settings(deadline=None, max_examples=30)
 def test_thirds_are_written_as_sizes_that_give_the_same_groups(counts: list[int]) -> None:
-    text = parse_groups(None).text(len(counts))
-    assert class_groups(counts, parse_groups(text)) == class_groups(counts)
+    text = parse_groups(None).text(counts)
+    if text != NO_GROUPS:
+        assert class_groups(counts, parse_groups(text)) == class_groups(counts)
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,38 @@ def test_tail_terms_are_zero_without_a_tail_example(term: object) -> None:
     assert loss.item() == 0
     assert features.grad is not None
     assert not features.grad.any()
+
+
+@pytest.mark.parametrize("name", ["balanced_softmax_loss", "logit_adjusted_loss", "cdt_loss"])
+def test_a_class_without_images_counts_as_one_image(name: str) -> None:
+    loss, labels = getattr(losses, name), torch.tensor([0, 1, 2, 1, 0, 2])
+    absent, one = torch.tensor([50, 0, 4]), torch.tensor([50, 1, 4])
+    found = loss(logits(), labels, absent)
+    assert found.isfinite()
+    assert torch.equal(found, loss(logits(), labels, one))
+
+
+def test_balanced_softmax_is_cross_entropy_under_the_training_counts() -> None:
+    labels = torch.tensor([0, 1, 2, 1, 0, 2])
+    weighted = COUNTS * logits().exp()
+    shares = weighted / weighted.sum(1, keepdim=True)
+    expected = -shares[torch.arange(6), labels].log().mean()
+    assert losses.balanced_softmax_loss(logits(), labels, COUNTS).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_robals_bias_and_margins_are_off_at_and_below_zero() -> None:
+    labels = torch.tensor([0, 1, 2, 1, 0, 2])
+    plain = F.cross_entropy(10 * logits(), labels)
+
+    def robal(**weights: float) -> Tensor:
+        return losses.robal_margin_loss(logits(), labels, COUNTS, s=10.0, **weights)
+
+    for off in (0.0, -1.5):
+        assert torch.equal(robal(tau_b=off), plain)
+        assert torch.equal(robal(m=off, tau_m=off), plain)
+    assert not torch.equal(robal(tau_b=0.5), plain)
+    # either of the two margins alone switches both on
+    assert not torch.equal(robal(m=0.1, tau_m=-0.3), robal(m=0.1))
+    assert not torch.equal(robal(m=-0.1, tau_m=0.3), robal(tau_m=0.3))

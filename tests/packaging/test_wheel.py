@@ -68,6 +68,7 @@ def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> 
     shipped = [
         ("ltrobust", "*.py"),
         ("ltrobust", "templates/*"),
+        ("ltrobust", "data/*.npz"),
         ("methods", "*.py"),
         ("benchmarks", "*.yaml"),
         ("benchmarks", "*.csv"),
@@ -88,7 +89,7 @@ def test_wheel_has_no_tests_and_no_results(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ltrobust", "ltrobust-0.1.0.dist-info"}
     kinds = {Path(name).suffix for name in names if name.startswith("ltrobust/")}
-    assert kinds == {".py", ".typed", ".yaml", ".csv", ".j2", ".css", ".js"}
+    assert kinds == {".py", ".typed", ".yaml", ".csv", ".npz", ".j2", ".css", ".js"}
     assert not [name for name in names if "test_" in name or "conftest" in name]
 
 

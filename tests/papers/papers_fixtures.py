@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import PlannedRun
 from ltrobust.bench.store import SuiteStore
 from ltrobust.papers.entries import Scale, shipped_folder
@@ -83,12 +84,14 @@ def _store_run(store: SuiteStore, planned: PlannedRun, chance: Chance, n: int) -
             "library": spec.library,
             "test_protocol": planned.test.protocol,
             "limit_test": planned.test.limit,
-            "test_sha256": f"{planned.test.protocol} {n}",
+            "test_sha256": images_sha256(np.arange(n), labels),
             "seconds": 1.0,
         }
     data: dict[str, Any] = {
         "class_names": list(CIFAR),
         "train_counts": [int(500 * 10 ** (-c / 9)) for c in range(10)],
+        "imbalance_ratio": 10.0,
+        "split_sha256": "ab",
     }
     run.update(
         run_id=planned.run.run_id,
@@ -96,6 +99,11 @@ def _store_run(store: SuiteStore, planned: PlannedRun, chance: Chance, n: int) -
         config=planned.run.model_dump(mode="json"),
         data=data,
         evaluations=evaluations,
+        provenance={
+            "versions": {"torch": "2", "ltrobust": "0"},
+            "git_commit": "",
+            "device_name": "cpu",
+        },
     )
     run.write_outcomes(pd.concat(frames, ignore_index=True))
     run.write_history(_history(planned))

@@ -60,6 +60,10 @@ def metric_row(run_id: str = "run", **values: Any) -> dict[str, Any]:
         "ltrobust": "0.1.0",
         "git_commit": "0" * 40,
         "device": "cpu",
+        "imbalance_type": "exp",
+        "train_eps": EPS,
+        "n_class_min": 100,
+        "n_class_max": 100,
     }
     row |= values
     if row["attack"] == "clean":
@@ -152,6 +156,8 @@ def _run(
                 worst_class=float(accuracy.min()),
                 attack_settings=json.dumps(setting),
                 attack_library="pyautoattack 0.2.1" if attack == "autoattack" else "ltrobust 0.1.0",
+                n_class_min=images,
+                n_class_max=images,
                 **values,
             )
         )

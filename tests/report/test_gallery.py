@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from report_fixtures import METHODS, confused, suite
 
-from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.adversarial import adversarial_figures, example_rows
 from ltrobust.report.aggregate import class_scores, scores, training_curves
 from ltrobust.report.confusion import confusion_figure, confusions
 from ltrobust.report.cost import cost_table
@@ -169,9 +169,10 @@ def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
     for slug, (_, frame) in eps_sweeps(groups).items():
         yield f"eps-{slug}", eps_figure(frame, shown)
     for family in ratio_families(groups):
-        yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown)
+        yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown, (), "step")
     rows = example_rows(group, result.per_class, result.examples)
-    yield "examples", adversarial_figure(rows, shown)
+    for page, figure in enumerate(adversarial_figures(rows, shown, [*group.labels, "another"])):
+        yield f"examples-{page}", figure
 
 
 @contextmanager

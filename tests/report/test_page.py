@@ -323,7 +323,10 @@ def test_flagged_checks_are_marked_and_explained():
     ]
     html = made((metrics, per_class, histories))
     names = {row[1][1:] for row in Reader(html).rows}
-    assert names == {"a†", "b"}
+    assert names == {"a", "b"}
+    signed = {row[1][1:]: sum("†" in cell for cell in row[2:]) for row in Reader(html).rows}
+    assert signed["b"] == 0
+    assert signed["a"] > 0
     assert CHECKS["tiny-logits"].remedy in html
     assert "does not know the check" in html
     bars = embedded(Reader(html))["figures"]["s0-attacks-0"]["data"]

@@ -226,7 +226,7 @@ def test_a_method_opens_closes_and_can_be_linked(opened, file):
 
 def test_a_flagged_method_says_what_to_do(opened):
     page = opened()
-    page.page.get_by_role("button", name="robal-r†").first.click()
+    page.page.get_by_role("button", name="robal-r").first.click()
     assert "Judge the model by AutoAttack or CW." in page.page.get_by_role("dialog").inner_text()
 
 

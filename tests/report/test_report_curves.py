@@ -15,11 +15,11 @@ from matplotlib.text import Text
 from report_fixtures import metric_row, suite
 
 from ltrobust.report import render
-from ltrobust.report.adversarial import adversarial_figure, example_rows
+from ltrobust.report.adversarial import adversarial_figure, adversarial_figures, example_rows
 from ltrobust.report.aggregate import class_scores, scores, training_curves
 from ltrobust.report.cost_figure import cost_figure, training_costs
 from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
-from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
+from ltrobust.report.figures import balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.labels import apart
 from ltrobust.report.ratios import ratio_families
@@ -405,14 +405,33 @@ def test_examples_of_attacks_that_are_not_in_the_group_are_left_out():
     assert [text.get_text() for text in adversarial_figure(empty).texts] == ["no stored examples"]
 
 
-def test_at_most_six_classes_and_four_methods_are_drawn():
-    metrics, per_class = example_suite(methods=tuple("abcdef"))
+def test_every_method_is_drawn_four_a_figure_and_what_is_left_out_is_named():
+    metrics, per_class = example_suite(methods=tuple("abcdefg"))
     (group,) = comparable_groups(metrics)
-    examples = {run: images((1, 4, 4), 0, count=10) for run in metrics["run_id"].unique()}
-    figure = adversarial_figure(example_rows(group, per_class, examples))
-    assert len(figure.axes) == 4 * 6 * 3
-    names = [text.get_text() for text in figure.texts][:6]
+    runs = {label: group.runs(label)[0] for label in "abcdef"}
+    examples = {run: images((1, 4, 4), 0, count=10) for run in runs.values()}
+    rows = example_rows(group, per_class, examples)
+    first, second = adversarial_figures(rows, {"g": "g†"}, group.labels)
+    assert (len(first.axes), len(second.axes)) == (4 * 6 * 3, 2 * 6 * 3)
+    names = [text.get_text() for text in first.texts][:6]
     assert (names[0], names[-1]) == ("airplane", "truck")
+    written = {text.get_text() for figure in (first, second) for text in figure.texts}
+    assert set("abcdef") <= written
+    notes = [" ".join(figure.texts[-1].get_text().split()) for figure in (first, second)]
+    assert "Methods 1 to 4 of 6." in notes[0]
+    assert "Methods 5 to 6 of 6." in notes[1]
+    for note in notes:
+        assert "6 of 10 stored classes, evenly spaced." in note
+        assert "No stored examples under this attack: g†." in note
+
+
+def test_a_report_has_a_file_for_each_figure_of_images():
+    metrics, per_class = example_suite(methods=tuple("abcde"))
+    examples = {run: images((1, 4, 4), 0, count=2) for run in metrics["run_id"].unique()}
+    names = {name for name in render(metrics, per_class, {}, examples=examples) if "advers" in name}
+    assert names == {
+        f"figures/adversarial{page}.{kind}" for page in ("", "-2") for kind in ("png", "pdf")
+    }
 
 
 # ticks ------------------------------------------------------------------------------------------
@@ -435,7 +454,6 @@ def test_names_stand_as_shown_in_every_figure_that_names_methods():
         per_class_figure(class_scores(group, per_class), shown),
         balance_figure(scores(group), shown),
         training_figure(curves, group.labels, shown),
-        attack_figure(scores(group), shown),
     ):
         texts = {text.get_text() for text in figure.findobj(Text)}
         assert {"trades†", "taet"} <= texts

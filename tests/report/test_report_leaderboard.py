@@ -77,6 +77,7 @@ def test_mean_over_a_part_of_the_seeds_is_refused(lacking):
         ("split_sha256", "cd" * 32),
         ("arch", "wrn-34-10"),
         ("imbalance_ratio", 100.0),
+        ("imbalance_type", "step"),
     ],
 )
 def test_rows_that_differ_in_a_setting_never_mix(column, other):
@@ -103,7 +104,7 @@ def test_one_attack_with_two_settings_gives_two_rows(column):
     first = {"run_id": "a", "attack": "autoattack", "balanced_accuracy": 0.3, column: '{"steps":1}'}
     second = first | {"balanced_accuracy": 0.2, column: '{"steps":2}'}
     board = leaderboard(rows(*run("a", {"clean": 0.7}), first, second))
-    assert list(board["autoattack_balanced_accuracy_mean"]) == [0.3, 0.2]
+    assert sorted(board["autoattack_balanced_accuracy_mean"]) == [0.2, 0.3]
     assert board["group"].nunique() == 2
 
 
@@ -122,20 +123,6 @@ def test_same_seed_twice_is_not_averaged():
     board = leaderboard(rows(*run("aaa", {"clean": 0.7}), *run("bbb", {"clean": 0.5})))
     assert list(board["clean_accuracy_mean"]) == [0.7, 0.5]
     assert list(board["run_ids"]) == ["aaa", "bbb"]
-
-
-def test_order_is_autoattack_then_pgd_then_clean_and_ties_share_a_rank():
-    board = leaderboard(
-        rows(
-            *run("a", {"clean": 0.9}, method="only-clean"),
-            *run("b", {"clean": 0.5, "pgd20": 0.4}, method="pgd-low"),
-            *run("c", {"clean": 0.5, "pgd20": 0.6}, method="pgd-high"),
-            *run("d", {"clean": 0.5, "pgd20": 0.1, "autoattack": 0.05}, method="x"),
-            *run("e", {"clean": 0.5, "pgd20": 0.1, "autoattack": 0.05}, method="y"),
-        )
-    )
-    assert list(board["method"]) == ["x", "y", "pgd-high", "pgd-low", "only-clean"]
-    assert list(board["rank"]) == [1, 1, 3, 4, 5]
 
 
 def test_row_order_of_the_input_does_not_matter():
@@ -182,13 +169,13 @@ def test_class_mean_over_a_part_of_the_seeds_is_refused():
     assert classes.loc[classes["attack"] == "clean", "accuracy_mean"].notna().all()
 
 
-def test_slugs_are_short_and_tell_groups_apart():
+def test_slugs_are_short_and_tell_in_what_a_group_differs_from_the_main_one():
     metrics, _, _ = suite(methods=("trades",))
     other = metrics.assign(test_protocol="long-tailed", run_id="x")
     third = metrics.assign(dataset="folder:/My Data", run_id="y")
     slugs = {group.slug for group in comparable_groups(pd.concat([metrics, other, third]))}
     assert slugs == {
-        "cifar10-lt-ir50-resnet18-unified-balanced",
+        "cifar10-lt-ir50-resnet18-unified",
         "cifar10-lt-ir50-resnet18-unified-long-tailed",
         "folder-my-data-ir50-resnet18-unified",
     }
@@ -203,3 +190,4 @@ def test_robust_means_autoattack_then_the_longest_pgd():
     assert strongest_attack(["clean", "pgd20", "pgd100", "autoattack"]) == "autoattack"
     assert strongest_attack(["clean", "fgsm", "pgd20", "pgd100", "cw20"]) == "pgd100"
     assert strongest_attack(["clean"]) is None
+    assert strongest_attack(["clean", "noise", "noisex3"]) is None

@@ -14,7 +14,7 @@ from ltrobust.report import leaderboard, terminal_tables
 from ltrobust.report.aggregate import scores, strongest_attack
 from ltrobust.report.figures import attack_figure
 from ltrobust.report.groups import attack_order, comparable_groups
-from ltrobust.report.marks import shown_names
+from ltrobust.report.marks import doubted, shown_names
 from ltrobust.report.markup import Table
 from ltrobust.report.tables import (
     balanced_table,
@@ -25,7 +25,10 @@ from ltrobust.report.tables import (
 )
 
 ATTACKS = ("clean", "pgd20", "autoattack")
-FOOTNOTE = "† reliability checks flagged: robal-r (pgd-above-autoattack); see docs/evaluation.md."
+FOOTNOTE = (
+    "† reliability checks flagged: robal-r under pgd20 (pgd-above-autoattack); "
+    "see docs/evaluation.md."
+)
 
 
 def every_table(metrics: pd.DataFrame, per_class: pd.DataFrame) -> dict[str, Table]:
@@ -44,20 +47,65 @@ def with_reliability(metrics: pd.DataFrame, **texts: str | None) -> pd.DataFrame
 # reliability ------------------------------------------------------------------------------------
 
 
-def test_every_table_marks_a_flagged_method_and_says_why():
+def marked(table: Table) -> set[tuple[str, str]]:
+    """Rows (attack or method) and columns of the numbers with a †; "method" for all of a row."""
+    names = table.frame["attack" if "attack" in table.frame else "method"]
+    cells = {(names.iloc[row], name) for (row, name), sign in table.signs.items() if "†" in sign}
+    if "method" in table.frame:
+        whole = table.frame["method"].str.endswith("†")
+        cells |= {(name, "method") for name in names[whole]}
+    return cells
+
+
+def test_every_table_marks_the_numbers_in_doubt_and_no_others():
     metrics, per_class, _ = suite(attacks=ATTACKS)
     tables = every_table(with_reliability(metrics, robal_r="pgd-above-autoattack"), per_class)
-    assert set(tables) == {
-        *("leaderboard", "balanced", "groups", "errors", "intervals", "per-class", "confusion"),
-        "cost",
+    columns = {("robal-r", "pgd20 acc."), ("robal-r", "pgd20 bal.")}
+    rows = {("pgd20", "method")}
+    assert {name: marked(table) for name, table in tables.items()} == {
+        "leaderboard": columns,
+        "balanced": columns,
+        "intervals": columns,
+        "groups": rows,
+        "errors": rows,
+        "per-class": {("pgd20", "robal-r")},
+        "confusion": set(),  # under AutoAttack
+        "cost": set(),  # no accuracies
     }
-    for name, table in tables.items():
-        text = table.to_markdown()
-        assert FOOTNOTE in text, name
-        assert "| robal-r† |" in text, name
-        assert text.count("†") == text.count("robal-r†") + 1, name
-        assert "no reliability report" not in text, name
-        assert r"robal-r\textdagger{}" in table.to_latex(), name
+    for name in ("leaderboard", "balanced", "groups", "errors", "intervals", "per-class"):
+        assert FOOTNOTE in tables[name].to_markdown(), name
+        assert r"\textdagger{}" in tables[name].to_latex(), name
+    for name in ("confusion", "cost"):
+        assert "†" not in tables[name].to_markdown(), name
+
+
+def test_a_check_about_everything_marks_every_number():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    table = every_table(with_reliability(metrics, robal_r="random-outputs"), per_class)["balanced"]
+    columns = set(table.frame.columns) - {"method"}
+    assert marked(table) == {("robal-r", column) for column in columns}
+    assert "† reliability checks flagged: robal-r (random-outputs);" in table.caption
+
+
+def test_what_puts_no_number_in_doubt_is_told_without_a_mark():
+    metrics, per_class, _ = suite(attacks=ATTACKS)
+    found = with_reliability(metrics, taet="came-in-train-mode", trades="tiny-logits")
+    table = every_table(found, per_class)["balanced"]
+    assert {name for name, _ in marked(table)} == {"trades"}
+    said = "Found, and no doubt about these numbers: taet (came-in-train-mode)."
+    assert said in table.caption
+    assert "flagged: trades under pgd20 (tiny-logits);" in table.caption
+
+
+def test_both_signs_stand_behind_one_number():
+    metrics, _, _ = suite(attacks=ATTACKS)
+    _, near, *_ = leaderboard_table(comparable_groups(metrics)[0]).frame["method"]
+    key = near.replace("-", "_")
+    group = comparable_groups(with_reliability(metrics, **{key: "random-outputs"}))[0]
+    table = balanced_table(group, comparisons=leads(metrics, **{key: "within noise"}))
+    row = list(table.frame["method"]).index(near)
+    assert table.signs[row, "autoattack bal."] == "†~"
+    assert table.signs[row, "clean bal."] == "†"
 
 
 def test_terminal_tables_are_marked_too():
@@ -67,8 +115,8 @@ def test_terminal_tables_are_marked_too():
         console.print(drawn)
     text = console.export_text()
     sentence = "† reliability checks flagged: taet"
-    assert " ".join(text.split()).count(sentence) == 4
-    assert text.count(" taet† ") == 1 + 3 + 1 + 1
+    assert " ".join(text.split()).count(sentence) == 3
+    assert text.count(" taet† ") == 3
     assert "…" not in text
 
 
@@ -82,12 +130,13 @@ def test_without_flags_nothing_is_marked():
 
 def test_methods_without_a_report_are_named_in_the_caption_only():
     metrics, per_class, _ = suite(attacks=ATTACKS)
-    for table in every_table(with_reliability(metrics, taet=None), per_class).values():
-        assert table.caption.count("? no reliability report: taet.") == 1
+    for name, table in every_table(with_reliability(metrics, taet=None), per_class).items():
+        said = table.caption.count("? reliability not checked: taet.")
+        assert said == (name != "cost")  # which has no accuracies
         assert "taet" in table.to_markdown().replace(table.caption, "")
         assert "taet†" not in table.to_markdown()
     for table in every_table(metrics, per_class).values():
-        assert "? no reliability report for any method." in table.caption
+        assert table.name == "cost" or "? reliability not checked, for any method." in table.caption
 
 
 def test_a_mean_over_seeds_is_marked_when_one_run_is_flagged():
@@ -95,21 +144,19 @@ def test_a_mean_over_seeds_is_marked_when_one_run_is_flagged():
     metrics = with_reliability(metrics)
     metrics.loc[(metrics["method"] == "taet") & (metrics["seed"] == 1), "reliability"] = "noise"
     group = comparable_groups(metrics)[0]
-    assert shown_names(group) == {"taet": "taet†", "trades": "trades"}
+    assert shown_names(group, ["clean"]) == {"taet": "taet†", "trades": "trades"}
     assert "flagged: taet (noise);" in balanced_table(group).caption
 
 
-def test_attack_figure_marks_the_legend_and_keeps_the_colours():
+def test_attack_figure_marks_the_bars_in_doubt():
     metrics, _, _ = suite(attacks=ATTACKS)
-    group = comparable_groups(with_reliability(metrics, robal_r="steps"))[0]
-    plain, marked = (attack_figure(scores(group), shown) for shown in (None, shown_names(group)))
-
-    def legend(figure):
-        texts = [text.get_text() for text in figure.legends[0].get_texts()]
-        return texts, [patch.get_facecolor() for patch in figure.legends[0].get_patches()]
-
-    assert legend(marked)[0] == [text.replace("robal-r", "robal-r†") for text in legend(plain)[0]]
-    assert legend(marked)[1] == legend(plain)[1]
+    group = comparable_groups(with_reliability(metrics, robal_r="tiny-logits"))[0]
+    assert doubted(group) == {("robal-r", "pgd20")}
+    plain, marked = (attack_figure(scores(group), bars) for bars in ((), doubted(group)))
+    assert [text.get_text() for text in plain.axes[0].texts] == []
+    (sign,) = marked.axes[0].texts
+    assert sign.get_text() == "†"
+    assert round(sign.get_position()[0]) == 0  # pgd20 is the first attack, autoattack the second
 
 
 def test_marks_change_no_rank_and_no_score():

@@ -116,6 +116,52 @@ def test_caption_says_what_the_numbers_mean():
         assert fact in caption
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "protocol", "words"),
+    [
+        (100, 100, "balanced", "balanced test set of 1,000 images"),
+        (96, 101, "balanced", "test set as it came, not balanced: n = 1,000, 96 to 101 images a"),
+        (5, 300, "long-tailed", "long-tailed test set of 1,000 images, 5 to 300 a class"),
+        (100, 100, "long-tailed", "balanced test set of 1,000 images"),
+        (math.nan, math.nan, "balanced", "imbalance ratio 50 (exp), test set of 1,000 images"),
+    ],
+)
+def test_balanced_is_said_of_a_balanced_test_set_alone(low, high, protocol, words):
+    metrics, per_class, _ = suite(METHODS[:2], test_protocol=protocol)
+    (group,) = comparable_groups(metrics.assign(n_class_min=low, n_class_max=high))
+    for table in group_tables(group, per_class):
+        assert words in table.caption, table.name
+        assert ("balanced test set" in table.caption) == (
+            words == "balanced test set of 1,000 images"
+        )
+
+
+def test_exp_and_step_differ_wherever_a_setting_is_named():
+    exp, per_class, _ = suite(METHODS[:2])
+    step = exp.assign(imbalance_type="step", run_id=exp["run_id"] + "s", split_sha256="cd" * 32)
+    groups = comparable_groups(pd.concat([exp, step]))
+    slugs = {group.key["imbalance_type"]: group.slug for group in groups}
+    assert slugs["exp"] == "cifar10-lt-ir50-resnet18-unified"
+    assert slugs["step"].startswith("cifar10-lt-ir50-step-resnet18-unified")
+    for group in groups:
+        for table in group_tables(group, per_class):
+            assert f"imbalance ratio 50 ({group.key['imbalance_type']})" in table.caption
+    alone = comparable_groups(step)[0]
+    assert "-step-" in alone.slug
+
+
+def test_how_classes_were_grouped_is_told_where_ties_matter():
+    metrics, per_class, _ = suite(METHODS[:2])
+    words = {
+        "5,0,5": "Head: the 5 most frequent classes, medium: none, tail: the 5 rarest.",
+        "none": "there is no head, medium or tail",
+        "3,4,3 (cuts through classes of equal size)": "part classes of equal size, by their index",
+    }
+    for text, sentence in words.items():
+        (group,) = comparable_groups(metrics.assign(groups=text))
+        assert sentence in group_tables(group, per_class)[0].caption
+
+
 def test_different_seeds_of_methods_are_told():
     metrics, _, _ = suite(methods=("trades", "taet"), seeds=(0, 1))
     metrics = metrics[(metrics["method"] == "taet") | (metrics["seed"] == 0)]

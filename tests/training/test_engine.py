@@ -105,6 +105,43 @@ def test_a_view_that_computes_something_else_is_not_used() -> None:
     assert fold(Noisy().eval(), batch()[0]) is None
 
 
+class Drifting(nn.Module):
+    """Its logits are off by a share of the largest one in every pass but the first."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.share = share
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.conv(x).mean(dim=(2, 3)) * 1000
+        self.passes += isinstance(logits, Tensor)  # not while it is traced
+        return logits * (1 + self.share) if isinstance(logits, Tensor) else logits
+
+
+@pytest.mark.parametrize(("share", "used"), [(0.0, True), (3e-5, True), (3e-4, False), (-1, False)])
+def test_a_view_may_differ_by_rounding_and_no_more(share: float, used: bool) -> None:
+    assert (fold(Drifting(share).eval(), batch()[0]) is not None) is used
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_folded_norm_takes_up_the_bias_of_its_convolution(bias: bool, affine: bool) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv, norm = nn.Conv2d(3, 5, 3, bias=bias), nn.BatchNorm2d(5, affine=affine)
+        norm.running_mean, norm.running_var = torch.randn(5), torch.rand(5) + 0.5
+        for parameter in norm.parameters():
+            parameter.data = torch.randn(5)
+        if conv.bias is not None:
+            conv.bias.data = torch.randn(5) * 3
+    net, (x, _) = nn.Sequential(conv, norm, nn.AvgPool2d(14), nn.Flatten()).eval(), batch()
+    view = FoldedNetwork(net)
+    assert not [m for m in view._body[0].modules() if isinstance(m, nn.BatchNorm2d)]
+    assert torch.allclose(view(x), net(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("head", [nn.Linear, lambda d, c: CosineHead(d, c, gamma=1 / 32)])
 def test_attacks_see_the_weights_of_the_present_step(head: object) -> None:
     """The view must follow every optimizer step and every change of the statistics."""

@@ -105,7 +105,7 @@ def test_a_stopped_run_remembers_its_best_epoch() -> None:
 
 
 def test_tables_say_that_the_choice_leaks(tmp_path: Path) -> None:
-    from ltrobust.bench.collect import build_report
+    from ltrobust.bench.merge import build_report
     from ltrobust.bench.runner import run_plan
     from ltrobust.bench.store import SuiteStore
     from ltrobust.progress import Reporter

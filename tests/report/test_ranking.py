@@ -1,0 +1,157 @@
+"""By what methods are ranked, that it is said wherever they are, and that all places agree."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+
+import pandas as pd
+import pytest
+from report_fixtures import metric_row
+
+from ltrobust.report import leaderboard, render, terminal_tables
+from ltrobust.report.aggregate import robust_attack, scores
+from ltrobust.report.groups import attack_order, comparable_groups
+from ltrobust.report.page import page
+from ltrobust.report.ranking import is_attack, ranking
+
+NO_CLASSES = pd.DataFrame(columns=["run_id", "attack", "class_index"])
+
+
+def rows(methods: dict[str, dict[str, float]], **values: object) -> pd.DataFrame:
+    """Metric rows of methods given as attack to balanced accuracy."""
+    return pd.DataFrame(
+        metric_row(method, method=method, attack=attack, balanced_accuracy=score, **values)
+        for method, own in methods.items()
+        for attack, score in own.items()
+    )
+
+
+def ranked(methods: dict[str, dict[str, float]]):
+    (group,) = comparable_groups(rows(methods))
+    return ranking(scores(group))
+
+
+CLEAN_BEST = {"clean": 0.9}
+"""A method that a ranking by clean accuracy would put first."""
+CASES = {
+    "autoattack where all have it": (
+        {
+            "a": {"clean": 0.9, "pgd20": 0.5, "autoattack": 0.1},
+            "b": {"clean": 0.5, "pgd20": 0.3, "autoattack": 0.2},
+        },
+        ["b", "a"],
+        "balanced accuracy under autoattack",
+    ),
+    "the lowest of several": (
+        {
+            "a": {"clean": 0.9, "fgsm": 0.7, "cw20": 0.2, "pgd100": 0.4},
+            "b": {"clean": 0.5, "fgsm": 0.6, "cw20": 0.4, "pgd100": 0.3},
+        },
+        ["b", "a"],
+        "each method's lowest balanced accuracy under fgsm, pgd100 and cw20",
+    ),
+    "only what all have": (
+        {
+            "a": {"clean": 0.9, "pgd10": 0.3, "autoattack": 0.1},
+            "b": {"clean": 0.5, "pgd10": 0.4, "cw20": 0.05},
+        },
+        ["b", "a"],
+        "balanced accuracy under pgd10",
+    ),
+    "noise is no attack": (
+        {"a": {"clean": 0.5, "noise": 0.45}, "b": {"clean": 0.6, "noise": 0.2}},
+        ["b", "a"],
+        "balanced accuracy on CLEAN images (no method was attacked)",
+    ),
+    "clean alone": (
+        {"a": {"clean": 0.5}, "b": {"clean": 0.6}},
+        ["b", "a"],
+        "balanced accuracy on CLEAN images (no method was attacked)",
+    ),
+    "nothing in common": (
+        {"a": {"clean": 0.5, "pgd20": 0.4}, "b": {"clean": 0.6, "cw20": 0.1}},
+        ["b", "a"],
+        "balanced accuracy on CLEAN images (no attack was run on all methods)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_place_has_the_order_and_says_by_what(case: str) -> None:
+    methods, order, basis = CASES[case]
+    metrics = rows(methods)
+    found = ranked(methods)
+    assert list(found.labels) == order
+    assert found.basis.startswith(basis)
+
+    board = leaderboard(metrics)
+    assert list(board["method"]) == order
+    assert list(board["rank"]) == [1, 2]
+    assert set(board["ranked_by"]) == {found.name}
+
+    files = render(metrics, NO_CLASSES, {})
+    csv = pd.read_csv(io.StringIO(str(files["tables/leaderboard.csv"])))
+    assert list(csv["method"]) == order
+    assert set(csv["ranked_by"]) == {found.name}
+    assert list(csv["ranking_score"]) == [found.scores[label] for label in order]
+    for name in ("leaderboard", "balanced", "groups"):
+        assert f"Ranked by {basis}" in str(files[f"tables/{name}.md"]).replace("\\", "")
+        assert f"Ranked by {basis}" in str(files[f"tables/{name}.tex"])
+    markdown = str(files["tables/leaderboard.md"]).splitlines()
+    assert [line.split("|")[2].strip() for line in markdown if re.match(r"\| \d", line)] == order
+
+    assert f"Ranked by {basis}" in str(terminal_tables(metrics, NO_CLASSES)[0].caption)
+    html = page(metrics, NO_CLASSES, {}, title="suite", downloads={}).replace("&#39;", "'")
+    assert f"Ranked by {basis}" in html
+    assert re.findall(r'data-row="(.*?)"', html) == order
+    assert re.findall(r'<td class="rank" data-sort="(.*?)"', html) == ["1", "2"]
+
+
+def test_a_method_that_was_never_attacked_comes_last_without_a_rank() -> None:
+    methods = {
+        "only-clean": CLEAN_BEST,
+        "low": {"clean": 0.5, "pgd20": 0.4},
+        "high": {"clean": 0.5, "pgd20": 0.6},
+        "x": {"clean": 0.5, "pgd20": 0.1, "autoattack": 0.05},
+        "y": {"clean": 0.5, "pgd20": 0.1, "autoattack": 0.05},
+    }
+    board = leaderboard(rows(methods))
+    assert list(board["method"]) == ["high", "low", "x", "y", "only-clean"]
+    assert board["rank"].tolist()[:4] == [1, 2, 3, 3]
+    assert pd.isna(board["rank"].iloc[4])
+    assert math.isnan(board["ranking_score"].iloc[4])
+    sentence = "Without a rank, since not measured so: only-clean."
+    files = render(rows(methods), NO_CLASSES, {})
+    assert sentence in str(files["tables/leaderboard.md"])
+    assert "| - | only-clean |" in str(files["tables/leaderboard.md"])
+    html = page(rows(methods), NO_CLASSES, {}, title="suite", downloads={})
+    assert sentence in html
+    assert '<td class="rank" data-sort="">–</td>' in html
+
+
+def test_an_attack_that_a_seed_lacks_does_not_decide() -> None:
+    metrics = rows({"a": {"clean": 0.9, "pgd20": 0.3, "autoattack": 0.2}})
+    other = rows({"b": {"clean": 0.5, "pgd20": 0.4, "autoattack": 0.1}})
+    seed = rows({"c": {"clean": 0.5, "pgd20": 0.4}}, seed=1).assign(method="b")
+    (group,) = comparable_groups(pd.concat([metrics, other, seed]))
+    found = ranking(scores(group))
+    assert (found.by, found.labels) == (("pgd20",), ("b", "a"))
+
+
+def test_equal_scores_share_a_rank_whatever_the_last_bit() -> None:
+    found = ranked({"a": {"pgd20": 0.1 + 0.2}, "b": {"pgd20": 0.3}, "c": {"pgd20": 0.2}})
+    assert found.ranks == {"a": 1, "b": 1, "c": 3}
+
+
+def test_the_robust_attack_of_figures_is_one_that_all_have() -> None:
+    methods = {"a": {"clean": 0.9, "pgd20": 0.3, "autoattack": 0.2}, "b": {"pgd20": 0.4}}
+    (group,) = comparable_groups(rows(methods))
+    assert robust_attack(scores(group)) == "pgd20"
+
+
+def test_noise_and_clean_are_no_attacks_whatever_their_ending() -> None:
+    names = ["clean", "noise", "noisex5", "noise-l2", "fgsm", "lsa20a5", "autoattackx3-l2", "own"]
+    assert [name for name in names if is_attack(name)] == names[4:]
+    assert sorted(names, key=attack_order)[-1] == "autoattackx3-l2"
