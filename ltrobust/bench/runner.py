@@ -69,7 +69,8 @@ def _threads(store: RunStore, settings: Settings) -> int | None:
     except UserError:  # doing the run will tell
         return None
     begun = record.get("provenance", {}).get("threads")
-    return begun if record.get("status") != "done" and isinstance(begun, int) else None
+    known = isinstance(begun, int) and begun > 0
+    return begun if known and record.get("status") != "done" else None
 
 
 def _do_run(
