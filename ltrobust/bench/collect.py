@@ -269,12 +269,17 @@ def results_of(
 def write_report(store: SuiteStore, results: SuiteResults) -> None:
     """Write the CSV files of results, their tables, figures and page; stale ones go.
 
-    Where outcomes are gone no figure goes: what it was made from may be gone with them.
+    A figure stays where what it was made from may be gone.
     """
     files: dict[str, str | bytes] = {
         name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()
     }
-    spare = ("figures",) if results.gaps else ()
+    runs = set(results.metrics["run_id"])
+    spare = [
+        *(["figures/"] if results.gaps else []),
+        *(["figures/adversarial"] if runs - results.examples.keys() else []),
+        *(["figures/training"] if runs - results.histories.keys() else []),
+    ]
     store.write_reports({**files, **rendered(results, store)}, spare=spare)
 
 

@@ -198,7 +198,7 @@ def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteRe
     if part.runs:
         write_report(store, results)
     else:
-        store.write_reports(rendered(results, store), spare=("figures",))
+        store.write_reports(rendered(results, store), spare=["figures/"])
     return results
 
 

@@ -69,7 +69,8 @@ def _threads(store: RunStore, settings: Settings) -> int | None:
     except UserError:  # doing the run will tell
         return None
     begun = record.get("provenance", {}).get("threads")
-    return begun if record.get("status") != "done" and isinstance(begun, int) else None
+    known = isinstance(begun, int) and begun > 0
+    return begun if known and record.get("status") != "done" else None
 
 
 def _do_run(
@@ -211,7 +212,7 @@ def _memory_advice(run: Run, settings: Settings, trained: bool) -> str:
     steps = [] if settings.grad_checkpointing else ["--grad-checkpointing"]
     steps += [f"--micro-batch {max(1, size // 4)}"] if size > 1 else []
     steps += [f"a --batch-size below {run.recipe.batch_size}", "a smaller --arch"]
-    return f"out of memory in the training: try {', then '.join(steps)}"
+    return f"out of memory in the training (finished epochs are kept): try {', then '.join(steps)}"
 
 
 def _failed(store: RunStore, reason: str, more: str = "") -> str:

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -209,7 +209,9 @@ class RunStore:
         """The final weights."""
         file = self.path / "model.safetensors"
         if not file.is_file():
-            raise UserError(f"{self.path} has no model.safetensors; train the run first")
+            raise UserError(
+                f"{self.path} has no model.safetensors; put it back, or train the run again"
+            )
         return checkpoint.from_bytes(file.read_bytes(), str(file))
 
     # evaluation -------------------------------------------------------------------------------
@@ -454,21 +456,21 @@ class SuiteStore:
         write_atomic(path, encoded(content) if isinstance(content, str) else content)
         return path
 
-    def write_reports(self, files: Mapping[str, str | bytes], *, spare: Collection[str]) -> None:
+    def write_reports(self, files: Mapping[str, str | bytes], *, spare: Sequence[str] = ()) -> None:
         """Write the files of a report and remove those of earlier ones that it no longer gives.
 
         Only files that a report has written are removed; a user's own stay.
 
         Args:
             files: content by name, such as `tables/balanced.md`.
-            spare: folders, such as "figures", in which nothing is removed.
+            spare: how names begin that are not removed, such as "figures/".
         """
         known = self._written()
         given = {name for name in files if _is_listed(name)}
         self._list_written(known | given)
         for name, content in files.items():
             self.write(name, content)
-        kept = {name for name in known if name.partition("/")[0] in spare}
+        kept = {name for name in known if name.startswith(tuple(spare))}
         for name in known - given - kept:
             (self.path / name).unlink(missing_ok=True)
         self._list_written(given | kept)

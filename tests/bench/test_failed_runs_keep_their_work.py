@@ -171,7 +171,7 @@ def test_a_disk_without_a_byte_left_fails_every_run_in_one_line_each(tmp_path: P
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**environment(), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment(), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"},
         preexec_fn=no_byte,
         timeout=200,
     )

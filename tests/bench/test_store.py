@@ -66,19 +66,19 @@ def test_a_report_removes_its_own_stale_files_and_no_others(tmp_path: Path) -> N
     for name in ("tables/mine.csv", "figures/mine.png", "tables/notes/a.md"):
         suite.write(name, "of the user")
     given = dict.fromkeys(("tables/a.md", "tables/b.md", "figures/a.png", "metrics.csv"), "x")
-    suite.write_reports(given, spare=())
+    suite.write_reports(given)
     theirs = {"tables/mine.csv", "figures/mine.png", "tables/notes/a.md", ".written.json"}
     assert files(tmp_path) == {*given, *theirs}
-    suite.write_reports({"tables/a.md": "y", "metrics.csv": "y"}, spare=("figures",))
+    suite.write_reports({"tables/a.md": "y", "metrics.csv": "y"}, spare=["figures/"])
     assert files(tmp_path) == {"tables/a.md", "figures/a.png", "metrics.csv", *theirs}
-    suite.write_reports({"tables/a.md": "y"}, spare=())  # a figure that was spared is still known
+    suite.write_reports({"tables/a.md": "y"})  # a figure that was spared is still known
     assert files(tmp_path) == {"tables/a.md", "metrics.csv", *theirs}
 
 
 def test_the_first_report_of_a_directory_without_a_list_removes_nothing(tmp_path: Path) -> None:
     suite = SuiteStore(tmp_path)
     suite.write("tables/old.md", "x")
-    suite.write_reports({"tables/new.md": "x"}, spare=())
+    suite.write_reports({"tables/new.md": "x"})
     assert files(tmp_path) == {"tables/old.md", "tables/new.md", ".written.json"}
 
 
@@ -102,7 +102,7 @@ def test_a_list_of_anybodys_removes_nothing_but_tables_and_figures(
         suite.write(name, "x")
     before = files(suite.path)
     suite.write(".written.json", content.format(outside=outside))
-    suite.write_reports({"tables/b.md": "x"}, spare=())
+    suite.write_reports({"tables/b.md": "x"})
     assert files(suite.path) == {*before, "tables/b.md", ".written.json"}
     assert outside.exists()
 

@@ -15,6 +15,7 @@ import ltrobust
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.store import RunStore
 from ltrobust.errors import UserError
+from ltrobust.threads import computing_with
 from ltrobust.training import trainer
 
 BENCH = ("bench", "--methods", "pgd-at", *TINY, "--attacks", "clean", "--device", "cpu")
@@ -25,8 +26,13 @@ pytestmark = pytest.mark.usefixtures("without_reports")
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Threads that torch computes with in each training step; the process has one."""
-    numbers: list[int] = []
+    """Threads that torch is told to compute with in each training step; one to begin with.
+
+    It goes on computing with one: waiting for others is slow where several tests run.
+    """
+    told, numbers = [1], []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: told[-1])
     step = trainer.train_step
 
     def watched(*args: Any) -> torch.Tensor:
@@ -34,11 +40,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return step(*args)
 
     monkeypatch.setattr(trainer, "train_step", watched)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield numbers
-    assert torch.get_num_threads() == 1
-    torch.set_num_threads(before)
+    assert told[-1] == 1, "not given back"
 
 
 Stop = Callable[..., None]
@@ -112,10 +115,19 @@ def test_what_is_added_to_a_finished_run_takes_the_threads_of_now(
 ) -> None:
     assert cli(*RESUME, "--threads", "2").code == 0
     assert set(seen) == {2}
-    cli(*RESUME, "--attacks", "clean,fgsm")
-    cli("evaluate", only_run(OUT), "--limit-test", "20", "--attacks", "noise", "--threads", "2")
+    cli(*RESUME, "--attacks", "clean,fgsm", "--no-checks")
+    cli("evaluate", only_run(OUT), "--attacks", "noise", "--threads", "2", "--no-checks")
     assert record()["provenance"]["threads"] == 2
     assert attacked_with() == [2, 1, 2]
+
+
+def test_threads_are_those_of_torch_and_given_back() -> None:
+    before = torch.get_num_threads()
+    with computing_with(before + 1) as threads:
+        assert threads == torch.get_num_threads() == before + 1
+    with computing_with(None) as threads:
+        assert threads == before
+    assert torch.get_num_threads() == before
 
 
 def test_python_sets_threads_and_gives_them_back(seen: list[int]) -> None:

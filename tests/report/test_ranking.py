@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row
+from report_fixtures import metric_row, suite
 
 from ltrobust.report import leaderboard, render, terminal_tables
 from ltrobust.report.aggregate import robust_attack, scores
@@ -16,7 +16,13 @@ from ltrobust.report.groups import attack_order, comparable_groups
 from ltrobust.report.page import page
 from ltrobust.report.ranking import is_attack, ranking
 
-NO_CLASSES = pd.DataFrame(columns=["run_id", "attack", "class_index"])
+NO_CLASSES = suite(classes=2)[1].iloc[:0]
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._more_figures", lambda *args: {})
 
 
 def rows(methods: dict[str, dict[str, float]], **values: object) -> pd.DataFrame:
@@ -103,6 +109,12 @@ def test_every_place_has_the_order_and_says_by_what(case: str) -> None:
     assert [line.split("|")[2].strip() for line in markdown if re.match(r"\| \d", line)] == order
 
     assert f"Ranked by {basis}" in str(terminal_tables(metrics, NO_CLASSES)[0].caption)
+
+
+@pytest.mark.parametrize("case", ["the lowest of several", "clean alone"])
+def test_the_page_has_the_order_and_says_by_what(case: str) -> None:
+    methods, order, basis = CASES[case]
+    metrics = rows(methods)
     html = page(metrics, NO_CLASSES, {}, title="suite", downloads={}).replace("&#39;", "'")
     assert f"Ranked by {basis}" in html
     assert re.findall(r'data-row="(.*?)"', html) == order

@@ -13,6 +13,7 @@ from ltrobust.report.groups import comparable_groups
 from ltrobust.report.style import MARKED, MARKERS, PALETTE, marks_for
 
 ATTACKS = ("clean", "pgd20", "autoattack")
+COMPARED = ("at-bsl", "taet")
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ JOINING = {
 
 @pytest.mark.parametrize("case", JOINING)
 def test_the_main_settings_tables_keep_their_names_and_content(case: str) -> None:
-    metrics, _, _ = suite(attacks=ATTACKS)
+    metrics, _, _ = suite(COMPARED, attacks=ATTACKS)
     before = tables(metrics)
     assert "tables/leaderboard.tex" in before
     joined = pd.concat([metrics, JOINING[case](metrics)], ignore_index=True)
@@ -60,7 +61,7 @@ def test_the_main_settings_tables_keep_their_names_and_content(case: str) -> Non
 
 
 def test_a_group_keeps_its_name_when_a_third_joins() -> None:
-    metrics, _, _ = suite(attacks=ATTACKS)
+    metrics, _, _ = suite(COMPARED, attacks=ATTACKS)
     second = pd.concat([metrics, one_radius(metrics)], ignore_index=True)
     third = pd.concat([second, other_runs(metrics, recipe="paper")], ignore_index=True)
     before, after = ({g.slug for g in comparable_groups(rows)} for rows in (second, third))
