@@ -141,8 +141,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         raise UserError(f"train makes one run, these settings make {len(plan.runs)}")
     planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
-    for note in load.notes():
-        warnings.warn(note, DataWarning, stacklevel=2)
+    _warn(load.notes())
     if asked.output is None:
         with computing_with(asked.threads):
             trained = fit(planned.run, data, device=device, thrift=thrift(asked))
@@ -435,9 +434,17 @@ def load(
         chosen = as_before(record, where)
         test = TestSpec(protocol=chosen.test_protocol, limit=chosen.limit_test)
         planned = PlannedRun(run, test, ())
-        return Loader(Plan(chosen, place, (planned,)))(planned)
+        data = Loader(Plan(chosen, place, (planned,)))(planned)
+        _warn(data.notes)
+        return data
 
     return TrainedModel(model, run.run_id, store.history(), read, store.path)
+
+
+def _warn(notes: Sequence[str]) -> None:
+    """Tell the notes of some data to who called the function that calls this."""
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=3)
 
 
 _OF_LOAD = ("limit_test", "test_protocol", "download")
@@ -465,8 +472,7 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     with store.lock():
         failures = run_plan(plan, store, load, Reporter())
         results = build_report(store)
-    for note in load.notes():
-        warnings.warn(note, DataWarning, stacklevel=2)
+    _warn(load.notes())
     if failures:
         reasons = "; ".join(f"{failure.run_id}: {failure.reason}" for failure in failures)
         raise RunError(f"{len(failures)} of {len(plan.runs)} runs failed ({reasons})")

@@ -515,9 +515,9 @@ def _evaluate(
     settings = make_settings(flags)
     if directory is not None:
         fixed = ("methods", "arch", "imbalance_ratio", "imbalance_type", "split_seed")
-        for key in (*fixed, "output"):
-            if flags[key] is not None:
-                flag = "method" if key == "methods" else key.replace("_", "-")
+        for setting in (*fixed, "output"):
+            if flags[setting] is not None:
+                flag = "method" if setting == "methods" else setting.replace("_", "-")
                 raise UserError(f"--{flag}: a run directory already says it; leave it out")
         suite, run = suite_of(directory)
         if normalize is not None:
@@ -532,9 +532,9 @@ def _evaluate(
             if file is not None:
                 run = evaluate_checkpoint(file, suite, settings, reporter, normalize, key, name)
             else:
-                for key in ("methods", "arch"):
-                    if flags[key] is not None:
-                        flag = "method" if key == "methods" else key
+                for setting in ("methods", "arch"):
+                    if flags[setting] is not None:
+                        flag = "method" if setting == "methods" else setting
                         raise UserError(f"--{flag} goes with --checkpoint, not with --model")
                 run = evaluate_callable(
                     str(model), suite, settings, reporter, normalize, arguments or (), name

@@ -298,7 +298,8 @@ def evaluate_callable(
 ) -> RunStore:
     """Evaluate what `spec` stands for as a run of its own in `suite`; return that run.
 
-    For `spec` and `arguments` see `evaluation.callables.load_model`.
+    For `spec` and `arguments` see `evaluation.callables.load_model`; `name` is what tables call it,
+    None for the callable's name.
 
     Raises:
         UserError: there is no such callable, it gives no model of these classes, or the name is
@@ -398,7 +399,10 @@ def _name(asked: str | None, run: RunStore, config: dict[str, Any], suite: Suite
 
 def _model_of(config: dict[str, Any]) -> list[Any]:
     """What tells one foreign model from another, whatever it is evaluated on."""
-    names = ("recipe_name", "weights_sha256", "head_of", "callable", "arch", "normalize")
+    names = (
+        *("recipe_name", "weights_sha256", "checkpoint_key", "head_of", "callable", "model_args"),
+        *("arch", "normalize"),
+    )
     return [config.get(name) for name in names]
 
 

@@ -281,9 +281,10 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
         "little about a method."
     )
     if others:
-        shown = shown_names(group)
-        names = ", ".join(shown[label] for label in others)
-        note += f" Not drawn, because measured on another device, threads or commit: {names}."
+        note += (
+            " Not drawn, because measured on another device, threads or commit: "
+            f"{', '.join(others)}."
+        )
     return Chart("cost", "Cost against robustness", note, (View("Training time", figure),))
 
 
