@@ -281,10 +281,9 @@ def _cost_chart(group: Group, found: Readings) -> Chart | None:
         "little about a method."
     )
     if others:
-        note += (
-            " Not drawn, because measured on another device, threads or commit: "
-            f"{', '.join(others)}."
-        )
+        shown = shown_names(group, [str(frame["attack"].iloc[0])])
+        names = ", ".join(shown[label] for label in others)
+        note += f" Not drawn, because measured on another device, threads or commit: {names}."
     return Chart("cost", "Cost against robustness", note, (View("Training time", figure),))
 
 

@@ -88,7 +88,8 @@ def cost_figure(
         draw_point(axes, points[-1], marks[name])
     lines = [f"training time ({unit})", str(frame["conditions"].iloc[0])]
     if others:
-        lines.append(f"measured otherwise, not drawn: {', '.join(others)}")
+        names = ", ".join((shown or {}).get(name, name) for name in others)
+        lines.append(f"measured otherwise, not drawn: {names}")
     axes.set_xlabel("\n".join(fit(line, _LINE, 9) for line in lines if line))
     axes.set_ylabel(f"balanced accuracy, {short(str(frame['attack'].iloc[0]), 14)} (%)")
     axes.grid(visible=True, axis="both")
