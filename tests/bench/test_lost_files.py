@@ -363,6 +363,7 @@ def test_without_weights_a_finished_run_is_done_and_further_attacks_are_refused(
     assert RunStore(run).status == "done"
 
 
+@pytest.mark.usefixtures("without_reports")
 def test_lost_findings_are_made_again_and_nothing_else(suite: Path, cli: Cli) -> None:
     run = run_of("at-bsl")
     before, findings = tree(run), (run / "reliability.json").read_bytes()
