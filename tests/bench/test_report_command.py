@@ -439,7 +439,7 @@ def test_filters_that_match_nothing_together_are_told(finished: Finished, cli: C
     words = ("--imbalance-ratio", "20", "--methods", "at-bsl")
     outcome = cli("report", finished.suite, two, *words)
     refused(outcome, "no result agrees with all of --imbalance-ratio 20 --methods at-bsl")
-    refused(outcome, "digits-lt IR 10 small-cnn unified (at-bsl, pgd-at)")
+    refused(outcome, "digits-lt IR 10 exp small-cnn unified (at-bsl, pgd-at)")
 
 
 # where files go ---------------------------------------------------------------------------------

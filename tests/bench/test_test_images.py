@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from bench_helpers import QUICK, Cli, Finished, only_run
 
-from ltrobust.bench.external import _as_before
+from ltrobust.bench.external import as_before
 from ltrobust.bench.settings import make_settings
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -80,13 +80,13 @@ def made(attack: str, limit: int | None, **settings: str) -> dict:
 def test_what_is_left_open_is_as_most_evaluations_have_it(flags, expected) -> None:
     found = [made("clean", 20), made("pgd20", 20, search="bf16"), made("fgsm", 40, search="bf16")]
     record = {"evaluations": dict(zip("abc", found, strict=True))}
-    settings = _as_before(record, make_settings(flags))
+    settings = as_before(record, make_settings(flags))
     assert (settings.test_protocol, settings.limit_test, settings.search) == expected
 
 
 def test_before_any_evaluation_what_bench_was_told_counts() -> None:
     told = make_settings({"limit_test": 50, "test_protocol": "long-tailed", "search": "bf16"})
-    settings = _as_before({"overrides": told.overrides()}, make_settings({}))
+    settings = as_before({"overrides": told.overrides()}, make_settings({}))
     assert (settings.test_protocol, settings.limit_test, settings.search) == (
         "long-tailed",
         50,
