@@ -114,7 +114,7 @@ def test_well_trained_model_has_no_flag(
 
 PLANTED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "logits x1000": (partial(planted.scaled, factor=1e3), "vanishing-gradients"),
-    "logits x100": (partial(planted.scaled, factor=1e2), "accuracy-at-large-eps"),
+    "logits x300": (partial(planted.scaled, factor=300.0), "accuracy-at-large-eps"),
     "logits x0.001": (partial(planted.scaled, factor=1e-3), "tiny-logits"),
     "cosine x0.05": (planted.cosine_logits, "tiny-logits"),
     "rounded inputs": (partial(planted.rounded_inputs, levels=16), "vanishing-gradients"),
