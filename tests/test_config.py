@@ -125,7 +125,7 @@ def shuffled(content: Any) -> Any:
 
 
 RUN_FIELDS = [".".join(path) for path in leaves(RUN)]
-ATTACK_FIELDS = [".".join(path) for path in leaves(ATTACK)]
+ATTACK_FIELDS = [".".join(path) for path in leaves(ATTACK) if path != ("asked",)]
 
 
 def test_the_walk_reaches_every_kind_of_settings() -> None:
@@ -145,6 +145,12 @@ def test_every_field_of_a_run_changes_its_id(field: str) -> None:
 def test_every_field_of_an_attack_changes_its_id(field: str) -> None:
     other_id = changed(ATTACK, tuple(field.split("."))).attack_id(TEST)
     assert other_id.rpartition("-")[2] != ATTACK.attack_id(TEST).rpartition("-")[2]
+
+
+def test_how_an_attack_was_asked_for_is_no_part_of_its_id() -> None:
+    other = ATTACK.model_copy(update={"asked": "another spelling"})
+    assert other.attack_id(TEST) == ATTACK.attack_id(TEST)
+    assert "asked" not in other.settings()
 
 
 @pytest.mark.parametrize("field", TestSpec.model_fields)

@@ -141,6 +141,7 @@ def test_train_takes_the_settings_of_a_training_and_no_others() -> None:
 
 def test_evaluate_takes_settings_of_an_evaluation_and_no_unknown_ones() -> None:
     own = {"run_directory", "checkpoint", "model", "normalize", "method", "seed", "precision"}
+    own |= {"checkpoint_key", "model_args", "name"}
     names = flags_of("evaluate") - ABOUT_THE_COMMAND
     assert own <= names
     assert names - own <= set(Settings.model_fields)

@@ -97,11 +97,8 @@ def test_it_is_filled_once_before_the_first_lookup() -> None:
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(
-    "lookup", ["METHODS.get('taet')", "'taet' in METHODS or 1 / 0", "METHODS.canonical('robal')"]
-)
-def test_what_ships_is_found_without_anything_imported(lookup: str) -> None:
-    program = f"from ltrobust.method import METHODS; {lookup}"
+def test_what_ships_is_found_without_anything_imported() -> None:
+    program = "from ltrobust.method import METHODS; METHODS.get('taet')"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=300)
 
 

@@ -112,6 +112,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     data = Loader(Plan(settings, device, (planned,)))(planned)
     keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
+    store.load_model()  # damaged weights are told before anything is written
     with reporter.copy_to(store.log), computing_with(settings.threads):
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")

@@ -103,7 +103,7 @@ def load_model(spec: str, arguments: Sequence[str] | Mapping[str, Any] | None = 
     elif callable(found):
         model = _called(found, words, spec, where)
     else:
-        raise UserError(f"--model: module {where} has no callable and no torch.nn.Module '{name}'")
+        raise UserError(f"--model: module {where} has no callable '{name}', nor such a model")
     if not isinstance(model, nn.Module):
         raise UserError(
             f"--model: {spec}() must return a torch.nn.Module, got {type(model).__name__}"

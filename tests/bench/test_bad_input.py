@@ -361,7 +361,7 @@ def weights(finished: Finished) -> dict[str, torch.Tensor]:
 def test_checkpoint_of_another_architecture(refused: Refused, finished: Finished) -> None:
     file = finished.runs[-1] / "model.safetensors"
     words = (*EVALUATE, "--arch", "resnet18", "--checkpoint", file)
-    refused(words, "does not fit the architecture", "missing", "unexpected")
+    refused(words, "does not fit", "give --arch small-cnn")
 
 
 def test_checkpoint_with_a_weight_of_another_shape(refused: Refused, finished: Finished) -> None:

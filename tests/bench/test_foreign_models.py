@@ -383,7 +383,7 @@ def test_a_checkpoint_that_normalises_gives_what_the_flag_gives(
 
 
 def test_checkpoints_and_names_are_taken_from_python(finished: Finished, module: str) -> None:
-    data = load_data("digits-lt", limit_test=20)
+    data = load_data("digits-lt", limit_train=60, limit_test=20)
     network = ltrobust.evaluate(trained_model(finished), data, "clean,fgsm", device="cpu")
     file = ltrobust.evaluate(
         None,
