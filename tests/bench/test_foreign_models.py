@@ -209,8 +209,8 @@ def test_seed_changes_the_start_and_precision_is_recorded(cli: Cli, module: str)
     ("words", "parts"),
     [
         (("--model", "no_such_module_here:f"), ("no_such_module_here", "cannot be imported")),
-        (("--model", "{module}:absent"), ("no callable 'absent'",)),
-        (("--model", "{module}:number"), ("no callable 'number'",)),
+        (("--model", "{module}:absent"), ("no callable", "'absent'")),
+        (("--model", "{module}:number"), ("no callable", "'number'")),
         (("--model", "{module}"), ("module:callable",)),
         (("--model", "{module}:no_model"), ("must return a torch.nn.Module", "int")),
         (("--model", "{module}:broken"), ("weights are not there",)),
@@ -465,8 +465,8 @@ def foreign_checkpoint(finished: Finished, name: str, change: float = 0.0) -> st
     """The network of a run of ours as somebody else's file, its weights maybe changed a little."""
     run = next((finished.suite / "runs").glob("pgd-at-*"))
     weights = ltrobust.load(run).model.net.state_dict()
-    weights["head.weight"] = weights["head.weight"] + change
-    torch.save(weights, name)
+    last = list(weights)[-1]
+    torch.save({**weights, last: weights[last] + change}, name)
     return name
 
 
