@@ -44,7 +44,7 @@ def test_without_a_terminal_progress_is_plain_lines(finished: Finished) -> None:
     assert "\x1b" not in text
     assert "\r" not in text
     for method in ("pgd-at", "at-bsl"):
-        assert f": {method} on digits-lt IR 10, small-cnn, 2 epochs, unified recipe" in text
+        assert f": {method} on digits-lt IR 10 exp, small-cnn, 2 epochs, unified recipe" in text
     assert text.count("  epoch 1/2: loss ") == 2
     assert text.count("  pgd2: accuracy ") == 2
 

@@ -37,7 +37,7 @@ def small(line: str) -> str:
     match = OURS.match(line.split("  #")[0])
     if match is None or "--help" in line:
         return line
-    command, rest = match[1], REMOVED.sub("", match[2]).replace("--seeds 0,1,2", "--seeds 0,1")
+    command, rest = match[1], REMOVED.sub("", match[2]).replace("--seeds 0-2", "--seeds 0,1")
     if "--model" in rest:
         rest = re.sub(r"--normalize \S+", "--normalize 0.5,0.5", rest)
         return f"ltrobust evaluate {rest} --dataset digits-lt {ATTACKING}"

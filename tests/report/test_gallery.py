@@ -29,7 +29,7 @@ from ltrobust.report.cost_figure import cost_figure, training_costs
 from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
 from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
 from ltrobust.report.groups import Group, comparable_groups
-from ltrobust.report.marks import shown_names
+from ltrobust.report.marks import doubted, shown_names
 from ltrobust.report.ratios import ratio_families, ratio_table
 from ltrobust.report.style import styled
 from ltrobust.report.sweeps import eps_sweeps, ratio_sweep, steps_sweep
@@ -154,14 +154,14 @@ def _examples(case: Case, rng: np.random.Generator) -> pd.DataFrame:
 def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
     """Every figure of a report; what there is nothing for says so or is left out."""
     group, groups = result.usual, result.groups
-    shown = {label: name for one in groups for label, name in shown_names(one).items()}
+    shown = {label: name for one in groups for label, name in shown_names(one, one.attacks).items()}
     averages = scores(group)
     curves = training_curves(group, result.histories)
     mistakes = confusions(group, result.per_class, result.confusion)
     yield "per-class", per_class_figure(class_scores(group, result.per_class), shown)
     yield "balance", balance_figure(averages, shown)
     yield "training", training_figure(curves, group.labels, shown)
-    yield "attacks", attack_figure(averages, shown)
+    yield "attacks", attack_figure(averages, doubted(group))
     if mistakes:
         yield "confusion", confusion_figure(mistakes, shown)
     yield "cost", cost_figure(training_costs(group), shown)
