@@ -183,9 +183,10 @@ def test_file_names_carry_the_group_when_there_are_several():
 
     files = render(pd.concat([metrics, other]), per_class, histories)
     assert "leaderboard.csv" in files
-    assert "tables/balanced-cifar10-lt-ir50-resnet18-unified.md" in files
+    assert "tables/balanced.md" in files  # of the main setting, whatever joins it
+    assert "tables/balanced-cifar10-lt-ir50-resnet18-paper.md" in files
     assert "figures/training-cifar10-lt-ir50-resnet18-paper.pdf" in files
-    assert "tables/balanced.md" not in files
+    assert "tables/balanced-cifar10-lt-ir50-resnet18-unified.md" not in files
 
 
 def test_csv_keeps_full_precision():

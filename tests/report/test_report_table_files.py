@@ -70,7 +70,7 @@ def test_csv_numbers_are_those_of_the_averages(rendered):
     metrics, per_class, _ = stored(seeds=(0, 1))
     group = comparable_groups(metrics)[1]
     frame = pd.read_csv(
-        io.StringIO(rendered[f"tables/groups-{group.slug}.csv"]), float_precision="round_trip"
+        io.StringIO(rendered[f"tables/groups{group.ending}.csv"]), float_precision="round_trip"
     ).set_index(["method", "attack"])
     for row in scores(group).to_dict("records"):
         found = frame.loc[(row["label"], row["attack"])]
@@ -78,7 +78,7 @@ def test_csv_numbers_are_those_of_the_averages(rendered):
             assert found[score] == row[score]
         assert found["n_seeds"] == 2
     classes = pd.read_csv(
-        io.StringIO(rendered[f"tables/per-class-{group.slug}.csv"]), float_precision="round_trip"
+        io.StringIO(rendered[f"tables/per-class{group.ending}.csv"]), float_precision="round_trip"
     ).set_index(["method", "attack", "class_index"])["accuracy_mean"]
     expected = class_scores(group, per_class)
     expected = expected.set_index(["label", "attack", "class_index"])["accuracy_mean"]
@@ -87,8 +87,8 @@ def test_csv_numbers_are_those_of_the_averages(rendered):
 
 
 def test_shares_of_confused_images_sum_to_one(rendered):
-    slug = comparable_groups(stored()[0])[0].slug
-    frame = pd.read_csv(io.StringIO(rendered[f"tables/confusion-{slug}.csv"]))
+    ending = comparable_groups(stored()[0])[0].ending
+    frame = pd.read_csv(io.StringIO(rendered[f"tables/confusion{ending}.csv"]))
     sums = frame.groupby(["method", "class_index"])["share"].sum()
     assert len(sums) == 5 * 3
     assert sums.to_numpy() == pytest.approx(1)
