@@ -1,0 +1,223 @@
+"""Would the tests notice? One place of the code is changed at a time, and its tests are run.
+
+The changes are cosmic-ray's (a number, an operator, a comparison, a keyword, a decorator, a loop):
+a random sample of all that it can do to the code that numbers depend on, but for those in type
+annotations. A change is killed if a test fails or does not end, and survives otherwise. Survivors
+that no test can kill are named with their reason in `mutants_equivalent.yaml`, by the change
+itself, and do not count.
+
+    pip install '.[dev,mutation]'
+    python benchmarks/studies/mutants.py --sample 100 --json results/studies/mutants.json
+
+Works in a copy of the checkout; what is done is kept in the JSON file, and the same command goes on
+after it. About a minute a change on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import parso  # noqa: F401  (before cosmic_ray: its plugins import it in a circle)
+import yaml
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+from rich.console import Console
+
+from ltrobust.bench.store import write_atomic
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+EQUIVALENT = Path(__file__).with_name("mutants_equivalent.yaml")
+SUBJECTS = {
+    "ltrobust/losses": ["losses", "golden_tests", "methods", "attacks/test_suite.py", "training"],
+    "ltrobust/attacks": ["attacks", "golden_tests", "evaluation/test_evaluate.py"],
+    "ltrobust/training": ["training", "test_context.py", "golden_tests", "methods", "bench"],
+    "ltrobust/evaluation": ["evaluation", "bench", "test_api.py"],
+    "methods": ["methods", "golden_tests", "training/test_plain_loop.py", "docs", "test_api.py"],
+    "ltrobust/data/split.py": ["data", "golden_tests"],
+    "ltrobust/data/augment.py": ["data", "training/test_plain_loop.py", "models"],
+    "ltrobust/models/folded.py": ["training/test_engine.py", "models", "attacks", "evaluation"],
+}
+"""What is changed, and the tests below tests/ that should notice, the nearest first."""
+SECONDS = 900
+"""The longest that the tests of one change may take: an endless loop is noticed too."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: a file, cosmic-ray's operator, and which of the places it fits."""
+
+    path: str
+    operator: str
+    occurrence: int
+    line: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a change."""
+
+    mutant: Mutant
+    diff: str
+    killed: bool
+    by: str
+
+
+def subjects() -> Iterator[tuple[Path, list[str]]]:
+    for name, tests in SUBJECTS.items():
+        path = CHECKOUT / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            yield file, tests
+
+
+def annotation_lines(source: str) -> set[tuple[int, int]]:
+    """Positions (line, column) inside type annotations: they are never evaluated."""
+    found: set[tuple[int, int]] = set()
+    for node in ast.walk(ast.parse(source)):
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            for inner in ast.walk(part) if isinstance(part, ast.AST) else ():
+                if isinstance(inner, ast.expr):
+                    for column in range(inner.col_offset, (inner.end_col_offset or 0) + 1):
+                        found.add((inner.lineno, column))
+    return found
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """All that cosmic-ray can do to a file, but for annotations and what takes arguments."""
+    source = file.read_text(encoding="utf-8")
+    tree, skipped = get_ast(source), annotation_lines(source)
+    for name in operator_names():
+        operator = get_operator(name)
+        if operator.arguments():
+            continue
+        places = (start for n in ast_nodes(tree) for start, _ in operator().mutation_positions(n))
+        for occurrence, start in enumerate(places):
+            if start not in skipped:
+                yield Mutant(str(file.relative_to(CHECKOUT)), name, occurrence, start[0])
+
+
+def sample(count: int, seed: int) -> list[Mutant]:
+    """A random sample over all subjects; a place is drawn before one of its changes."""
+    places: dict[tuple[str, int], list[Mutant]] = {}
+    for file, _ in subjects():
+        for mutant in mutants(file):
+            places.setdefault((mutant.path, mutant.line), []).append(mutant)
+    draw = random.Random(seed)
+    chosen = draw.sample(sorted(places), min(count, len(places)))
+    return [draw.choice(places[place]) for place in chosen]
+
+
+def copy_of_checkout(folder: Path) -> None:
+    """The files that tests need, with the packages where `import` finds them."""
+    for name in ("ltrobust", "methods", "benchmarks", "tests", "docs"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
+    for name in ("pyproject.toml", "README.md", "Makefile"):
+        shutil.copy(CHECKOUT / name, folder)
+    for name in ("methods", "benchmarks"):
+        (folder / "ltrobust" / name).symlink_to(folder / name)
+
+
+def verdict(mutant: Mutant, folder: Path) -> Verdict:
+    """Change a file of a copy, run the tests that should notice, change it back."""
+    file = folder / mutant.path
+    source = file.read_text(encoding="utf-8")
+    operator = get_operator(mutant.operator)()
+    changed = mutate_code(source, operator, mutant.occurrence) or source
+    lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
+    diff = "\n".join(list(lines)[3:])
+    tests = next(tests for path, tests in subjects() if str(path).endswith(mutant.path))
+    file.write_text(changed, encoding="utf-8")
+    try:
+        by = failing_test(folder, [str(folder / "tests" / name) for name in tests])
+    finally:
+        file.write_text(source, encoding="utf-8")
+    return Verdict(mutant, diff, by != "", by)
+
+
+def failing_test(folder: Path, tests: list[str]) -> str:
+    """The first test that fails, "" if none does."""
+    command = [sys.executable, "-m", "pytest", "-x", "-n0", "-q", "-p", "no:cacheprovider", *tests]
+    paths = os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "did not end"
+    if done.returncode == 0:
+        return ""
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" - ")[0].replace(str(folder) + "/", "") if failed else "crashed"
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    flags.add_argument("--sample", type=int, default=100, help="how many changes (%(default)s)")
+    flags.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
+    flags.add_argument("--jobs", type=int, default=1, help="tests run side by side (%(default)s)")
+    flags.add_argument("--json", type=Path, required=True, help="where the verdicts are kept")
+    flags.add_argument("--again", action="store_true", help="run the tests of survivors again")
+    asked = flags.parse_args()
+    kept = json.loads(asked.json.read_text())["verdicts"] if asked.json.exists() else []
+    done = {json.dumps(one["mutant"]): one for one in kept if one["killed"] or not asked.again}
+    chosen = sample(asked.sample, asked.seed)
+    todo = [one for one in chosen if json.dumps(asdict(one)) not in done]
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(asked.jobs) as pool:
+        folders = [Path(scratch) / str(number) for number in range(asked.jobs)]
+        for folder in folders:
+            folder.mkdir()
+            copy_of_checkout(folder)
+
+        def work(mutant: Mutant) -> Verdict:
+            folder = folders.pop()
+            try:
+                return verdict(mutant, folder)
+            finally:
+                folders.append(folder)
+
+        for one in pool.map(work, todo):
+            done[json.dumps(asdict(one.mutant))] = asdict(one)
+            write(asked.json, [done[k] for k in map(json.dumps, map(asdict, chosen)) if k in done])
+    tell(json.loads(asked.json.read_text()))
+
+
+def write(file: Path, verdicts: list[dict[str, object]]) -> None:
+    reasons = yaml.safe_load(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
+    counted = [one for one in verdicts if one["killed"] or one["diff"] not in reasons]
+    killed = sum(bool(one["killed"]) for one in counted)
+    summary = {
+        "sampled": len(verdicts),
+        "equivalent": len(verdicts) - len(counted),
+        "killed": killed,
+        "share_killed": killed / max(1, len(counted)),
+    }
+    write_atomic(file, (json.dumps({**summary, "verdicts": verdicts}, indent=1) + "\n").encode())
+
+
+def tell(report: dict[str, object]) -> None:
+    console = Console()
+    verdicts = report["verdicts"]
+    assert isinstance(verdicts, list)
+    for one in verdicts:
+        if not one["killed"]:
+            where = f"{one['mutant']['path']}:{one['mutant']['line']}"
+            console.print(f"survives: {where}\n{one['diff']}", markup=False, highlight=False)
+    console.print({key: value for key, value in report.items() if key != "verdicts"})
+
+
+if __name__ == "__main__":
+    main()
