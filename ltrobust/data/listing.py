@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltrobust.errors import UserError
-from ltrobust.output import printable as as_text
+from ltrobust.output import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = ("train", "test")
@@ -50,18 +50,18 @@ class LeftOut:
 def _in_words(kind: tuple[str, str], paths: list[str]) -> str:
     """Such as "3 files of other kinds (2 .txt, 1 .db; such as train/a/notes.txt)"."""
     if len(paths) == 1:
-        return f"1 {kind[0]} ({printable(paths[0])})"
-    shown = f"such as {printable(paths[0])}"
+        return f"1 {kind[0]} ({in_one_line(paths[0])})"
+    shown = f"such as {in_one_line(paths[0])}"
     if kind == OTHER:
         endings = Counter(Path(path).suffix.lower() or "without ending" for path in paths)
-        common = [f"{n} {printable(name)}" for name, n in endings.most_common(ENDINGS_SHOWN)]
+        common = [f"{n} {in_one_line(name)}" for name, n in endings.most_common(ENDINGS_SHOWN)]
         shown = f"{', '.join(common)}{', ...' * (len(endings) > ENDINGS_SHOWN)}; {shown}"
     return f"{len(paths)} {kind[1]} ({shown})"
 
 
-def printable(path: str | Path) -> str:
+def in_one_line(path: str | Path) -> str:
     """Write a path so that it fits into one line of any text."""
-    return "".join(sign if sign.isprintable() else "?" for sign in as_text(str(path)))
+    return "".join(sign if sign.isprintable() else "?" for sign in printable(str(path)))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _class_name(folder: Path) -> str:
         return one_spelling(os.fsencode(folder.name).decode("utf-8"))
     except UnicodeDecodeError:
         raise UserError(
-            f"the name of class folder '{as_text(str(folder))}' is not UTF-8; rename the folder"
+            f"the name of class folder '{printable(str(folder))}' is not UTF-8; rename the folder"
         ) from None
 
 

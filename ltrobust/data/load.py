@@ -19,7 +19,7 @@ from ltrobust.data.cifar import cifar_source, fetch_archive, missing_data
 from ltrobust.data.digits import digits_pools, digits_source
 from ltrobust.data.folder import folder_fingerprint, folder_source
 from ltrobust.data.layouts import CIFAR10, CIFAR100
-from ltrobust.data.listing import printable
+from ltrobust.data.listing import in_one_line
 from ltrobust.data.selection import (
     TestProtocol,
     check_test_protocol,
@@ -129,7 +129,7 @@ def _notes(
         if kept is not None and sum(kept) < sum(sizes):
             most, least = kept.index(max(kept)), kept.index(min(kept))
             ends = ", ".join(
-                f"{kept[c]:,} of '{printable(source.class_names[c])}'" for c in (most, least)
+                f"{kept[c]:,} of '{in_one_line(source.class_names[c])}'" for c in (most, least)
             )
             notes.append(
                 f"the {part} set keeps {sum(kept):,} of {sum(sizes):,} images (largest and "
@@ -174,7 +174,7 @@ def data_label(name: str) -> str:
     """Name a data set in results: an image folder by its own name, whatever the path's spelling."""
     if not name.startswith(FOLDER_PREFIX):
         return name
-    return f"{FOLDER_PREFIX}{printable(_folder_root(name).resolve().name) or 'root'}"
+    return f"{FOLDER_PREFIX}{in_one_line(_folder_root(name).resolve().name) or 'root'}"
 
 
 def _open(name: str, data_dir: Path | None, download: bool) -> Source:
