@@ -83,9 +83,10 @@ def test_instances_classes_and_files(zoo: str) -> None:
 
 
 def test_what_a_file_does_to_the_program_is_undone(zoo: str) -> None:
-    arguments = sys.argv
+    arguments, before = sys.argv, set(sys.modules)
     load_model(f"{zoo}:net")
-    (module,) = [m for n, m in sys.modules.items() if n.startswith("ltrobust_model_")]
+    (name,) = [n for n in set(sys.modules) - before if n.startswith("ltrobust_model_")]
+    module = sys.modules[name]
     assert module.seen == [zoo]
     assert sys.argv is arguments
     assert torch.get_default_dtype() == torch.float32

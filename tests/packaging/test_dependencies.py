@@ -62,7 +62,12 @@ def undeclared(folders: Iterable[str], known: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(("ltrobust", "methods"), ()), (("tests", "benchmarks"), ("dev",))]
+    ("folders", "extras"),
+    [
+        (("ltrobust", "methods"), ()),
+        (("tests",), ("dev",)),
+        (("benchmarks",), ("dev", "mutation")),
+    ],
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     assert undeclared(folders, declared(*extras)) == []
