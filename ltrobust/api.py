@@ -55,6 +55,7 @@ from ltrobust.evaluation.reliability import Evaluation, affordable, findings, us
 from ltrobust.progress import Reporter
 from ltrobust.report.across import parse_across
 from ltrobust.threads import computing_with
+from ltrobust.training.trainer import Base
 from ltrobust.training.trainer import train as fit
 
 PathLike = str | Path
@@ -137,20 +138,25 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
     if asked.profile and asked.output is None:
         raise UserError("profile is written beside a run's results; give output= too")
     plan = make_plan(asked)
-    if len(plan.runs) != 1:
-        raise UserError(f"train makes one run, these settings make {len(plan.runs)}")
-    planned, load, device = plan.runs[0], Loader(plan), torch.device(plan.device)
+    bases = {planned.base for planned in plan.runs}
+    wanted = [planned for planned in plan.runs if planned.run.run_id not in bases]
+    if len(wanted) != 1:
+        raise UserError(f"train makes one run, these settings make {len(wanted)}")
+    planned, load, device = wanted[0], Loader(plan), torch.device(plan.device)
     data = load(planned)
     _warn(load.notes())
     if asked.output is None:
         with computing_with(asked.threads):
-            trained = fit(planned.run, data, device=device, thrift=thrift(asked))
+            base = None
+            for one in plan.runs:
+                trained = fit(one.run, data, device=device, thrift=thrift(asked), base=base)
+                base = Base(trained.net.state_dict(), trained.method.inference_state())
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)
         return TrainedModel(model, planned.run.run_id, history, data, None)
     store = SuiteStore(asked.output)
-    bare = replace(plan, runs=(replace(planned, attacks=()),))
+    bare = replace(plan, runs=tuple(replace(one, attacks=()) for one in plan.runs))
     with store.lock():
         failures = run_plan(bare, store, load, Reporter())
     if failures:

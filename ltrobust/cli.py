@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train, attack and compare adversarial defenses on long-tailed data.\n\n"
-    "Start with: [bold]ltrobust bench --methods all --dataset digits-lt[/bold]",
+    "Start with: [bold]ltrobust bench --methods core --dataset digits-lt[/bold]",
 )
 # typer carries its own click since 0.26 and exports only the leaves of its errors
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -189,7 +189,7 @@ Debug = Annotated[bool, _flag("Show tracebacks.", "--debug", panel=RUNNING)]
 
 
 @app.command(
-    epilog="Examples:\n\n  ltrobust bench --methods all --dataset digits-lt\n\n"
+    epilog="Examples:\n\n  ltrobust bench --methods core --dataset digits-lt\n\n"
     "  ltrobust bench --methods at-bsl,taet --dataset cifar10-lt --seeds 0,1,2 --device cuda\n\n"
     "  ltrobust bench --suite cifar10-lt-cpu --data-dir ~/data --dry-run"
 )
@@ -811,7 +811,7 @@ def methods(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the defenses; `show NAME` explains one."""
+    """List the defenses and modifiers; `show NAME` explains one."""
     from ltrobust.describe import describe_method
     from ltrobust.method import METHODS, load_methods
 
@@ -819,7 +819,9 @@ def methods(
         return
     load_methods(plugin or [])
     rows = [describe_method(name) for name in METHODS]
-    _print_list(rows, ("name", "title", "paper"), "methods", json_output)
+    rows.sort(key=lambda row: ("defense", "modifier", "post-hoc").index(row["kind"]))
+    columns = ("name", "kind", "passes", "venue", "year", "title")
+    _print_list(rows, columns, "methods (join them with +)", json_output)
 
 
 @methods_app.command(

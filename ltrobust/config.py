@@ -28,8 +28,9 @@ from ltrobust.training.schedule import Schedule
 SCHEMA = 1
 """Part of every key: raise it when the meaning of a stored field changes."""
 
-Start = Literal["uniform", "one-sided", "gaussian", "none"]
-"""uniform(-eps, eps); uniform(0, eps) as RoBal's code; 0.001 * N(0, 1) as TRADES; no offset."""
+Start = Literal["uniform", "uniform-clipped", "one-sided", "gaussian", "none"]
+"""uniform(-eps, eps), of which the first gradient is taken as it is, or clipped to [0, 1];
+uniform(0, eps) as RoBal's code; 0.001 * N(0, 1) as TRADES; no offset."""
 
 
 NUMBER = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"

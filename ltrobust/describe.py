@@ -6,26 +6,43 @@ import inspect
 import sys
 from typing import Any
 
-from ltrobust.method import METHODS, Method
+from ltrobust.combination import JOIN, Combination, find
+from ltrobust.method import METHODS, Method, PaperRecipe
+from ltrobust.modifier import Modifier
 
 
 def describe_method(name: str) -> dict[str, Any]:
     """Return a method's names, paper, equations, options, recipe and quirks, JSON-ready.
 
+    Args:
+        name: a defense, a modifier, or a combination such as "trades+awp".
+
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or its parts do not go together.
     """
-    name = METHODS.canonical(name)
-    cls = METHODS.get(name)
-    recipe = cls.recipe
+    if JOIN in name:
+        combination = find(name)
+        recipe, options = combination.recipe, combination.option_defaults()
+        cls, name, aliases = combination.parts[-1], combination.name, []
+    else:
+        name = METHODS.canonical(name)
+        cls, aliases = METHODS.get(name), METHODS.aliases(name)
+        combination = Combination((cls,))
+        recipe, options = cls.recipe, cls.option_defaults()
+    papers = [part.paper for part in combination.parts]
     return {
         "name": name,
-        "aliases": METHODS.aliases(name),
+        "aliases": aliases,
+        "kind": cls.kind,
+        "passes": cls.passes,
         "title": ((cls.__doc__ or "").strip() or name).splitlines()[0],
-        "explanation": _explanation(cls),
-        "paper": str(cls.paper),
+        "explanation": "\n\n".join(dict.fromkeys(map(_explanation, combination.parts))),
+        "paper": "; ".join(dict.fromkeys(str(paper) for paper in papers)),
+        "venue": cls.paper.venue,
+        "year": cls.paper.year,
         "url": cls.paper.url,
-        "options": cls.option_defaults(),
+        "options": options,
+        "recipes": sorted(cls.recipes),
         "paper_recipe": None
         if recipe is None
         else {
@@ -38,13 +55,13 @@ def describe_method(name: str) -> dict[str, Any]:
             "source": recipe.source,
             "sources": recipe.sources,
         },
-        "quirks": list(cls.quirks),
+        "quirks": list(combination.quirks),
     }
 
 
 def recipe_rows(name: str) -> list[tuple[str, str, str]]:
     """Rows (value, published setting, source) of a method's paper recipe; none without one."""
-    paper = METHODS.get(name).recipe
+    paper = _recipe(name)
     if paper is None:
         return []
     recipe, attack, schedule = paper.recipe, paper.recipe.attack, paper.recipe.schedule
@@ -69,8 +86,17 @@ def recipe_rows(name: str) -> list[tuple[str, str, str]]:
     return [(key, text, paper.sources.get(key, paper.source)) for key, text in shown.items()]
 
 
+def _recipe(name: str) -> PaperRecipe | None:
+    """The recipe of a defense or combination; of a bare modifier, on the base it is tried on."""
+    cls = None if JOIN in name else METHODS.get(name)
+    if cls is not None and issubclass(cls, Modifier):
+        name = f"{cls.trial}{JOIN}{cls.name}"
+    return find(name).recipe
+
+
 START_WORDS = {
     "uniform": "uniform(-eps, eps)",
+    "uniform-clipped": "uniform(-eps, eps), clipped to [0, 1]",
     "one-sided": "uniform(0, eps)",
     "gaussian": "0.001 * N(0, 1)",
     "none": "no random start",

@@ -1,8 +1,9 @@
-"""The interface of a defense, the context it is given, and the registry that finds it.
+"""The interface of defenses and modifiers, and the registry that finds them.
 
 A defense decides four things: its head, its inner attack, its outer loss, and an adjustment of the
-logits at inference. Everything else (data, precision, schedule, checkpoints, evaluation) belongs to
-the trainer and the evaluation and is never seen here.
+logits at inference. A modifier wraps a defense and changes one thing of it. Everything else (data,
+precision, schedule, checkpoints, evaluation) belongs to the trainer and the evaluation and is never
+seen here. How names are combined is in `ltrobust.combination`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import typing
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from abc import ABC
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import pgd
-from ltrobust.config import Recipe, TrainingAttack
+from ltrobust.config import Recipe
+from ltrobust.context import Context as Context
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import cross_entropy_sum as cross_entropy_sum
 from ltrobust.registry import Registry
@@ -71,93 +72,19 @@ class PaperRecipe:
     sources: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class Context:
-    """What the trainer tells a defense about the step.
+class Sampler(Protocol):
+    """Which training images an epoch shows, in which order."""
 
-    Attributes:
-        class_counts: training images per class, int64 (C,), on the device of the batch.
-        epoch: number of the epoch, from 0.
-        epochs: number of epochs of the run.
-        attack: the recipe's inner attack.
-        generator: source of the attack's randomness, on the device of the batch.
-        micro_batch: how many images `pgd` attacks at a time, to save memory; None: all.
-    """
+    def __len__(self) -> int:
+        """Images in an epoch."""
 
-    class_counts: Tensor
-    epoch: int
-    epochs: int
-    attack: TrainingAttack
-    generator: torch.Generator
-    micro_batch: int | None = None
+    def take(self, n: int) -> Tensor:
+        """Positions of the next n images in the training set, int64 (n,), on the CPU."""
 
-    def start(self, x: Tensor) -> Tensor | None:
-        """Draw the random start offset that the recipe asks for, shaped like `x`."""
-        kind, eps = self.attack.start, self.attack.eps
-        if kind == "none":
-            return None
-        noise = torch.empty_like(x)
-        if kind == "gaussian":
-            return noise.normal_(generator=self.generator).mul_(0.001)
-        low = 0.0 if kind == "one-sided" else -eps
-        return noise.uniform_(low, eps, generator=self.generator)
 
-    def pgd(
-        self, model: nn.Module, x: Tensor, y: Tensor, loss: Callable[..., Tensor], *rows: Tensor
-    ) -> Tensor:
-        """Run the recipe's PGD on `loss` from a fresh random start, drawn for the whole batch.
-
-        The batch may be attacked in pieces (`micro_batch`), so a loss must not look at tensors of
-        the whole batch on its own: it is given its rows of them.
-
-        Args:
-            model: maps images to logits.
-            x: clean images (B, ...), float in [0, 1].
-            y: labels (B,), int64.
-            loss: maps logits (b, C), labels (b,), and its b rows of each of `rows`, to what is
-                maximised, summed over the b images.
-            rows: further tensors (B, ...) that the loss needs, such as clean logits.
-
-        Returns:
-            Adversarial images, shaped like `x`.
-        """
-        start, size = self.start(x), self.micro_batch or len(x)
-        if size >= len(x):
-            return self._pgd(model, x, y, loss, start, rows)
-        pieces = [slice(first, first + size) for first in range(0, len(x), size)]
-        return torch.cat(
-            [
-                self._pgd(
-                    model,
-                    x[piece],
-                    y[piece],
-                    loss,
-                    None if start is None else start[piece],
-                    tuple(tensor[piece] for tensor in rows),
-                )
-                for piece in pieces
-            ]
-        )
-
-    def _pgd(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: Callable[..., Tensor],
-        start: Tensor | None,
-        rows: tuple[Tensor, ...],
-    ) -> Tensor:
-        return pgd(
-            model,
-            x,
-            y,
-            eps=self.attack.eps,
-            step_size=self.attack.step_size,
-            steps=self.attack.steps,
-            loss=lambda logits, labels: loss(logits, labels, *rows),
-            start=start,
-        )
+Kind = Literal["defense", "modifier", "post-hoc"]
+Loss = Callable[[], Tensor]
+"""Computes the outer loss of the present step, a scalar with a graph, at the present weights."""
 
 
 @dataclass
@@ -170,11 +97,18 @@ class Method(ABC):
 
     class_counts: Tensor
 
+    kind: ClassVar[Kind] = "defense"
+    needs_held_out: ClassVar[bool] = False
+    """Whether `ctx.held_out` must be there: feedback on images that are not trained on."""
+
     # set by @register_method
     name: ClassVar[str] = ""
     paper: ClassVar[Citation]
     recipe: ClassVar[PaperRecipe | None] = None
+    recipes: ClassVar[Mapping[str, PaperRecipe]] = {}
     quirks: ClassVar[tuple[str, ...]] = ()
+    released: ClassVar[Mapping[str, Any]] = {}
+    passes: ClassVar[str] = ""
 
     @property
     def num_classes(self) -> int:
@@ -185,6 +119,15 @@ class Method(ABC):
         """Build the last layer, features (B, in_features) to logits (B, C). Default: linear."""
         return nn.Linear(in_features, num_classes)
 
+    def sampler(self, labels: Tensor, ctx: Context) -> Sampler | None:  # noqa: ARG002
+        """Choose the images of an epoch; draw from `ctx.sampling`. Default: all, shuffled.
+
+        Args:
+            labels: labels of the training set (N,), int64, on the CPU.
+            ctx: the epoch's context.
+        """
+        return None
+
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Return the images to train on, shaped like `x`. Default: PGD on cross-entropy.
 
@@ -192,9 +135,19 @@ class Method(ABC):
         """
         return ctx.pgd(model, x, y, cross_entropy_sum)
 
-    @abstractmethod
+    def terms(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> dict[str, Tensor]:
+        """Return the outer loss image by image, as named terms (B,) whose sum's mean it is.
+
+        Modifiers that weigh images or classes need it. Names: "natural" for the loss of clean
+        images, "attacked" for that of attacked ones, "consistency" for what ties the two.
+        Arguments as for `loss`. Default: none; a defense whose loss is no mean overrides `loss`.
+        """
+        raise NotImplementedError(f"the loss of {self.name} is no mean over images")
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
-        """Return the outer loss, a scalar; the model is in train mode.
+        """Return the outer loss, a scalar; the model is in train mode. Default: from `terms`.
 
         Args:
             model: maps images to logits (B, C), float32.
@@ -203,10 +156,26 @@ class Method(ABC):
             x_adv: what `attack` returned.
             ctx: class counts, epoch, recipe attack, generator.
         """
+        return total(self.terms(model, x, y, x_adv, ctx)).mean()
+
+    def backward(self, loss: Loss, model: nn.Module, ctx: Context) -> Tensor:  # noqa: ARG002
+        """Leave gradients in the parameters, and return the outer loss. Default: of the loss."""
+        value = loss()
+        value.backward()
+        return value
+
+    def after_step(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> None:
+        """Do what is due after the optimizer's step. Arguments as for `loss`. Default: nothing."""
 
     def adjust(self, logits: Tensor) -> Tensor:
         """Adjust logits (B, C) at inference; attacks see through it. Default: identity."""
         return logits
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The network's state dict to evaluate, such as an average. Default: the trained one."""
+        return None
 
     def on_epoch_start(self, ctx: Context) -> None:
         """Do what is due before the first step of an epoch. Default: nothing."""
@@ -214,19 +183,34 @@ class Method(ABC):
     def on_epoch_end(self, ctx: Context) -> None:
         """Do what is due after the last step of an epoch. Default: nothing."""
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Tensors to keep over epochs, saved with the checkpoint. Default: none."""
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep over epochs: tensors, numbers, and dicts and lists of them. Default: none.
+
+        It is saved with the run's state, so that a resumed training is as an unbroken one.
+        """
         return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state but was given {sorted(state)}")
 
+    def inference_state(self) -> dict[str, Tensor]:
+        """The tensors that `adjust` needs, stored with the weights. Default: all that is kept."""
+        return self.state_dict()
+
+    def load_inference_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `inference_state` returned."""
+        self.load_state_dict(state)
+
+    def has_terms(self) -> bool:
+        """Whether the loss is told image by image."""
+        return type(self).terms is not Method.terms
+
     @classmethod
     def option_defaults(cls) -> dict[str, Any]:
         """Names and defaults of the method's options."""
-        options = [f for f in dataclasses.fields(cls) if f.name != "class_counts"]
+        options = [f for f in dataclasses.fields(cls) if f.name not in ("class_counts", "base")]
         return {
             option.name: option.default
             if option.default_factory is dataclasses.MISSING
@@ -251,9 +235,16 @@ class Method(ABC):
         return checked
 
 
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """The sum of the terms of a loss, image by image (B,)."""
+    first, *others = terms.values()
+    return sum(others, start=first)
+
+
 METHODS: Registry[type[Method]] = Registry("method", lambda: load_builtin_methods())
 
 M = TypeVar("M", bound=type[Method])
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def register_method(
@@ -261,29 +252,44 @@ def register_method(
     *,
     paper: Citation,
     recipe: PaperRecipe | None = None,
+    recipes: Mapping[str, PaperRecipe] | None = None,
+    released: Mapping[str, Any] | None = None,
     quirks: tuple[str, ...] = (),
+    passes: str = "",
     aliases: tuple[str, ...] = (),
 ) -> Callable[[M], M]:
-    """Register a `Method` subclass under `name`, with its paper and the recipe of its authors.
+    """Register a `Method` or `Modifier` under `name`, with its paper and its authors' recipe.
 
     Args:
         name: what users type after `--methods`.
         paper: the paper to cite.
         recipe: how the authors train; without it `--recipe paper` is refused for this method.
+        recipes: of a modifier, how its authors train with it, by base ("trades"). Options are
+            named as in a combination: the base's own, and `name.option` of modifiers.
         quirks: what the released code does differently from the paper, and to what effect.
+        released: of a modifier, the options that switch on quirks of its released code, which
+            `--recipe paper` does on any base.
+        passes: forward and backward passes of a step with K attack steps, such as "K + 1".
         aliases: other names for it.
+
+    Raises:
+        UserError: the name is taken, or cannot stand in a combination.
     """
+
+    for text in (name, *aliases):
+        if not NAME.fullmatch(text):
+            raise UserError(
+                f"method name '{text}' may hold letters, digits, '-' and '_' only: + joins names, "
+                "and a dot parts them from options"
+            )
 
     def decorate(cls: M) -> M:
         cls.name, cls.paper, cls.recipe, cls.quirks = name, paper, recipe, quirks
+        cls.recipes, cls.released, cls.passes = dict(recipes or {}), dict(released or {}), passes
         METHODS.add(name, cls, aliases=aliases)
         return cls
 
     return decorate
-
-
-ALL_METHODS = ("pgd-at", "trades", "robal", "at-bsl", "taet")
-"""What `--methods all` means, in the order of the tables."""
 
 
 def load_methods(plugins: Iterable[Path] = ()) -> None:
@@ -357,7 +363,7 @@ def _forget(module: str, before: list[str]) -> None:
         METHODS.discard(name)
 
 
-def method_source(cls: type[Method]) -> str:
+def part_source(cls: type[Method]) -> str:
     """SHA-256 of the file of a method that does not ship with the package, else "".
 
     It is part of a run's key, so that an edited plugin is trained anew.

@@ -19,11 +19,22 @@ from torch import Tensor, nn
 
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.config import Run
+from ltrobust.combination import find, has_needs
+from ltrobust.config import Recipe, Run
+from ltrobust.context import HeldOut
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
+from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError, UserError
-from ltrobust.method import METHODS, Citation, Context, Method, load_builtin_methods, load_plugin
+from ltrobust.method import (
+    METHODS,
+    Citation,
+    Context,
+    Method,
+    load_builtin_methods,
+    load_plugin,
+)
+from ltrobust.modifier import Modifier, PostHoc
 from ltrobust.seeds import generator
 from ltrobust.training.checkpoint import (
     from_bytes,
@@ -33,7 +44,18 @@ from ltrobust.training.checkpoint import (
     to_bytes,
 )
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import State, Trained, build, train, train_step
+from ltrobust.training.trainer import (
+    Base,
+    State,
+    Trained,
+    base_run,
+    build,
+    epochs_before,
+    feedback_images,
+    take_over,
+    train,
+    train_step,
+)
 
 EPOCHS = 5
 """Enough for a defense that works in stages: TAET's first one takes two of them."""
@@ -54,10 +76,36 @@ class Trial:
     data: LongTailedData
     eps: float
 
+    @cached_property
+    def stage(self) -> Recipe | None:
+        """What is trained: the run's recipe, or of a post-hoc method that of its fine-tuning."""
+        method = find(self.run.method)(torch.tensor(self.data.train_counts), **self.run.options)
+        if isinstance(method, PostHoc):
+            return method.fine_tuning(self.run.recipe)
+        return self.run.recipe
+
+    def base(self, seed: int) -> Base | None:
+        """The trained run that a post-hoc method acts on."""
+        if find(self.run.method).base is None:
+            return None
+        if seed not in self._bases:
+            run = base_run(self.run.model_copy(update={"seed": seed}))
+            inner = Trial(run, self.data, self.eps)
+            trained = train(run, self.data, device=torch.device("cpu"), base=inner.base(seed))
+            kept = trained.method.inference_state()
+            self._bases[seed] = Base(trained.net.state_dict(), kept)
+        return self._bases[seed]
+
+    @cached_property
+    def _bases(self) -> dict[int, Base]:
+        return {}
+
     def build(self, seed: int = 0) -> Trained:
-        """The untrained network and the defense."""
+        """The network and the defense as training begins."""
         run = self.run.model_copy(update={"seed": seed})
-        return build(run, self.data.train_counts, self.data.image_shape)
+        trained = build(run, self.data.train_counts, self.data.image_shape)
+        take_over(run, trained, self.base(seed))
+        return trained
 
     def train(self, seed: int = 0, state: State | None = None, **changes: Any) -> list[State]:
         """Train to the end with the real trainer and return the state after every epoch."""
@@ -69,6 +117,7 @@ class Trial:
             device=torch.device("cpu"),
             state=state,
             save=lambda state: states.append(state_to_bytes(state)),
+            base=self.base(seed),
         )
         return [state_from_bytes(content) for content in states]
 
@@ -79,22 +128,33 @@ class Trial:
             torch.manual_seed(1)
             return self.train()
 
-    def contexts(self) -> Iterator[Context]:
+    def contexts(self, trained: Trained, model: TrainingModel) -> Iterator[Context]:
         """What the defense is told in each epoch of the run."""
-        for epoch in range(EPOCHS):
+        if self.stage is None:
+            return
+        first, cpu = epochs_before(self.run), torch.device("cpu")
+        needed = has_needs(trained.method)
+        data = hold_out(self.data) if needed else self.data
+        for epoch in range(first, first + self.stage.epochs):
             yield Context(
-                class_counts=torch.tensor(self.data.train_counts),
+                class_counts=torch.tensor(data.train_counts),
                 epoch=epoch,
-                epochs=EPOCHS,
-                attack=self.run.recipe.attack,
+                epochs=first + self.stage.epochs,
+                attack=self.stage.attack,
                 generator=generator("cpu", self.run.seed, "attack", epoch),
+                first_epoch=first,
+                model=model,
+                index=torch.arange(len(data.train_labels)),
+                sampling=generator("cpu", self.run.seed, "sampling", epoch),
+                held_out=feedback_images(data, trained, cpu) if needed else None,
+                lr=self.stage.lr,
             )
 
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Two batches: one of many classes, one of the largest class alone."""
+    def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Two batches with their positions: one of many classes, one of the largest class alone."""
         x, y = to_float(self.data.train_images), self.data.train_labels
         some, one = torch.arange(0, len(y), 3), (y == y[0]).nonzero().flatten()
-        return [(x[some], y[some]), (x[one], y[one])]
+        return [(x[some], y[some], some), (x[one], y[one], one)]
 
     def require(self, condition: object, message: str) -> None:
         """Raise AssertionError with the defense's name unless `condition` holds."""
@@ -135,19 +195,33 @@ def check_method(
 
 def make_trial(name: str, options: dict[str, Any], max_change: float | None = None) -> Trial:
     """Set up the small problem on which a defense is tried."""
-    cls = METHODS.get(name)
+    part = METHODS.get(name) if "+" not in name else None
+    if part is not None and issubclass(part, Modifier):
+        options = {f"{part.name}.{key}": value for key, value in options.items()}
+        name = f"{part.trial}+{name}"
+    method = find(name)
     small = {"limit_train": 40, "batch_size": 16, "epochs": EPOCHS, "device": "cpu"}
-    run = make_plan(make_settings({"methods": name, **small})).runs[0].run
+    run = make_plan(make_settings({"methods": name, **small})).runs[-1].run
     attack = run.recipe.attack.model_copy(update={"steps": 2})
     recipe = run.recipe.model_copy(update={"attack": attack, "lr": 0.02})
-    changes = {"options": cls.check_options(options), "recipe": recipe}
+    changes = {"options": method.check_options(options), "recipe": recipe}
     data = load_data(run.data.name, limit_train=run.data.limit_train, limit_test=10)
     return Trial(run.model_copy(update=changes), data, max_change or attack.eps)
 
 
 def check_declaration(trial: Trial) -> None:
     """It is a documented dataclass with a citation, and options that a run's record can hold."""
-    cls, run = METHODS.get(trial.run.method), trial.run
+    run = trial.run
+    for cls in find(run.method).parts:
+        _check_class(trial, cls)
+    copy = Run.model_validate_json(run.model_dump_json())
+    trial.require(copy == run, "options do not survive JSON; use numbers, strings and booleans")
+    method = find(run.method)
+    if method.recipe is not None:
+        method.check_options(method.recipe.options)
+
+
+def _check_class(trial: Trial, cls: type[Method]) -> None:
     own_doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
     trial.require(is_dataclass(cls), "is no dataclass; add @dataclass below @register_method")
     trial.require(own_doc and not own_doc.startswith(f"{cls.__name__}("), "has no docstring")
@@ -156,10 +230,6 @@ def check_declaration(trial: Trial) -> None:
         trial.require(default is not MISSING, f"option {option} has no plain default")
     defaults = cls.option_defaults()
     trial.require(cls.check_options(defaults) == defaults, "a default is not of its option's type")
-    copy = Run.model_validate_json(run.model_dump_json())
-    trial.require(copy == run, "options do not survive JSON; use numbers, strings and booleans")
-    if cls.recipe is not None:
-        cls.check_options(cls.recipe.options)
 
 
 def check_steps(trial: Trial) -> None:
@@ -167,17 +237,20 @@ def check_steps(trial: Trial) -> None:
     trained = trial.build()
     model = TrainingModel(trained.net, "fp32")
     reached: set[str] = set()
-    for ctx in trial.contexts():
+    for ctx in trial.contexts(trained, model):
         trained.method.on_epoch_start(ctx)
-        for x, y in trial.batches():
-            loss = train_step(model, trained.method, x, y, ctx).detach()
+        for x, y, index in trial.batches():
+            step = ctx.changed(index=index)
+            loss = train_step(model, trained.method, x, y, step).detach()
             where = f"in epoch {ctx.epoch} of {ctx.epochs}"
             trial.require(loss.dim() == 0, f"its loss is no scalar {where}")
             trial.require(loss.isfinite(), f"its loss is {float(loss)} {where}")
             reached |= _step(trial, trained.net, where)
         trained.method.on_epoch_end(ctx)
     missed = {n for n, p in trained.net.named_parameters() if p.requires_grad} - reached
-    trial.require(not missed, f"no gradient ever reaches {', '.join(sorted(missed))}")
+    trial.require(
+        not missed or trial.stage is None, f"no gradient ever reaches {', '.join(sorted(missed))}"
+    )
 
 
 def _step(trial: Trial, net: nn.Module, where: str) -> set[str]:
@@ -198,11 +271,11 @@ def check_attack(trial: Trial) -> None:
     """Attacked images are near the clean ones, and the model is left as it was."""
     trained = trial.build()
     model = TrainingModel(trained.net, "fp32").train()
-    x, y = trial.batches()[0]
-    for ctx in trial.contexts():
+    x, y, index = trial.batches()[0]
+    for ctx in trial.contexts(trained, model):
         trained.method.on_epoch_start(ctx)
         clean, before = x.clone(), _facts(model)
-        x_adv = trained.method.attack(model, x, y, ctx)
+        x_adv = trained.method.attack(model, x, y, ctx.changed(index=index))
         trial.require(torch.equal(x, clean), "its attack changes the clean images in place")
         trial.require(x_adv.shape == x.shape, "its attack changes the shape of the images")
         trial.require(x_adv.dtype == x.dtype, "its attack changes the dtype of the images")
@@ -235,18 +308,21 @@ def check_class_numbers(trial: Trial) -> None:
         draw = torch.Generator().manual_seed(0)
         x = torch.rand(8, 1, 8, 8, generator=draw)
         y = torch.randint(num_classes, (8,), generator=draw)
-        for ctx in trial.contexts():
-            ctx.class_counts = torch.tensor(counts)
-            model = TrainingModel(trained.net, "fp32")
-            loss = train_step(model, trained.method, x, y, ctx).detach()
+        model = TrainingModel(trained.net, "fp32")
+        for ctx in trial.contexts(trained, model):
+            few = HeldOut(x, y) if ctx.held_out else None
+            step = ctx.changed(
+                class_counts=torch.tensor(counts), index=torch.arange(len(y)), held_out=few
+            )
+            trained.method.on_epoch_start(step)
+            loss = train_step(model, trained.method, x, y, step).detach()
             trial.require(loss.isfinite(), f"its loss is {float(loss)} with {num_classes} classes")
 
 
 def check_inference(trial: Trial) -> None:
     """The inference adjustment treats each image alone and lets attacks see through it."""
     trained = trial.build()
-    x, _ = trial.batches()[0]
-    x = x.clone().requires_grad_()
+    x = trial.batches()[0][0].clone().requires_grad_()
     raw = trained.net.eval()(x)
     logits = trained.method.adjust(raw)
     trial.require(logits.shape == (len(x), trial.data.num_classes), "adjust changes the shape")
@@ -263,7 +339,7 @@ def check_weights_file(trial: Trial) -> None:
     """Weights written to a file and read into a fresh network give the same logits."""
     one, other = trial.build(seed=0), trial.build(seed=1)
     load_weights(other.net, from_bytes(to_bytes(one.net.state_dict()), "weights"), "weights")
-    x, _ = trial.batches()[0]
+    x = trial.batches()[0][0]
     with torch.no_grad():
         expected = one.method.adjust(one.net.eval()(x))
         found = other.method.adjust(other.net.eval()(x))
@@ -272,6 +348,8 @@ def check_weights_file(trial: Trial) -> None:
 
 def check_seeds(trial: Trial) -> None:
     """The run's seed decides the weights, and torch's global generators have no part in it."""
+    if trial.stage is None:
+        return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)  # `unbroken` was trained under another one
         again = trial.train()[-1]
@@ -284,7 +362,7 @@ def check_seeds(trial: Trial) -> None:
 def check_resume(trial: Trial) -> None:
     """A run resumed early or late ends with the weights of an unbroken one, bit for bit."""
     states = trial.unbroken
-    for epoch in (1, 3):
+    for epoch in (e for e in (1, 3) if e < len(states)):
         resumed = trial.train(state=states[epoch - 1])[-1]
         trial.require(
             _same(resumed, states[-1]),
@@ -303,18 +381,24 @@ def check_bf16(trial: Trial) -> None:
 
 def _same(one: State, other: State) -> bool:
     """Whether two states hold the same weights and the same state of the defense."""
-    return all(
-        one[part].keys() == other[part].keys()
-        and all(torch.equal(value, other[part][key]) for key, value in one[part].items())
-        for part in ("net", "method")
-    )
+    return all(_equal(one[part], other[part]) for part in ("net", "method"))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two nested dicts and lists hold the same tensors and numbers."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
 
 
 def check_options_refused(trial: Trial) -> None:
     """An option that the defense does not have is the user's error."""
-    cls: type[Method] = METHODS.get(trial.run.method)
     try:
-        cls.check_options({"no_such_option": 1})
+        find(trial.run.method).check_options({"no_such_option": 1})
     except UserError:
         return
     trial.require(False, "accepts an option that it does not have")

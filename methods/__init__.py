@@ -1,7 +1,9 @@
-"""The defenses, one file each. Importing this package registers all of them."""
+"""The defenses and modifiers, one file each. Importing this package registers all of them."""
 
 from __future__ import annotations
 
-from ltrobust.methods import at_bsl, pgd_at, robal, taet, trades
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["at_bsl", "pgd_at", "robal", "taet", "trades"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -53,11 +53,15 @@ from ltrobust.training.schedule import Schedule
         "the script's default augmentation is AutoAugment; the plain method is run with none "
         "(crop and flip), as here",
     ),
+    passes="K + 1",
 )
 @dataclass
 class ATBSL(Method):
     """Yue et al. 2024: balanced softmax on PGD examples; no options."""
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+    def terms(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> dict[str, Tensor]:
         """CE(f(x') + log n, y)."""
-        return balanced_softmax_loss(model(x_adv), y, ctx.class_counts)
+        logits = model(x_adv)
+        return {"attacked": balanced_softmax_loss(logits, y, ctx.class_counts, reduction="none")}

@@ -65,11 +65,14 @@ ROBAL_QUIRKS = (
         sources=ROBAL_SOURCES,
     ),
     quirks=ROBAL_QUIRKS,
+    passes="K + 1",
 )
 @dataclass
 class PGDAT(Method):
     """Madry et al. 2018: cross-entropy on PGD examples; no options."""
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+    def terms(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> dict[str, Tensor]:
         """CE(f(x'), y)."""
-        return F.cross_entropy(model(x_adv), y)
+        return {"attacked": F.cross_entropy(model(x_adv), y, reduction="none")}

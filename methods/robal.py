@@ -138,6 +138,7 @@ class RoBal(Method):
         "on CIFAR-10 R is evaluated at scale 1 after training at scale 10: cross-entropy attacks "
         "see flat logits and look weaker than they are; trust AutoAttack",
     ),
+    passes="K + 2",
     aliases=("robal",),
 )
 @dataclass
@@ -168,7 +169,7 @@ class RoBalR(RoBal):
         }
 
 
-@register_method("robal-n", paper=PAPER, recipe=RECIPE, quirks=QUIRKS)
+@register_method("robal-n", paper=PAPER, recipe=RECIPE, quirks=QUIRKS, passes="K + 2")
 @dataclass
 class RoBalN(RoBal):
     """RoBal-N, the variant that keeps more natural accuracy."""

@@ -61,6 +61,7 @@ from ltrobust.training.schedule import Schedule
         "images are enlarged to 224 px and attacked there, with torchvision's ImageNet resnet50",
         "HARL is about ten times smaller than the cross-entropy before it; the rate stays",
     ),
+    passes="K + 1",
 )
 @dataclass
 class TAET(Method):

@@ -55,6 +55,7 @@ from ltrobust.training.schedule import Schedule
         "images move the BatchNorm statistics twice",
         "of the decays at epochs 75, 90 and 100 only the first falls within its 76 epochs",
     ),
+    passes="K + 3",
 )
 @dataclass
 class TRADES(Method):
@@ -70,16 +71,21 @@ class TRADES(Method):
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Maximise the divergence from the clean prediction, which no step changes."""
-        with attack_mode(model), torch.no_grad():
+        with attack_mode(model, ctx.mode), torch.no_grad():
             clean = model(x)
         return ctx.pgd(model, x, y, _divergence, clean)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+    def terms(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> dict[str, Tensor]:
         """CE on clean images plus beta times the divergence."""
         clean = model(x)
         attacked = model(x_adv)
         target = model(x) if self.repeat_clean else clean
-        return F.cross_entropy(clean, y) + self.beta * trades_kl(target, attacked)
+        return {
+            "natural": F.cross_entropy(clean, y, reduction="none"),
+            "consistency": self.beta * trades_kl(target, attacked, reduction="none"),
+        }
 
 
 def _divergence(logits: Tensor, _labels: Tensor, clean: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import pytest
 
 from ltrobust.data import DATASETS
 from ltrobust.errors import UserError
-from ltrobust.method import ALL_METHODS, METHODS, load_builtin_methods
+from ltrobust.combination import SETS
+from ltrobust.method import METHODS, load_builtin_methods
 from ltrobust.models import ARCHS
 from ltrobust.registry import Registry
 
@@ -105,7 +106,7 @@ def test_what_ships_is_found_without_anything_imported() -> None:
 def test_what_ships_is_registered() -> None:
     assert {"pgd-at", "trades", "robal-n", "robal-r", "at-bsl", "taet"} <= set(METHODS)
     assert METHODS.canonical("robal") == "robal-r"
-    assert all(name in METHODS for name in ALL_METHODS)
+    assert all(name in METHODS for name in SETS["core"])
     assert {"digits-lt", "cifar10-lt", "cifar100-lt"} <= set(DATASETS)
     assert {"small-cnn", "resnet18", "preactresnet18", "wrn-28-10", "wrn-34-10"} <= set(ARCHS)
 

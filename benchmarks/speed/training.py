@@ -65,7 +65,7 @@ def fast_side(what: str, precision: str, arch: str, options: Options) -> Callabl
     trained = build(run, COUNTS, (3, 32, 32))
     trained.net.to(options.device)
     model = TrainingModel(trained.net, precision)
-    recipe, optimizer = run.recipe, make_optimizer(model, run)
+    recipe, optimizer = run.recipe, make_optimizer(model, run.recipe)
     ctx = Context(
         class_counts=torch.tensor(COUNTS, device=options.device),
         epoch=recipe.epochs // 2,  # TAET's second stage

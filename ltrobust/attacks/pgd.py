@@ -8,7 +8,7 @@ This module knows nothing of data sets, recipes or where verdicts are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -19,24 +19,42 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 """Maps logits (B, C) and labels (B,) to what the attack maximises, summed over the batch."""
 
 
-@contextmanager
-def attack_mode(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode with frozen parameters, and restore both afterwards.
+Mode = Literal["eval", "train", "train-kept"]
+"""How an attack runs the network: in eval mode; in train mode, where batches are normalised by
+their own statistics and move the running ones; or so, but with the running ones put back after."""
 
-    Batch statistics are neither used nor updated inside, and no parameter gradient is computed.
+
+@contextmanager
+def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
+    """Freeze a model's parameters and set its mode, and restore both afterwards.
+
+    In eval mode batch statistics are neither used nor updated inside. In no mode is a parameter
+    gradient computed.
     """
-    training = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in model.modules()}
     frozen = [p for p in model.parameters() if p.requires_grad]
-    model.eval()
+    model.train(mode != "eval")
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        yield
+        with kept_buffers(model) if mode == "train-kept" else nullcontext():
+            yield
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        for module, mode in training.items():
-            module.training = mode
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put a model's buffers, such as running statistics, back as they were before."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: LossFn) -> Tensor:
@@ -59,6 +77,8 @@ def pgd(
     start: Tensor | None = None,
     momentum: float | None = None,
     norm: Norm = "Linf",
+    mode: Mode = "eval",
+    ball: Ball | None = None,
 ) -> Tensor:
     """Maximise a loss inside the eps ball by projected gradient steps (Madry et al. 2018).
 
@@ -68,7 +88,7 @@ def pgd(
     is replaced by mu * g_{t-1} + grad_t / mean|grad_t| (MIM, Dong et al. 2018, eq. 6; the mean
     instead of the sum scales all entries alike and leaves the sign as it is).
 
-    The model is in eval mode with frozen parameters while this runs (see `attack_mode`).
+    The model is in `mode` with frozen parameters while this runs (see `attack_mode`).
 
     Args:
         model: maps images to logits (B, C).
@@ -83,14 +103,17 @@ def pgd(
             As in the published attacks, the first gradient is taken there without clipping.
         momentum: decay factor of MIM; None is plain PGD.
         norm: which ball.
+        mode: how the model is run; anything but "eval" is a quirk of released training code.
+        ball: makes other steps and another projection than the norm's, from x, eps and step_size.
 
     Returns:
         Adversarial images, same shape and dtype as `x`, within eps of `x` and in [0, 1].
     """
-    advance, project = _linf(x, eps, step_size) if norm == "Linf" else _l2(x, eps, step_size)
+    ball = ball or (linf_ball if norm == "Linf" else _l2)
+    advance, project = ball(x, eps, step_size)
     x_adv = x.clone() if start is None else x + start
     velocity: Tensor | None = None
-    with attack_mode(model):
+    with attack_mode(model, mode):
         for _ in range(steps):
             direction = input_gradient(model, x_adv, y, loss)
             if momentum is not None:
@@ -104,11 +127,17 @@ def pgd(
 
 Advance = Callable[[Tensor, Tensor], Tensor]
 """Takes a direction and images, returns new images a step further; both may be overwritten."""
+Ball = Callable[
+    [Tensor, float | Tensor, float | Tensor], tuple[Advance, Callable[[Tensor], Tensor]]
+]
+"""Takes clean images, eps and step size; returns how to step and how to project images, which
+includes the clipping to [0, 1]."""
 
 
-def _linf(
+def linf_ball(
     x: Tensor, eps: float | Tensor, step_size: float | Tensor
 ) -> tuple[Advance, Callable[[Tensor], Tensor]]:
+    """Steps along the sign of the gradient, and the projection onto the L-inf ball."""
     lower, upper = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
     return (
         lambda direction, images: torch.sign(direction).mul_(step_size).add_(images),

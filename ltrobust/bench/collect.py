@@ -45,6 +45,7 @@ METRICS_COLUMNS = [
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
     *("recipe_changes", "reliability_report", "n_class_min", "n_class_max", "threads"),
     *("attack_threads", "attack_code", "test_sha256", "data_fingerprint"),
+    "fine_tuning_epochs",
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -55,7 +56,7 @@ PER_CLASS_COLUMNS = [
 """Columns may be added at the end, never renamed."""
 MAYBE_COUNTS = (
     *("peak_memory_bytes", "parameters", "n_class_min", "n_class_max"),
-    *("threads", "attack_threads"),
+    *("threads", "attack_threads", "fine_tuning_epochs"),
 )
 """Columns of whole numbers of which some may be missing."""
 CONFUSION_COLUMNS = [
@@ -198,6 +199,7 @@ def _metrics_row(run: JudgedRun, evaluation: Evaluation, grouping: Grouping) -> 
         "attack_code": _code(attacked),
         "recipe_changes": _recipe_changes(record),
         "reliability_report": "yes" if run.checked(evaluation) else "no",
+        "fine_tuning_epochs": record.get("fine_tuning", {}).get("epochs"),
         "n_class_min": int(tested.min()),
         "n_class_max": int(tested.max()),
         "test_sha256": evaluation.facts["test_sha256"],

@@ -25,7 +25,7 @@ from ltrobust.errors import UserError
 from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
-from ltrobust.training.trainer import build
+from ltrobust.training.trainer import build, own_epochs
 
 PROBE = 16
 ROBUST_SHARE = 0.3
@@ -71,7 +71,7 @@ def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
 
 def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedData) -> float:
     """Image passes (forward and backward) that a run still needs."""
-    run, epochs = store.run(planned.run.run_id), planned.run.recipe.epochs
+    run, epochs = store.run(planned.run.run_id), own_epochs(planned.run)
     wanted = planned.attack_ids()
     if plan.settings.overwrite != "all":
         there = outcomes_there(run)

@@ -31,6 +31,7 @@ from ltrobust.bench.runner import (
 )
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.combination import canonical, find
 from ltrobust.config import Run, TestSpec, config_hash
 from ltrobust.data import (
     LongTailedData,
@@ -46,7 +47,7 @@ from ltrobust.evaluation.foreign import (
     model_sha256,
     normalized,
 )
-from ltrobust.method import METHODS, load_methods, method_source
+from ltrobust.method import METHODS, load_methods
 from ltrobust.models import ARCHS, build_model
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
@@ -81,7 +82,7 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
         run = Run.model_validate(record["config"])
     except (KeyError, ValidationError):
         raise UserError(f"{store.path}/run.json is not that of a trained run") from None
-    if run.method_source != method_source(METHODS.get(run.method)):
+    if run.method_source != find(run.method).source:
         raise UserError(
             f"the file of method {run.method} has changed since {store.path} was trained; "
             "train it again with bench"
@@ -222,8 +223,8 @@ def checkpoint_model(
     if arch is None:
         raise UserError("--checkpoint needs --arch, the architecture of the weights")
     weights = read_state_dict(file, key)
-    head_of = "pgd-at" if method is None else METHODS.canonical(method)
-    defense = METHODS.get(head_of)(torch.tensor(train_counts))
+    head_of = "pgd-at" if method is None else canonical(method)
+    defense = find(head_of)(torch.tensor(train_counts))
     net = build_model(
         ARCHS.canonical(arch),
         num_classes=len(train_counts),
@@ -279,7 +280,7 @@ def evaluate_checkpoint(
     facts = {
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "head_of": found.head_of,
-        "method_source": method_source(METHODS.get(found.head_of)),
+        "method_source": find(found.head_of).source,
     }
     if key is not None:
         facts["checkpoint_key"] = key

@@ -17,29 +17,32 @@ from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.store import SuiteStore
+from ltrobust.combination import Combination, canonical, find, named
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
 from ltrobust.errors import UserError, unknown
-from ltrobust.method import (
-    ALL_METHODS,
-    METHODS,
-    Method,
-    load_methods,
-    method_source,
-)
+from ltrobust.method import METHODS, load_methods
 from ltrobust.models import ARCHS
 from ltrobust.training.schedule import UNIFIED
-from ltrobust.training.trainer import Thrift
+from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run with the attacks it is to be judged by."""
+    """One run with the attacks it is to be judged by.
+
+    Attributes:
+        run: what to train.
+        test: the test images.
+        attacks: what to attack with.
+        base: run id of the trained run that a post-hoc run acts on, which stands before it.
+    """
 
     run: Run
     test: TestSpec
     attacks: tuple[AttackSpec, ...]
+    base: str | None = None
 
     def attack_ids(self) -> dict[str, AttackSpec]:
         """The attacks by their id."""
@@ -64,8 +67,9 @@ def make_plan(settings: Settings) -> Plan:
     load_methods(settings.plugin)
     names = _method_names(settings.methods)
     chosen = _chosen_options(settings.option)
+    parts = {part.name for name in names for part in find(name).parts}
     for name in chosen:
-        if name not in (*names, RECIPE):
+        if name not in (*parts, RECIPE):
             raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
     device = resolve_device(settings.device)
@@ -86,11 +90,18 @@ def make_plan(settings: Settings) -> Plan:
         )
         for seed in settings.seeds:
             for name in names:
-                run = _resolve_run(
-                    METHODS.get(name), settings, chosen, spec, data, seed, test, device
-                )
-                runs.append(PlannedRun(run, test, attacks))
-    return Plan(settings, device, tuple(runs))
+                run = _resolve_run(find(name), settings, chosen, spec, data, seed, test, device)
+                runs += [PlannedRun(one, test, attacks, base) for one, base in _with_bases(run)]
+    unique = {planned.run.run_id: planned for planned in runs}
+    return Plan(settings, device, tuple(unique.values()))
+
+
+def _with_bases(run: Run) -> list[tuple[Run, str | None]]:
+    """A run after those that it acts on, each with the id of the one that it acts on itself."""
+    if find(run.method).base is None:
+        return [(run, None)]
+    base = base_run(run)
+    return [*_with_bases(base), (run, base.run_id)]
 
 
 def attack_specs(settings: Settings, eps: float) -> tuple[AttackSpec, ...]:
@@ -169,12 +180,12 @@ def _cached(planned: PlannedRun, store: SuiteStore) -> str:
 def _method_names(asked: tuple[str, ...]) -> list[str]:
     names: list[str] = []
     for name in asked:
-        names += ALL_METHODS if name == "all" else (name,)
-    return list(dict.fromkeys(METHODS.canonical(name) for name in names))
+        names += named(name)
+    return list(dict.fromkeys(canonical(name) for name in names))
 
 
 def _resolve_run(
-    method: type[Method],
+    method: Combination,
     settings: Settings,
     chosen: dict[str, dict[str, Any]],
     spec: DatasetSpec,
@@ -190,8 +201,8 @@ def _resolve_run(
     recipe = _override(recipe, chosen.get(RECIPE, {}))
     return Run(
         method=method.name,
-        options=method.check_options({**options, **chosen.get(method.name, {})}),
-        method_source=method_source(method),
+        options=method.check_options({**options, **_own(chosen, method)}),
+        method_source=method.source,
         data=data,
         arch=ARCHS.canonical(arch),
         recipe_name=settings.recipe,
@@ -201,6 +212,14 @@ def _resolve_run(
         select_on=test if settings.select == "best-on-test" else None,
         precision=resolve_precision(settings.precision, device),  # type: ignore[arg-type]
     )
+
+
+def _own(chosen: dict[str, dict[str, Any]], method: Combination) -> dict[str, Any]:
+    """The chosen options of a combination's parts, as the combination calls them."""
+    own = dict(chosen.get(method.defense.name, {}))
+    for part in method.parts[1:]:
+        own |= {f"{part.name}.{key}": value for key, value in chosen.get(part.name, {}).items()}
+    return own
 
 
 RECIPE = "recipe"
@@ -264,7 +283,7 @@ def unified(settings: Settings, spec: DatasetSpec) -> Recipe:
 
 
 def _paper(
-    method: type[Method], settings: Settings, spec: DatasetSpec
+    method: Combination, settings: Settings, spec: DatasetSpec
 ) -> tuple[str, Recipe, dict[str, Any]]:
     """The recipe of a method's authors, with the values that the user set in its place."""
     paper = method.recipe

@@ -35,7 +35,7 @@ from ltrobust.progress import Reporter
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
-from ltrobust.training.trainer import build, train
+from ltrobust.training.trainer import Base, build, total_epochs, train
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _do_run(
     try:
         if plan.settings.overwrite == "all":
             suite.start_over(store.run_id)
-        return _go_on(planned, store, load(planned), plan, reporter)
+        return _go_on(planned, suite, load(planned), plan, reporter)
     except (RunError, UserError) as error:
         return _failed(store, str(error))
     except Exception as error:
@@ -101,9 +101,10 @@ def _do_run(
 
 
 def _go_on(
-    planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan, reporter: Reporter
+    planned: PlannedRun, suite: SuiteStore, data: LongTailedData, plan: Plan, reporter: Reporter
 ) -> str:
     """Do what a run lacks, from where it stands; return why a failed one is kept as it is."""
+    store = suite.run(planned.run.run_id)
     record = store.read()
     if record.get("status") == "failed" and plan.settings.overwrite == "never":
         return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
@@ -118,7 +119,8 @@ def _go_on(
         for note in data.notes:
             store.log(f"  note: {note}")  # the user has been told once for all runs
         if not store.trained:
-            _train(planned.run, data, store, plan, reporter)
+            base = None if planned.base is None else suite.run(planned.base)
+            _train(planned.run, data, store, plan, reporter, base)
         store.drop_state()  # a kill may have come just before it went with the weights
         restart_peak_memory(plan.device)
         device = torch.device(plan.device)
@@ -186,7 +188,7 @@ def describe(run: Run) -> str:
     data = run.data
     ratio = f" IR {data.imbalance_ratio:g} {data.imbalance_type}" if data.imbalance_ratio else ""
     return (
-        f"{run.method} on {data.name}{ratio}, {run.arch}, {run.recipe.epochs} epochs, "
+        f"{run.method} on {data.name}{ratio}, {run.arch}, {total_epochs(run)} epochs, "
         f"{run.recipe_name} recipe, seed {run.seed}, {run.precision}"
     )
 
@@ -261,7 +263,16 @@ def data_facts(data: LongTailedData) -> dict[str, Any]:
     }
 
 
-def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter: Reporter) -> None:
+def _train(
+    run: Run,
+    data: LongTailedData,
+    store: RunStore,
+    plan: Plan,
+    reporter: Reporter,
+    base: RunStore | None,
+) -> None:
+    """Train a run and store it; `base` is the trained run that a post-hoc one acts on."""
+    taken_over = None if base is None else _take_over(base, run)
     device = torch.device(plan.device)
     profile = None
     if plan.settings.profile:
@@ -281,9 +292,18 @@ def _train(run: Run, data: LongTailedData, store: RunStore, plan: Plan, reporter
         reporter=reporter,
         thrift=thrift(plan.settings),
         clock=profile or UNTIMED,
+        base=taken_over,
     )
-    store.write_history(trained.history)
+    if trained.history:  # a post-hoc method may train nothing
+        store.write_history(trained.history)
     seconds = sum(row["seconds"] for row in trained.history)
+    if base is not None:
+        record = base.read()
+        before = record.get("timings", {}).get("train_seconds", 0.0)
+        facts = {"run_id": base.run_id, "method": record["config"]["method"]}
+        own = {"epochs": len(trained.history), "train_seconds": seconds}
+        store.update(base={**facts, "train_seconds": before}, fine_tuning=own)
+        seconds += before
     parameters = sum(p.numel() for p in trained.net.parameters())
     store.update(
         timings={"train_seconds": seconds},
@@ -343,8 +363,27 @@ STATE = "method."
 
 
 def method_tensors(method: Method) -> dict[str, torch.Tensor]:
-    """What a method keeps over epochs and its inference adjustment may need."""
-    return {f"{STATE}{name}": value for name, value in method.state_dict().items()}
+    """What a method's inference adjustment needs."""
+    return {f"{STATE}{name}": value for name, value in method.inference_state().items()}
+
+
+def split_model(weights: dict[str, torch.Tensor]) -> Base:
+    """The network's own tensors of a stored model, and those of its method."""
+    kept = {k.removeprefix(STATE): v for k, v in weights.items() if k.startswith(STATE)}
+    return Base({k: v for k, v in weights.items() if not k.startswith(STATE)}, kept)
+
+
+def _take_over(base: RunStore, run: Run) -> Base:
+    """The trained model that a post-hoc run acts on.
+
+    Raises:
+        RunError: it is not there.
+    """
+    if not base.trained:
+        record = base.read()
+        reason = f" ({record['error']})" if record.get("error") else ""
+        raise RunError(f"{run.method} acts on {base.run_id}, which is not trained{reason}")
+    return split_model(base.load_model())
 
 
 def load_defended(
@@ -364,11 +403,9 @@ def defended(
     """The same where only the facts of the data are at hand."""
     channels, height, width = image_shape
     built = build(run, tuple(train_counts), (channels, height, width))
-    weights = store.load_model()
-    kept = {k.removeprefix(STATE): v for k, v in weights.items() if k.startswith(STATE)}
-    built.method.load_state_dict(kept)
-    weights = {k: v for k, v in weights.items() if not k.startswith(STATE)}
-    load_weights(built.net, weights, str(store.path / "model.safetensors"))
+    stored = split_model(store.load_model())
+    built.method.load_inference_state(stored.kept)
+    load_weights(built.net, stored.weights, str(store.path / "model.safetensors"))
     return DefendedModel(built.net, built.method.adjust).to(device).eval()
 
 

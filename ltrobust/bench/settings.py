@@ -88,7 +88,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 class Settings(Frozen):
     """Everything `ltrobust bench` can be told. None means: the data set's or recipe's own value."""
 
-    methods: Names = ("all",)
+    methods: Names = ("core",)
     dataset: str = DEFAULT_DATASET
     imbalance_ratio: Ratios | None = None
     imbalance_type: Literal["exp", "step"] = "exp"

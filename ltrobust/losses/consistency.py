@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltrobust.losses.reduction import Reduction, reduced
 
-def trades_kl(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    """KL(softmax z || softmax z_adv), mean over the batch.
+
+def trades_kl(logits: Tensor, logits_adv: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """KL(softmax z || softmax z_adv), by default the mean over the batch.
 
     Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy", the
     regulariser without its weight. The sum over the batch has the same maximiser and is
@@ -19,16 +21,18 @@ def trades_kl(logits: Tensor, logits_adv: Tensor) -> Tensor:
     Args:
         logits: (B, C) on the clean inputs.
         logits_adv: (B, C) on the adversarial inputs.
+        reduction: "none" leaves the images apart.
 
     Returns:
-        Scalar.
+        Scalar, or (B,).
     """
-    return F.kl_div(
+    by_class = F.kl_div(
         F.log_softmax(logits_adv, dim=1),
         F.log_softmax(logits, dim=1),
-        reduction="batchmean",
+        reduction="none",
         log_target=True,
     )
+    return reduced(by_class.sum(dim=1), reduction)
 
 
 def trades_loss(logits: Tensor, labels: Tensor, logits_adv: Tensor, *, beta: float = 6.0) -> Tensor:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from ltrobust.errors import UserError
 from ltrobust.method import Citation
 
 _STOP_WORDS = {"a", "an", "the", "on", "of", "for", "in", "to", "towards", "toward", "and", "with"}
@@ -55,10 +56,12 @@ class Card:
 def method_card(name: str) -> Card | None:
     """Look up a method by its registered name or alias; None where the registry lacks it."""
     # the registry imports torch, which whoever only reads CSV files does without
+    from ltrobust.combination import find
     from ltrobust.describe import describe_method, recipe_rows
-    from ltrobust.method import METHODS
 
-    if name not in METHODS:
+    try:
+        papers = find(name).papers
+    except UserError:
         return None
     facts = describe_method(name)
     source = (facts["paper_recipe"] or {}).get("source", "")
@@ -67,7 +70,7 @@ def method_card(name: str) -> Card | None:
         explanation=facts["explanation"],
         paper=facts["paper"],
         url=web_address(facts["url"]),
-        bibtex=bibtex(METHODS.get(name).paper),
+        bibtex="\n\n".join(map(bibtex, papers)),
         recipe=tuple(
             (what, value, "" if where == source else where)
             for what, value, where in recipe_rows(name)

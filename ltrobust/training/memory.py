@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_mode
+from ltrobust.combination import find
 from ltrobust.config import Run
-from ltrobust.method import METHODS, Context
+from ltrobust.method import Context
 from ltrobust.models import build_model
 from ltrobust.seeds import generator
 from ltrobust.training.engine import TrainingModel
@@ -203,7 +204,7 @@ def outer_passes(run: Run, class_counts: tuple[int, ...]) -> float:
 
     Found on a small network: what autograd keeps for the loss over what it keeps for one pass.
     """
-    method = METHODS.get(run.method)(torch.tensor(class_counts), **run.options)
+    method = find(run.method)(torch.tensor(class_counts), **run.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = build_model("small-cnn", num_classes=len(class_counts), head=method.head)

@@ -88,6 +88,7 @@ class StepProfile(Clock):
         self._device = device
         self._peak = matrix_peak
         self._steps: list[_Step] = []
+        self._open: list[tuple[str, Any]] = []
         self._counted = 0
         self.epochs = 0
         self.steps = 0
@@ -117,10 +118,24 @@ class StepProfile(Clock):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Spans a phase of a step, one of `PHASES`."""
-        began = self._mark()
+        """Spans a phase of a step, one of `PHASES`; a phase inside another interrupts it."""
+        self._begin(name)
         yield
-        self._steps[-1].marks.append((name, began, self._mark()))
+        self._end()
+
+    def _begin(self, name: str) -> None:
+        now = self._mark()
+        if self._open:
+            outer, since = self._open[-1]
+            self._steps[-1].marks.append((outer, since, now))
+        self._open.append((name, now))
+
+    def _end(self) -> None:
+        now = self._mark()
+        name, since = self._open.pop()
+        self._steps[-1].marks.append((name, since, now))
+        if self._open:
+            self._open[-1] = (self._open[-1][0], now)
 
     def end_epoch(self, seconds: float) -> None:
         """Wait for the device once, and add up."""

@@ -6,6 +6,7 @@ and so leaks it into the result. This module decides; the trainer asks it once a
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class Judge:
         clean, robust = self._score(evaluator, "clean"), self._score(evaluator, self.attack)
         if not self.best or robust > self.best["score"]:
             weights = {name: value.cpu().clone() for name, value in net.state_dict().items()}
-            kept = {name: value.cpu().clone() for name, value in method.state_dict().items()}
+            kept = copy.deepcopy(method.state_dict())
             self.best = {"score": robust, "epoch": epoch + 1, "net": weights, "method": kept}
         return {"val_acc": clean, "val_robust_acc": robust}
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ltrobust.config import Run
+from ltrobust.combination import find, has_needs
+from ltrobust.config import Recipe, Run
+from ltrobust.context import HeldOut
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
+from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError
-from ltrobust.method import METHODS, Context, Method
+from ltrobust.method import Context, Method
 from ltrobust.models import Network, build_model
+from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
@@ -58,12 +63,28 @@ class Trained:
     method: Method
     history: list[HistoryRow] = field(default_factory=list)
     epoch: int = 0
-    """The epoch, from 1, whose weights these are."""
+    """The epoch, from 1, whose weights these are; in a fine-tuning it goes on from the base's."""
+
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The trained run that a post-hoc method acts on.
+
+    Attributes:
+        weights: state dict of its network.
+        kept: what its method needs at inference.
+    """
+
+    weights: Weights
+    kept: Weights
 
 
 def build(run: Run, class_counts: tuple[int, ...], image_shape: tuple[int, int, int]) -> Trained:
     """Build the untrained network and the method of a run, from the run's own init seed."""
-    method = METHODS.get(run.method)(torch.tensor(class_counts), **run.options)
+    method = find(run.method)(torch.tensor(class_counts), **run.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "init"))
         net = build_model(
@@ -86,6 +107,7 @@ def train(
     reporter: Reporter | None = None,
     thrift: Thrift = Thrift(),
     clock: Clock = UNTIMED,
+    base: Base | None = None,
 ) -> Trained:
     """Train one run, from its beginning or from a saved state, to its last epoch.
 
@@ -101,64 +123,163 @@ def train(
         reporter: told of epochs and steps.
         thrift: how to save memory.
         clock: told of epochs, steps and their phases.
+        base: the trained run that a post-hoc method acts on.
 
     Raises:
         RunError: the loss is not finite, or the device is out of memory.
     """
     reporter = reporter or Reporter()
     trained = build(run, data.train_counts, data.image_shape)
+    recipe = take_over(run, trained, base)
+    first = epochs_before(run)
     trained.net.to(device)
+    if recipe is None:
+        trained.epoch = first
+        return trained
     model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
-    optimizer = make_optimizer(model, run)
+    optimizer = make_optimizer(model, recipe)
     if state is not None:
         _restore(state, trained, optimizer)
-    judge = make_judge(run, data)
+    judge = None if first else make_judge(run, data)
     if judge and state is not None:
         judge.best = state["best"]
-    rates = learning_rates(run.recipe.schedule, run.recipe.lr, run.recipe.epochs)
+    rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
+    if has_needs(trained.method) and not len(data.val_labels):
+        data = hold_out(data)
+    epochs = first + recipe.epochs
+    common = Context(
+        class_counts=torch.tensor(data.train_counts, device=device),
+        epoch=first,
+        epochs=epochs,
+        attack=recipe.attack,
+        generator=generator(device, run.seed, "attack", first),
+        micro_batch=thrift.micro_batch,
+        first_epoch=first,
+        model=model,
+        held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
+    )
     images, labels = data.train_images.to(device), data.train_labels.to(device)
-    reporter.begin("run", f"{run.method} seed {run.seed}: epochs", run.recipe.epochs)
+    reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
     reporter.advance("run", len(trained.history))
 
-    for epoch in range(len(trained.history), run.recipe.epochs):
+    for epoch in range(first + len(trained.history), epochs):
         began = time.perf_counter()
+        rate = rates[epoch - first]
         for group in optimizer.param_groups:
-            group["lr"] = rates[epoch]
-        ctx = Context(
-            class_counts=torch.tensor(data.train_counts, device=device),
+            group["lr"] = rate
+        ctx = common.changed(
             epoch=epoch,
-            epochs=run.recipe.epochs,
-            attack=run.recipe.attack,
             generator=generator(device, run.seed, "attack", epoch),
-            micro_batch=thrift.micro_batch,
+            sampling=generator("cpu", run.seed, "sampling", epoch),
+            lr=rate,
         )
         trained.method.on_epoch_start(ctx)
         loss = _train_epoch(
-            run, images, labels, model, trained.method, optimizer, ctx, reporter, clock
+            run, recipe, images, labels, model, trained.method, optimizer, ctx, reporter, clock
         )
         trained.method.on_epoch_end(ctx)
         row = {
             "epoch": epoch + 1,
-            "lr": rates[epoch],
+            "lr": rate,
             "train_loss": loss,
             "train_acc": _clean_accuracy(model, trained.method, images, labels, run.seed),
             "train_robust_acc": model.take_accuracy(),
         }
         if judge:
-            row.update(judge.look(trained.net, trained.method, epoch, device))
+            with evaluated(trained):
+                row.update(judge.look(trained.net, trained.method, epoch, device))
         row["seconds"] = time.perf_counter() - began
         clock.end_epoch(row["seconds"])
         trained.history.append(row)
-        reporter.line(describe_epoch(row, run.recipe.epochs))
+        reporter.line(describe_epoch(row, epochs))
         reporter.advance("run")
         save(_snapshot(trained, optimizer, judge))
     reporter.end("run")
-    trained.epoch = run.recipe.epochs
+    trained.epoch = epochs
     if judge:
         trained.net.load_state_dict(judge.best["net"])
         trained.method.load_state_dict(judge.best["method"])
         trained.epoch = judge.best["epoch"]
+    elif (chosen := trained.method.weights()) is not None:
+        trained.net.load_state_dict(chosen)
     return trained
+
+
+def take_over(run: Run, trained: Trained, base: Base | None) -> Recipe | None:
+    """Give a post-hoc method the weights that it acts on; others begin with what was drawn.
+
+    Returns:
+        How to train; None where nothing is trained.
+    """
+    method = trained.method
+    if not isinstance(method, PostHoc):
+        return run.recipe
+    if base is None:
+        raise RunError(f"{run.method} acts on a trained run of {find(run.method).base.name}")  # type: ignore[union-attr]
+    method.load_inference_state(base.kept)
+    method.adopt(trained.net, base.weights)
+    recipe = method.fine_tuning(run.recipe)
+    if recipe is not None:
+        chosen = {id(parameter) for parameter in method.trainable(trained.net)}
+        for parameter in trained.net.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+    return recipe
+
+
+def own_epochs(run: Run) -> int:
+    """Epochs that a run trains itself: of a post-hoc one those of its fine-tuning."""
+    method = find(run.method)(torch.full((2,), 100), **run.options)
+    recipe = method.fine_tuning(run.recipe) if isinstance(method, PostHoc) else run.recipe
+    return recipe.epochs if recipe else 0
+
+
+def epochs_before(run: Run) -> int:
+    """Epochs that the base of a post-hoc run was trained for, those of its own base included."""
+    return 0 if find(run.method).base is None else total_epochs(base_run(run))
+
+
+def total_epochs(run: Run) -> int:
+    """Epochs that a run takes in all, those of its base included."""
+    return epochs_before(run) + own_epochs(run)
+
+
+def base_run(run: Run) -> Run:
+    """The run whose weights a post-hoc run acts on."""
+    combination = find(run.method)
+    base = combination.base
+    assert base is not None
+    return run.model_copy(
+        update={
+            "method": base.name,
+            "options": combination.base_options(run.options),
+            "method_source": base.source,
+        }
+    )
+
+
+@contextmanager
+def evaluated(trained: Trained) -> Iterator[None]:
+    """Put the weights that a method wants evaluated into its network for a while."""
+    chosen = trained.method.weights()
+    if chosen is None:
+        yield
+        return
+    before = {name: value.clone() for name, value in trained.net.state_dict().items()}
+    trained.net.load_state_dict(chosen)
+    try:
+        yield
+    finally:
+        trained.net.load_state_dict(before)
+
+
+def feedback_images(data: LongTailedData, trained: Trained, device: torch.device) -> HeldOut:
+    """The held-out images, and of classes that could spare none their training images."""
+    spared = torch.bincount(data.val_labels, minlength=data.num_classes) > 0
+    rest = (~spared)[data.train_labels]
+    images = torch.cat([data.val_images, data.train_images[rest]])
+    labels = torch.cat([data.val_labels, data.train_labels[rest]])
+    size = trained.net.input_size
+    return HeldOut(to_float(enlarge(images.to(device), size)), labels.to(device))
 
 
 def describe_epoch(row: HistoryRow, epochs: int) -> str:
@@ -173,6 +294,7 @@ def describe_epoch(row: HistoryRow, epochs: int) -> str:
 
 def _train_epoch(
     run: Run,
+    recipe: Recipe,
     images: Tensor,
     labels: Tensor,
     model: TrainingModel,
@@ -185,18 +307,19 @@ def _train_epoch(
     """Run one epoch and return its mean loss. Nothing waits for the device before the end."""
     total = torch.zeros((), device=images.device)
     seen = 0
-    batches = list(_batches(run, len(labels), ctx.epoch))
-    reporter.begin("part", f"epoch {ctx.epoch + 1}", len(batches))
-    clock.begin_epoch(len(batches))
+    sampler = method.sampler(labels.cpu(), ctx) or Shuffled(run, len(labels), ctx.epoch)
+    sizes = list(_batch_sizes(recipe, len(sampler)))
+    reporter.begin("part", f"epoch {ctx.epoch + 1}", len(sizes))
+    clock.begin_epoch(len(sizes))
     spec = dataset_spec(run.data.name)
     draw = generator(images.device, run.seed, "augment", ctx.epoch)
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
-    for index in batches:
-        with clock.step(len(index)):
+    for number, size in enumerate(sizes):
+        with clock.step(size):
             with clock.phase("data"):
-                chosen = index.to(images.device)
+                chosen = sampler.take(size).to(images.device)
                 y = labels[chosen]
-                batch = policy_augment(images[chosen], run.recipe.augment, generator=draw_policy)
+                batch = policy_augment(images[chosen], recipe.augment, generator=draw_policy)
                 batch = random_crop_flip(
                     enlarge(batch, model.net.input_size),
                     padding=spec.crop_padding,
@@ -204,9 +327,8 @@ def _train_epoch(
                     generator=draw,
                 )
                 x = to_float(batch)
-            loss = train_step(model, method, x, y, ctx, clock)
-            with clock.phase("optimizer"):
-                optimizer.step()
+            step = ctx.changed(index=chosen, batch=number)
+            loss = train_step(model, method, x, y, step, optimizer, clock)
         total += loss.detach() * len(y)
         seen += len(y)
         reporter.advance("part")
@@ -226,9 +348,10 @@ def train_step(
     x: Tensor,
     y: Tensor,
     ctx: Context,
+    optimizer: torch.optim.Optimizer | None = None,
     clock: Clock = UNTIMED,
 ) -> Tensor:
-    """Attack a batch, then leave the gradients of the outer loss in the parameters.
+    """Attack a batch and take one step on the outer loss; its gradients stay in the parameters.
 
     Args:
         model: maps images to logits; put in train mode here.
@@ -236,6 +359,7 @@ def train_step(
         x: images (B, ...), float in [0, 1].
         y: labels (B,), int64.
         ctx: what the defense may know of the step.
+        optimizer: takes the step; None: nobody does.
         clock: told of the phases.
 
     Returns:
@@ -247,27 +371,47 @@ def train_step(
     if isinstance(model, TrainingModel):
         model.watch(x_adv if x_adv is not x else None, y)
     model.zero_grad(set_to_none=True)
-    with clock.phase("forward"):
-        loss = method.loss(model, x, y, x_adv, ctx)
+
+    def loss() -> Tensor:
+        with clock.phase("forward"):
+            return method.loss(model, x, y, x_adv, ctx)
+
     with clock.phase("backward"):
-        loss.backward()
-    return loss
+        value = method.backward(loss, model, ctx)
+    with clock.phase("optimizer"):
+        if optimizer is not None:
+            optimizer.step()
+        method.after_step(model, x, y, x_adv, ctx)
+    return value
 
 
-def _batches(run: Run, n: int, epoch: int) -> Iterator[Tensor]:
-    """Yield the shuffled indices of each batch; an only batch is never dropped."""
-    order = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
-    size = run.recipe.batch_size
+class Shuffled:
+    """All training images once, in an order drawn from the run's seed and the epoch."""
+
+    def __init__(self, run: Run, n: int, epoch: int) -> None:
+        self._left = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def take(self, n: int) -> Tensor:
+        """Positions of the next n images."""
+        taken, self._left = self._left[:n], self._left[n:]
+        return taken
+
+
+def _batch_sizes(recipe: Recipe, n: int) -> Iterator[int]:
+    """Sizes of an epoch's batches; an only batch is never dropped."""
+    size = recipe.batch_size
     for first in range(0, n, size):
-        if run.recipe.drop_last and first > 0 and first + size > n:
+        if recipe.drop_last and first > 0 and first + size > n:
             return
-        yield order[first : first + size]
+        yield min(size, n - first)
 
 
-def make_optimizer(model: nn.Module, run: Run) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """SGD as the recipe wants it; one fused kernel a step on CUDA devices."""
-    recipe = run.recipe
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.SGD(
         parameters,
         fused=True if all(p.is_cuda for p in parameters) else None,

@@ -148,12 +148,12 @@ def test_citation_agrees_with_the_package() -> None:
 
 
 def test_citation_refers_to_the_papers_of_the_shipped_methods() -> None:
-    from ltrobust.method import ALL_METHODS
+    from ltrobust.combination import SETS
 
     load_builtin_methods()
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     referred = {(r["title"], r["year"], r["url"]) for r in citation["references"]}
-    papers = [METHODS.get(name).paper for name in ALL_METHODS]
+    papers = [METHODS.get(name).paper for name in SETS["core"]]
     assert {(paper.title, paper.year, paper.url) for paper in papers} <= referred
 
 
