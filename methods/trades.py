@@ -20,35 +20,39 @@ from ltrobust.losses import trades_kl
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
 from ltrobust.training.schedule import Schedule
 
+TRADES_PAPER = Citation(
+    authors="H. Zhang, Y. Yu, J. Jiao, E. P. Xing, L. El Ghaoui, M. I. Jordan",
+    title="Theoretically Principled Trade-off between Robustness and Accuracy",
+    venue="ICML",
+    year=2019,
+    url="https://arxiv.org/abs/1901.08573",
+)
+
+RECIPE = PaperRecipe(
+    arch="wrn-34-10",
+    recipe=Recipe(
+        epochs=76,
+        batch_size=128,
+        lr=0.1,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=2e-4,
+        schedule=Schedule(
+            kind="multistep", milestones=(75, 90, 100), counted_from=1, published_epochs=76
+        ),
+        attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
+        drop_last=False,
+    ),
+    options={"repeat_clean": True},
+    source="yaodongyu/TRADES @ 6e8e11b, train_trades_cifar10.py",
+    test_set="balanced (the paper has no long-tailed runs; RoBal's authors ran it on one)",
+)
+
 
 @register_method(
     "trades",
-    paper=Citation(
-        authors="H. Zhang, Y. Yu, J. Jiao, E. P. Xing, L. El Ghaoui, M. I. Jordan",
-        title="Theoretically Principled Trade-off between Robustness and Accuracy",
-        venue="ICML",
-        year=2019,
-        url="https://arxiv.org/abs/1901.08573",
-    ),
-    recipe=PaperRecipe(
-        arch="wrn-34-10",
-        recipe=Recipe(
-            epochs=76,
-            batch_size=128,
-            lr=0.1,
-            momentum=0.9,
-            nesterov=False,
-            weight_decay=2e-4,
-            schedule=Schedule(
-                kind="multistep", milestones=(75, 90, 100), counted_from=1, published_epochs=76
-            ),
-            attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
-            drop_last=False,
-        ),
-        options={"repeat_clean": True},
-        source="yaodongyu/TRADES @ 6e8e11b, train_trades_cifar10.py",
-        test_set="balanced (the paper has no long-tailed runs; RoBal's authors ran it on one)",
-    ),
+    paper=TRADES_PAPER,
+    recipe=RECIPE,
     quirks=(
         "the attack starts from 0.001 * N(0, 1), whatever eps is",
         "repeat_clean: three train-mode passes (clean, attacked, clean again), so that clean "

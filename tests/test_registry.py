@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from ltrobust.combination import SETS
 from ltrobust.data import DATASETS
 from ltrobust.errors import UserError
-from ltrobust.combination import SETS
 from ltrobust.method import METHODS, load_builtin_methods
 from ltrobust.models import ARCHS
 from ltrobust.registry import Registry

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from golden_store import arrays, tensor
+from golden_store import FIRST, GoldenSet
 from torch import nn
 
 
-def golden_net(name: str) -> nn.Sequential:
-    """Build the float64 network of a file, in the shapes that its arrays have."""
-    stored = {
-        key.removeprefix("net."): tensor(name, key) for key in arrays(name) if key[:4] == "net."
-    }
+def golden_net(name: str, golden: GoldenSet = FIRST, key: str = "net") -> nn.Sequential:
+    """Build a float64 network of a file, in the shapes that its arrays have."""
+    mark = f"{key}."
+    names = [name_ for name_ in golden.arrays(name) if name_.startswith(mark)]
+    stored = {one.removeprefix(mark): golden.tensor(name, one) for one in names}
     first, second = stored["0.weight"], stored["3.weight"]
     classes, features = stored["8.weight"].shape
     net = nn.Sequential(

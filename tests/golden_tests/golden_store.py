@@ -16,39 +16,50 @@ import pytest
 import torch
 from torch import Tensor
 
-OWN = Path(__file__).parents[1] / "golden"
+
+class GoldenSet:
+    """A folder of golden numbers.
+
+    Args:
+        variable: environment variable that names another folder of the same kind.
+        own: name of the set's folder below tests/.
+    """
+
+    def __init__(self, variable: str, own: str) -> None:
+        self._variable, self._own = variable, Path(__file__).parents[1] / own
+        self.document = functools.cache(self._document)
+        self.arrays = functools.cache(self._arrays)
+
+    def path(self, name: str) -> Path:
+        """A file of the set; one that does not depend on the set may be left out of it."""
+        folder = Path(os.environ.get(self._variable) or self._own)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{self._variable}={folder} is no folder")
+        chosen = folder / name
+        return chosen if chosen.exists() else self._own / name
+
+    def _document(self, name: str) -> dict[str, Any]:
+        return json.loads(self.path(f"{name}.json").read_text())
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self.path(f"{name}.npz")) as stored:
+            return dict(stored)
+
+    def tensor(self, name: str, key: str, dtype: torch.dtype = torch.float64) -> Tensor:
+        """An array as a fresh tensor, floats in `dtype`."""
+        value = torch.from_numpy(self.arrays(name)[key].copy())
+        return value.to(dtype) if value.is_floating_point() else value
+
+    def each_case(self, name: str) -> pytest.MarkDecorator:
+        """Parametrise a test over all cases of a file."""
+        cases = self.document(name)["cases"]
+        return pytest.mark.parametrize("case", cases, ids=[case["name"] for case in cases])
 
 
-def path(name: str) -> Path:
-    """A file of the set; one that does not depend on the set may be left out of it."""
-    folder = Path(os.environ.get("LTROBUST_GOLDEN_DIR") or OWN)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"LTROBUST_GOLDEN_DIR={folder} is no folder")
-    chosen = folder / name
-    return chosen if chosen.exists() else OWN / name
-
-
-@functools.cache
-def document(name: str) -> dict[str, Any]:
-    return json.loads(path(f"{name}.json").read_text())
-
-
-@functools.cache
-def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(path(f"{name}.npz")) as stored:
-        return dict(stored)
-
-
-def tensor(name: str, key: str, dtype: torch.dtype = torch.float64) -> Tensor:
-    """An array as a fresh tensor, floats in `dtype`."""
-    value = torch.from_numpy(arrays(name)[key].copy())
-    return value.to(dtype) if value.is_floating_point() else value
-
-
-def each_case(name: str) -> pytest.MarkDecorator:
-    """Parametrise a test over all cases of a file."""
-    cases = document(name)["cases"]
-    return pytest.mark.parametrize("case", cases, ids=[case["name"] for case in cases])
+FIRST = GoldenSet("LTROBUST_GOLDEN_DIR", "golden")
+SECOND = GoldenSet("LTROBUST_GOLDEN2_DIR", "golden2")
+path, document, arrays = FIRST.path, FIRST.document, FIRST.arrays
+tensor, each_case = FIRST.tensor, FIRST.each_case
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -1,0 +1,251 @@
+"""Runs one training step of ours as a case of the second set describes it, and compares.
+
+What of ours a case means stands in the files `steps2_*.py`, each a table from case names to
+builders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from golden_steps import StoredStart
+from golden_store import SECOND, Arguments, assert_close
+from torch import Tensor, nn
+
+from ltrobust.combination import find
+from ltrobust.config import TrainingAttack
+from ltrobust.method import Method, load_builtin_methods
+from ltrobust.training.engine import TrainingModel
+from ltrobust.training.trainer import train_step
+
+load_builtin_methods()
+FILE = "train_step"
+HEAD = "8"
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+class TinyNetwork(nn.Sequential):
+    """The small network of the set, as our methods know networks: features and a head.
+
+    It takes images in [0, 1]; where a release normalises them, inside or outside, so does it.
+    """
+
+    input_size = None
+    head_name = HEAD
+    normalised = False
+
+    @property
+    def head(self) -> nn.Module:
+        return self[8]
+
+    def features(self, x: Tensor) -> Tensor:
+        if self.normalised:
+            mean, std = (torch.tensor(v, dtype=x.dtype).view(1, 3, 1, 1) for v in (MEAN, STD))
+            x = (x - mean) / std
+        for module in self[:8]:
+            x = module(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def tiny_network(key: str) -> TinyNetwork:
+    """One of the stored networks, float64: net, net10, netn or net10n."""
+    mark = f"{key}."
+    names = [name for name in SECOND.arrays(FILE) if name.startswith(mark)]
+    stored = {name.removeprefix(mark): SECOND.tensor(FILE, name) for name in names}
+    first, second = stored["0.weight"], stored["3.weight"]
+    classes, features = stored[f"{HEAD}.weight"].shape
+    net = TinyNetwork(
+        nn.Conv2d(first.shape[1], first.shape[0], 3, stride=1, padding=1, bias=False),
+        nn.BatchNorm2d(first.shape[0]),
+        nn.ReLU(),
+        nn.Conv2d(second.shape[1], second.shape[0], 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(second.shape[0]),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(features, classes),
+    ).double()
+    net.load_state_dict(stored)
+    net.normalised = key.endswith("n")
+    return net
+
+
+class Case:
+    """A stored case: its arguments, arrays and inputs."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+        self.name: str = facts["name"]
+        self.args = Arguments(facts["args"])
+        own = f"{self.name}."
+        self.keys = {k.removeprefix(own) for k in SECOND.arrays(FILE) if k.startswith(own)}
+
+    def tensor(self, key: str) -> Tensor:
+        """One of the case's own arrays."""
+        return SECOND.tensor(FILE, f"{self.name}.{key}")
+
+    def has(self, key: str) -> bool:
+        return key in self.keys
+
+    @property
+    def counts(self) -> Tensor:
+        """Training images per class, int64 (C,)."""
+        ten = "10" if self.facts["net_key"].startswith("net10") else ""
+        return torch.tensor(SECOND.document(FILE)[f"samples_per_cls{ten}"])
+
+    @property
+    def x(self) -> Tensor:
+        return SECOND.tensor(FILE, "x_u8").double() / 255
+
+    @property
+    def y(self) -> Tensor:
+        return torch.tensor(SECOND.document(FILE)[self.facts["labels"]])
+
+    def start(self) -> Tensor | None:
+        """The stored start, clipped where the release clips it."""
+        if not self.has("start_delta"):
+            return None
+        delta = self.tensor("start_delta")
+        rule = self.facts["start_point"]
+        clipped = rule in ("clamp(x + start_delta, 0, 1)", "x + clamp(start_delta, -x, 1 - x)")
+        return delta.clamp(-self.x, 1 - self.x) if clipped else delta
+
+
+@dataclass
+class Step:
+    """What of ours must reproduce a case.
+
+    Attributes:
+        method: the method, with the quirks of the release.
+        attack: the inner attack.
+        epoch: from 0.
+        epochs: of the run.
+        net: the network, where it is not the stored one as it is.
+        optimizer: settings of SGD for the parameters that require gradients; None: no step.
+        context: further fields of the context.
+        names: our names of parameters and buffers to published ones, where they differ.
+        check: further comparisons, given the network after the step.
+        loss_of: what is compared with the stored loss, given what the step returned.
+    """
+
+    method: Method
+    attack: TrainingAttack
+    epoch: int = 99
+    epochs: int = 100
+    net: TinyNetwork | None = None
+    optimizer: dict[str, Any] | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    check: Callable[[TinyNetwork], None] | None = None
+    loss_of: Callable[[Tensor], Tensor] = lambda loss: loss
+
+
+Builder = Callable[[Case], Step]
+
+
+def build(name: str, case: Case, **options: Any) -> Method:
+    """A defense or combination for the case's class counts."""
+    return find(name)(case.counts, **options)
+
+
+def attack_of(
+    case: Case, eps: str = "epsilon", step_size: str = "step_size", steps: str = "perturb_steps"
+) -> TrainingAttack:
+    """The inner attack, from the case's arguments of these names; the start is stored."""
+    return TrainingAttack(
+        eps=case.args.get(eps), step_size=case.args.get(step_size), steps=case.args.get(steps)
+    )
+
+
+def sgd_of(case: Case) -> dict[str, Any]:
+    """Settings of the optimizer that a case describes, such as "SGD lr 0.1, momentum 0.9"."""
+    settings: dict[str, Any] = {"nesterov": False}
+    for part in case.args.get("optimizer").removeprefix("SGD ").split(", "):
+        key, _, value = part.rpartition(" ")
+        if part == "nesterov":
+            settings["nesterov"] = True
+        else:
+            settings[key.replace(" ", "_")] = float(value)
+    return settings
+
+
+def run(case: Case, step: Step) -> None:
+    """Do the step and compare all that is stored."""
+    net = step.net or tiny_network(case.facts["net_key"])
+    ctx = StoredStart(
+        class_counts=case.counts,
+        epoch=step.epoch,
+        epochs=step.epochs,
+        attack=step.attack,
+        generator=torch.Generator(),
+        delta=case.start(),
+        index=torch.arange(len(case.y)),
+    )
+    model = TrainingModel(net, "fp32")
+    ctx = ctx.changed(model=model, **step.context)
+    optimizer = None
+    if step.optimizer is not None:
+        trainable = [p for p in net.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trainable, **step.optimizer)
+    attacked = _watch(step.method)
+    loss = train_step(model, step.method, case.x, case.y, ctx, optimizer)
+
+    assert (attacked[-1] - case.tensor("x_adv")).abs().max() <= 1e-6
+    assert_close(step.loss_of(loss), case.tensor("loss"), 1e-6)
+    _compare(case, step, net)
+    if step.check is not None:
+        step.check(net)
+    case.args.assert_all_read()
+
+
+def _compare(case: Case, step: Step, net: TinyNetwork) -> None:
+    """Gradients, parameters after the step, and buffers."""
+    trainable = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    theirs = {name: _published(case, step, name) for name in dict(net.named_parameters())}
+    stored = {key.removeprefix("grad.") for key in case.keys if key.startswith("grad.")}
+    assert {theirs[name] for name in trainable} == stored
+    for name, parameter in trainable.items():
+        assert parameter.grad is not None, name
+        assert_close(parameter.grad, case.tensor(f"grad.{theirs[name]}"), 1e-6)
+    if step.optimizer is not None:
+        for name, parameter in net.named_parameters():
+            if case.has(f"param_after.{theirs[name]}"):
+                assert_close(parameter, case.tensor(f"param_after.{theirs[name]}"), 1e-6)
+    for name, buffer in net.named_buffers():
+        key = f"buf.{_published(case, step, name)}"
+        if case.has(key):
+            assert_close(buffer, case.tensor(key), 1e-7)
+
+
+def _published(case: Case, step: Step, name: str) -> str:
+    """The published name of a parameter or buffer of ours."""
+    if name in step.names:
+        return step.names[name]
+    head, _, part = name.partition(".")
+    options = [name, f"backbone.{name}"]
+    if head == HEAD:
+        options += [f"classifier.fc.{part}", f"classifier.{part}"]
+    kinds = ("grad", "buf", "param_after")
+    for option in options:
+        if any(case.has(f"{kind}.{option}") for kind in kinds):
+            return option
+    return name
+
+
+def _watch(method: Method) -> list[Tensor]:
+    """Collect what the method's attack returns."""
+    returned: list[Tensor] = []
+    attack = method.attack
+
+    def watched(*arguments: Any) -> Tensor:
+        returned.append(attack(*arguments))
+        return returned[-1]
+
+    method.attack = watched  # type: ignore[method-assign]
+    return returned
