@@ -197,7 +197,8 @@ def bench(
     methods: Annotated[
         list[str] | None,
         _flag(
-            "all (default), or names such as pgd-at,taet; repeatable.", "--methods", panel=TRAINING
+            "Names such as pgd-at,trades+awp, or a set: core (default), all, "
+            "long-tail, baselines, tricks; repeatable.", "--methods", panel=TRAINING
         ),
     ] = None,
     dataset: Dataset = None,
@@ -379,6 +380,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         runs = [
             {
                 "run_id": planned.run.run_id,
+                "base": planned.base,
                 "state": states[planned.run.run_id],
                 "config": planned.run.model_dump(mode="json"),
                 "attacks": {k: v.model_dump(mode="json") for k, v in planned.attack_ids().items()},
@@ -397,7 +399,9 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         run_id = planned.run.run_id
         names = ",".join(spec.title for spec in planned.attacks)
         room = gigabytes(memory[run_id]) if run_id in memory else "-"
-        table.add_row(run_id, describe(planned.run), names, room, states[run_id])
+        after = "" if planned.base is None else f"; acts on {planned.base}"
+        what = f"{describe(planned.run)}{after}"
+        table.add_row(run_id, what, names, room, states[run_id])
     out.print(table)
 
 
