@@ -16,7 +16,7 @@ from ltrobust.losses.attacking import (
 from ltrobust.losses.classwise import cfa_beta, classwise_trades_loss, pairwise_margin_loss
 from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
 from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
-from ltrobust.losses.gairat import gairat_weights
+from ltrobust.losses.gairat import gairat_offset, gairat_weights
 from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
 from ltrobust.losses.margins import (
     ldam_loss,
@@ -47,6 +47,7 @@ __all__ = [
     "cw_margin_loss",
     "dlr_loss",
     "focal_loss",
+    "gairat_offset",
     "gairat_weights",
     "harl_loss",
     "harl_terms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -31,12 +32,12 @@ def gairat_weights(
         offset: Lambda; the larger, the more equal the weights.
         assignment: which function.
         halve_down: the released code's int(K / 2) for K / 2, which differs for odd K and is
-            undefined for K = 1.
+            takes 1 for K = 1.
 
     Returns:
         (B,), without a gradient.
     """
-    half = steps // 2 if halve_down else steps / 2
+    half = max(1, steps // 2) if halve_down else steps / 2
     scaled = offset + 5 * (1 - kappa / half)
     if assignment == "tanh":
         weights = (1 + scaled.tanh()) / 2
@@ -45,3 +46,26 @@ def gairat_weights(
     else:
         weights = 1 - kappa / (steps + 1)
     return weights * (len(weights) / weights.sum())
+
+
+def gairat_offset(
+    number: int,
+    epochs: int,
+    *,
+    first: int,
+    offset: float,
+    start: float | None = None,
+) -> float:
+    """GAIRAT's Lambda of an epoch, which shrinks so that the weights grow unequal late.
+
+    Args:
+        number: of the epoch, from 1.
+        epochs: of the run.
+        first: before this epoch it is `start`.
+        offset: Lambda from then on, or in the last epoch.
+        start: None: it is fixed from `first` on, and infinite before, where all weights are equal.
+            Else it goes down from `start` in proportion to number / epochs, from `first` on.
+    """
+    if number < first:
+        return math.inf if start is None else start
+    return offset if start is None else start - number / epochs * (start - offset)

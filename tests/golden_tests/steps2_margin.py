@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from golden2_steps import (
     HEAD,
@@ -11,6 +13,7 @@ from golden2_steps import (
     TinyNetwork,
     attack_of,
     build,
+    sgd_of,
     tiny_network,
 )
 from golden_store import assert_close
@@ -63,8 +66,42 @@ def cos_he(case: Case) -> Step:
     return Step(method, attack_of(case), net=net)
 
 
+EPOCHS = 120
+"""Of the released schedule; the case tells when the weights begin."""
+
+
+def gairat(case: Case) -> Step:
+    epoch, begin = case.args.get("epoch"), case.args.get("begin_epoch")
+    offset = case.args.get("Lambda")
+    method = build(
+        "gairat",
+        case,
+        halve_down=True,
+        assignment=case.args.get("weight_assignment_function").lower(),
+        begin=begin / EPOCHS,
+        **({"offset": offset} if math.isfinite(offset) else {}),
+    )
+
+    def check(_net: TinyNetwork) -> None:
+        assert_close(method.watch.kappa, case.tensor("kappa").double(), 0)
+        assert (method.given is not None) == (epoch + 1 >= begin) == case.has("weights")
+        if case.has("weights"):
+            assert_close(method.given, case.tensor("weights"), 1e-6)
+
+    return Step(
+        method,
+        attack_of(case, steps="num_steps"),
+        epoch=epoch,
+        epochs=EPOCHS,
+        optimizer=sgd_of(case),
+        check=check,
+    )
+
+
 STEPS: dict[str, Builder] = {
     "mart": mart,
+    "gairat": gairat,
+    "gairat_warmup": gairat,
     "he_pgd": he,
     "he_trades": he,
     "he_alp": he,
