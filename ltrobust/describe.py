@@ -66,6 +66,7 @@ def recipe_rows(name: str) -> list[tuple[str, str, str]]:
         return []
     recipe, attack, schedule = paper.recipe, paper.recipe.attack, paper.recipe.schedule
     milestones = ", ".join(str(m) for m in schedule.milestones)
+    factors = ", ".join(f"{factor:g}" for factor in schedule.factors or (schedule.gamma,))
     kind = "compounding every epoch from" if schedule.kind == "robal-compounding" else "at"
     shown = {
         "arch": paper.arch,
@@ -74,7 +75,7 @@ def recipe_rows(name: str) -> list[tuple[str, str, str]]:
         "optimizer": f"SGD lr {recipe.lr:g}, momentum {recipe.momentum:g}"
         + (", Nesterov" if recipe.nesterov else ""),
         "weight_decay": f"{recipe.weight_decay:g}",
-        "schedule": f"x {schedule.gamma:g} {kind} {milestones}; first epoch is number "
+        "schedule": f"x {factors} {kind} {milestones}; first epoch is number "
         f"{schedule.counted_from}",
         "augment": f"{recipe.augment} (with crop and flip)",
         "attack": f"PGD-{attack.steps}, step {attack.step_size:.4g}, eps {attack.eps:.4g}",

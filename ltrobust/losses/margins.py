@@ -1,7 +1,7 @@
 """Cross-entropy with a margin taken off the true class's logit: LDAM, uniform, and RoBal's.
 
-They are meant for cosine or normalised logits; the scale `s` belongs to the loss, not to the
-classifier.
+The losses are meant for cosine or normalised logits; the scale `s` belongs to the loss, not to the
+classifier. At the end, how far a prediction is from being wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltrobust.losses.counts import float_counts, label_mask, log_prior
+from ltrobust.losses.reduction import Reduction
 
 
 def _minus_margin(logits: Tensor, labels: Tensor, margins: Tensor) -> Tensor:
@@ -25,10 +26,12 @@ def unimargin_loss(
     m: float = 0.5,
     s: float = 10.0,
     class_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """One margin for all classes: CE(s (z - m 1_y), y).
 
-    Wang et al. 2018, "CosFace: large margin cosine loss", as used by RoBal's repository.
+    Wang et al. 2018, "CosFace: large margin cosine loss", as used by RoBal's repository and, with
+    other constants, by HE (Pang et al. 2020).
 
     Args:
         logits: (B, C) cosine logits.
@@ -36,12 +39,13 @@ def unimargin_loss(
         m: margin in logit units.
         s: scale applied after the margin.
         class_weights: (C,) or None; with weights the mean is divided by their batch sum.
+        reduction: "none" leaves the images apart.
 
     Returns:
-        Scalar, mean over the batch.
+        Scalar, mean over the batch; or (B,).
     """
     shifted = torch.where(label_mask(labels, logits.shape[1]), logits - m, logits)
-    return F.cross_entropy(s * shifted, labels, class_weights)
+    return F.cross_entropy(s * shifted, labels, class_weights, reduction=reduction)
 
 
 def ldam_loss(
@@ -114,3 +118,28 @@ def robal_margin_loss(
     if tau_b > 0:
         scaled = scaled + tau_b * log_prior(class_counts, logits)
     return F.cross_entropy(scaled, labels)
+
+
+def softmax_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Largest wrong softmax entry minus the true one, (B,) in [-1, 1] (FAAL, Zhang et al. 2024).
+
+    Args:
+        logits: (B, C) floating point, C >= 2.
+        labels: (B,) int64.
+    """
+    mask = label_mask(labels, logits.shape[1])
+    softmax = F.softmax(logits, dim=1)
+    return softmax.masked_fill(mask, -torch.inf).amax(dim=1) - torch.where(mask, softmax, 0).sum(1)
+
+
+def soft_logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """log sum_{k != y} exp z_k - z_y, (B,); negative where the prediction is surely right.
+
+    Ding et al. 2020, "MMA training", eq. 8, their SLM.
+
+    Args:
+        logits: (B, C) floating point, C >= 2.
+        labels: (B,) int64.
+    """
+    mask = label_mask(labels, logits.shape[1])
+    return logits.masked_fill(mask, -torch.inf).logsumexp(1) - torch.where(mask, logits, 0).sum(1)

@@ -73,10 +73,21 @@ class TrainingModel(nn.Module):
         """Logits (B, C) in the dtype of `x`."""
         folded = None if self.training or self._wants_gradients() else self._fresh_view(x)
         logits = self._run(self.net, x) if folded is None else folded(x).to(x.dtype)
+        self._count(x, logits)
+        return logits
+
+    def with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input of the last layer (B, D) and logits (B, C) of one pass, in the dtype of `x`."""
+        features = self.features(x)
+        logits: Tensor = self.head(features)
+        self._count(x, logits)
+        return features, logits
+
+    def _count(self, x: Tensor, logits: Tensor) -> None:
+        """Count right answers if it is the watched tensor that passed."""
         if self.training and x is self._watched and self._labels is not None:
             self._right = self._right + (logits.detach().argmax(1) == self._labels).sum()
             self._seen += len(x)
-        return logits
 
     def _wants_gradients(self) -> bool:
         """Whether this pass must reach the parameters, as it need not inside attacks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from golden_store import Arguments
+from golden_store import Arguments, tensor
 from torch import Tensor, nn
 
 from ltrobust.config import TrainingAttack
@@ -38,9 +38,9 @@ class StoredStart(Context):
 def training_attack(args: Arguments) -> TrainingAttack:
     """The inner attack of a case; the start named here is not drawn."""
     args.given("rand_start_mode", "rand_start_step")  # already in the stored noise
-    return TrainingAttack(
-        eps=args.get("epsilon"), step_size=args.get("step_size"), steps=args.get("perturb_steps")
-    )
+    names = {"eps": "epsilon", "step_size": "step_size", "steps": "perturb_steps"}
+    short = {"eps": "eps", "step_size": "ss", "steps": "ns"}  # in REAT's code
+    return TrainingAttack(**{key: args.get(names[key], args.get(short[key])) for key in names})
 
 
 def build(name: str, counts: Tensor, **options: Any) -> Method:
@@ -76,6 +76,13 @@ def robal(args: Arguments, counts: Tensor) -> StepCase:
 
 def at_bsl(args: Arguments, counts: Tensor) -> StepCase:
     return StepCase(build("at-bsl", counts))
+
+
+def reat(args: Arguments, counts: Tensor) -> StepCase:
+    args.must_be("sample_per_class", "samples_per_cls")
+    method = build("reat", counts, collapsed_tail=True, tail_by_index=True)
+    method.load_state_dict({"predicted": tensor("train_step", args.get("at_per_class"))})
+    return StepCase(method)
 
 
 def taet(args: Arguments, counts: Tensor) -> StepCase:

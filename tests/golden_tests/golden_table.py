@@ -91,8 +91,9 @@ STEPS: dict[str, Callable[[Arguments, Tensor], golden_steps.StepCase]] = {
     "trades": golden_steps.trades,
     "robal_add_reg": golden_steps.robal,
     "atbsl": golden_steps.at_bsl,
+    "reat": golden_steps.reat,
     "taet_harl": golden_steps.taet,
     "taet_loop_stage2": golden_steps.taet_loop,
 }
-NOT_YET = {"reat", "robustlt_pgdat", "awp"}
+NOT_YET = {"robustlt_pgdat", "awp"}
 """Training steps of defenses that are not there yet; not collected."""
