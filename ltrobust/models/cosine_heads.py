@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltrobust.errors import UserError
+
 _TINY = 1e-12
 
 
@@ -66,3 +68,76 @@ class HEHead(nn.Module):
     def extra_repr(self) -> str:
         """Constants for the printed model."""
         return f"scale={self.scale}, differentiate={self.differentiate}"
+
+
+class TDEHead(nn.Module):
+    """Cosine head that takes the features' common direction away in eval mode (total direct effect).
+
+    Train: (scale / K) sum_k <x_k, u_k>, with x_k the k-th of K equal parts of the features, divided
+    by its norm, and u_k that of the weights, divided by its norm + gamma. Eval: x_k is replaced by
+    x_k - alpha cos(x_k, d_k) d_k. The direction d is a moving sum, d <- mu d + batch mean of x,
+    kept in train mode. Tang et al. 2020, "Long-tailed classification by keeping the good and
+    removing the bad momentum causal effect", eqs. 6 to 8.
+
+    Args:
+        in_features: D, a multiple of `groups`.
+        num_classes: C.
+        scale: factor of the cosine.
+        gamma: added to the norms of the weights.
+        alpha: how much of the direction is taken away; 0 gives a plain cosine head.
+        mu: momentum of the direction.
+        groups: K; Tang's code uses 2, RoBal's 1.
+        unit: divide the direction by its norm, as Tang; RoBal's code takes the sum itself, which is
+            some 1 / (1 - mu) times as long as a feature.
+    """
+
+    direction: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        scale: float = 16.0,
+        gamma: float = 1 / 32,
+        alpha: float = 0.0,
+        mu: float = 0.9,
+        groups: int = 1,
+        unit: bool = True,
+    ) -> None:
+        super().__init__()
+        if in_features % groups:
+            raise UserError(
+                f"{in_features} features cannot be split into {groups} groups; choose a divisor"
+            )
+        self.weight = _uniform_weight(in_features, num_classes)
+        self.register_buffer("direction", torch.zeros(in_features))
+        self.scale, self.gamma, self.alpha = scale, gamma, alpha
+        self.mu, self.groups, self.unit = mu, groups, unit
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, C)."""
+        parts = F.normalize(self._parts(features), dim=2, eps=_TINY)
+        if self.training:
+            with torch.no_grad():
+                mean = parts.detach().mean(0).flatten().to(self.direction.dtype)
+                self.direction.mul_(self.mu).add_(mean)
+        elif self.alpha:
+            direction = self._parts(self.direction[None])
+            unit = F.normalize(direction, dim=2, eps=_TINY)
+            along = (parts * unit).sum(dim=2, keepdim=True)
+            parts = parts - self.alpha * along * (unit if self.unit else direction)
+        weight = self._parts(self.weight)
+        weight = weight / (torch.linalg.vector_norm(weight, dim=2, keepdim=True) + self.gamma)
+        return self.scale / self.groups * F.linear(parts.flatten(1), weight.flatten(1))
+
+    def _parts(self, rows: Tensor) -> Tensor:
+        """Rows (R, D) as (R, K, D / K)."""
+        return rows.unflatten(1, (self.groups, -1))
+
+    def extra_repr(self) -> str:
+        """Constants for the printed model."""
+        return (
+            f"scale={self.scale}, gamma={self.gamma}, alpha={self.alpha}, mu={self.mu}, "
+            f"groups={self.groups}, unit={self.unit}"
+        )
