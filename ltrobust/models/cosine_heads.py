@@ -71,7 +71,7 @@ class HEHead(nn.Module):
 
 
 class TDEHead(nn.Module):
-    """Cosine head that takes the features' common direction away in eval mode (total direct effect).
+    """Cosine head that in eval mode takes away what all features share: the total direct effect.
 
     Train: (scale / K) sum_k <x_k, u_k>, with x_k the k-th of K equal parts of the features, divided
     by its norm, and u_k that of the weights, divided by its norm + gamma. Eval: x_k is replaced by
