@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from ltrobust.combination import find
+from ltrobust.method import load_builtin_methods
+from ltrobust.modifier import PostHoc
 from ltrobust.training.schedule import Schedule
+
+load_builtin_methods()
 
 
 def absolute(*milestones: int, counted_from: int = 1, **fields: Any) -> Callable[[int], Schedule]:
@@ -29,12 +36,11 @@ def relative(
     return lambda _: absolute(*milestones, counted_from=counted_from, **fields)(published)
 
 
-def compounding(*milestones: int, warmup_epochs: int = 0) -> Callable[[int], Schedule]:
+def compounding(*milestones: int) -> Callable[[int], Schedule]:
     return lambda epochs: Schedule(
         kind="robal-compounding",
         milestones=milestones,
         counted_from=1,
-        warmup_epochs=warmup_epochs,
         published_epochs=epochs,
     )
 
@@ -42,6 +48,34 @@ def compounding(*milestones: int, warmup_epochs: int = 0) -> Callable[[int], Sch
 def faal(epochs: int) -> Schedule:
     milestones = (100, 105) if epochs >= 110 else (1,)
     return absolute(*milestones, counted_from=0)(epochs)
+
+
+def of_recipe(name: str) -> Callable[[int], Schedule]:
+    """That of a method's published recipe."""
+
+    def schedule(epochs: int) -> Schedule:
+        paper = find(name).recipe
+        assert paper is not None
+        assert paper.recipe.epochs == epochs
+        return paper.recipe.schedule
+
+    return schedule
+
+
+def fine_tuning(name: str) -> Callable[[int], Schedule]:
+    """That of a post-hoc method, as it trains by default."""
+
+    def schedule(epochs: int) -> Schedule:
+        combination = find(name)
+        method = combination(torch.tensor([2, 1]))
+        assert isinstance(method, PostHoc)
+        assert combination.recipe is not None
+        recipe = method.fine_tuning(combination.recipe.recipe)
+        assert recipe is not None
+        assert recipe.epochs == epochs
+        return recipe.schedule
+
+    return schedule
 
 
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
@@ -64,10 +98,10 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "faal_1": faal,
     "faal_2": faal,
     "faal_3": faal,
-    "robal_rs_whole": compounding(15, 20),
-    "robal_rs_fine": compounding(3, 6),
-    "robal_lws": compounding(3, 6),
-    "robal_focal": compounding(60, 75, warmup_epochs=5),
+    "robal_rs_whole": of_recipe("pgd-at+resample"),
+    "robal_rs_fine": fine_tuning("pgd-at+crt"),
+    "robal_lws": compounding(3, 6),  # epoch 83, counted in a run that begins at 81
+    "robal_focal": of_recipe("at-focal"),
     "cgr": absolute(100, 105),
     # milestones in steps: an "epoch" of this run is one step
     "mma": relative(50_000, 20_000, 30_000, 40_000, counted_from=0, factors=(0.3, 0.1, 0.03)),

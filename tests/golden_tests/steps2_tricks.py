@@ -7,6 +7,7 @@ from typing import Any
 
 from golden2_steps import HEAD, Builder, Case, Step, TinyNetwork, attack_of, build, tiny_network
 from golden_store import Arguments, assert_close
+from ltrobust.methods.pgd_at import robal_recipe
 
 from ltrobust.method import Method
 from ltrobust.modifier import PostHoc
@@ -148,20 +149,21 @@ def lws(case: Case) -> Step:
     args.must_be("avg_T", 1)
     args.must_be("tau", 1)
     outer_loss(case, None)
-    method = build(
-        "pgd-at+lws", case, **{"lws.drop_bias": True, "lws.normalise": args.get("norm")}
-    )
+    method = build("pgd-at+lws", case, **{"lws.drop_bias": True, "lws.normalise": args.get("norm")})
     args.assert_all_read()
     assert isinstance(method, PostHoc)
-    found = Step(
+    recipe = method.fine_tuning(robal_recipe().recipe)
+    assert recipe is not None
+    settings = ("lr", "momentum", "weight_decay", "nesterov")
+    return Step(
         method,
         attack_of(case),
         epoch=case.args.get("epoch"),
         net=with_head(case, method),
         names={f"{HEAD}.class_scale": "classifier.cla_scale"},
+        optimizer={key: getattr(recipe, key) for key in settings},
         stepped=method.trainable,
     )
-    return found
 
 
 STEPS: dict[str, Builder] = {
