@@ -66,8 +66,9 @@ def recipe_rows(name: str) -> list[tuple[str, str, str]]:
         return []
     recipe, attack, schedule = paper.recipe, paper.recipe.attack, paper.recipe.schedule
     milestones = ", ".join(str(m) for m in schedule.milestones)
-    factors = ", ".join(f"{factor:g}" for factor in schedule.factors or (schedule.gamma,))
     kind = "compounding every epoch from" if schedule.kind == "robal-compounding" else "at"
+    factor = "/".join(f"{f:g}" for f in schedule.factors) or f"{schedule.gamma:g}"
+    warm_up = f"; warm-up of {schedule.warmup_epochs} epochs" if schedule.warmup_epochs else ""
     shown = {
         "arch": paper.arch,
         "epochs": str(recipe.epochs),
@@ -75,8 +76,8 @@ def recipe_rows(name: str) -> list[tuple[str, str, str]]:
         "optimizer": f"SGD lr {recipe.lr:g}, momentum {recipe.momentum:g}"
         + (", Nesterov" if recipe.nesterov else ""),
         "weight_decay": f"{recipe.weight_decay:g}",
-        "schedule": f"x {factors} {kind} {milestones}; first epoch is number "
-        f"{schedule.counted_from}",
+        "schedule": f"x {factor} {kind} {milestones}; first epoch is number "
+        f"{schedule.counted_from}{warm_up}",
         "augment": f"{recipe.augment} (with crop and flip)",
         "attack": f"PGD-{attack.steps}, step {attack.step_size:.4g}, eps {attack.eps:.4g}",
         "start": START_WORDS[attack.start],

@@ -6,7 +6,7 @@ How the names are joined is in `ltrobust.combination`; the interface of a defens
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -145,3 +145,28 @@ class PostHoc(Modifier):
     def trainable(self, net: Network) -> Iterable[nn.Parameter]:
         """The parameters that a fine-tuning trains. Default: all that the base does."""
         return (p for p in net.parameters() if p.requires_grad)
+
+
+def refuses_head(name: str, base: Method) -> str | None:
+    """Say why a base does not fit a modifier that acts on a linear last layer; None: it fits."""
+    head = base.head(2, base.num_classes)
+    if type(head) is nn.Linear:
+        return None
+    return (
+        f"{name} acts on a linear last layer, and that of {base.name} is a {type(head).__name__}; "
+        "put it on a defense such as pgd-at"
+    )
+
+
+def adopt_linear(net: Network, trained: dict[str, Tensor], names: Mapping[str, str]) -> None:
+    """Put the trained weights of a network with a linear last layer into one with another.
+
+    Args:
+        net: what it has beyond the linear layer stays as it is.
+        trained: state dict of the network with the linear layer.
+        names: the linear layer's parameters that are taken, by what the new head calls them.
+    """
+    mark = f"{net.head_name}."
+    taken = {name: value for name, value in trained.items() if not name.startswith(mark)}
+    taken |= {f"{mark}{new}": trained[f"{mark}{old}"] for new, old in names.items()}
+    net.load_state_dict({**net.state_dict(), **taken})

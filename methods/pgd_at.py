@@ -10,6 +10,7 @@ published recipe is that of RoBal's repository, whose long-tailed PGD-AT figures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,15 +56,21 @@ ROBAL_QUIRKS = (
 )
 
 
+def robal_recipe(recipe: Recipe = ROBAL_RECIPE, **options: Any) -> PaperRecipe:
+    """The recipe of RoBal's baselines and long-tail tricks, with the options of one of them."""
+    return PaperRecipe(
+        arch="wrn-34-10",
+        recipe=recipe,
+        options=options,
+        source=ROBAL_SOURCE,
+        sources=ROBAL_SOURCES,
+    )
+
+
 @register_method(
     "pgd-at",
     paper=MADRY,
-    recipe=PaperRecipe(
-        arch="wrn-34-10",
-        recipe=ROBAL_RECIPE,
-        source=ROBAL_SOURCE,
-        sources=ROBAL_SOURCES,
-    ),
+    recipe=robal_recipe(),
     quirks=ROBAL_QUIRKS,
     passes="K + 1",
 )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltrobust.losses.counts import float_counts, label_mask
+from ltrobust.losses.reduction import Reduction, reduced
 
 
 def _focal_sums(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
@@ -21,7 +22,9 @@ def _focal_sums(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     return -(torch.sigmoid(-signed) ** gamma * F.logsigmoid(signed)).sum(dim=1)
 
 
-def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+def focal_loss(
+    logits: Tensor, labels: Tensor, *, gamma: float = 2.0, reduction: Reduction = "mean"
+) -> Tensor:
     """Focal loss: -(1/B) sum_bc (1 - q_bc)^gamma log q_bc, q = sigmoid(+z) if c = y, else (-z).
 
     Lin et al. 2017, "Focal loss for dense object detection", eq. 4.
@@ -30,11 +33,12 @@ def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
         logits: (B, C) floating point.
         labels: (B,) int64.
         gamma: focusing exponent, >= 0.
+        reduction: "none" leaves the images apart.
 
     Returns:
-        Scalar: the sum over all entries divided by the batch size.
+        Scalar: the sum over all entries divided by the batch size; or (B,).
     """
-    return _focal_sums(logits, labels, gamma).mean()
+    return reduced(_focal_sums(logits, labels, gamma), reduction)
 
 
 def class_balanced_weights(class_counts: Tensor, like: Tensor, *, beta: float = 0.9999) -> Tensor:
@@ -65,6 +69,7 @@ def class_balanced_loss(
     beta: float = 0.9999,
     gamma: float = 2.0,
     alpha: float = 1.0,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Class-balanced focal loss: alpha (1/B) sum_b w_{y_b} focal_b.
 
@@ -72,4 +77,4 @@ def class_balanced_loss(
     `beta` is that of `class_balanced_weights`.
     """
     weights = class_balanced_weights(class_counts, logits, beta=beta)
-    return alpha * (weights[labels] * _focal_sums(logits, labels, gamma)).mean()
+    return alpha * reduced(weights[labels] * _focal_sums(logits, labels, gamma), reduction)

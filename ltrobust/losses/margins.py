@@ -57,6 +57,7 @@ def ldam_loss(
     s: float = 10.0,
     g: float = 0.25,
     class_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """LDAM: CE(s (z - m_y 1_y), y) with m_c = max_m n_c^-g / max_k n_k^-g.
 
@@ -71,13 +72,15 @@ def ldam_loss(
         s: scale applied after the margin.
         g: exponent of the counts.
         class_weights: (C,) or None; with weights the mean is divided by their batch sum.
+        reduction: "none" leaves the images apart.
 
     Returns:
-        Scalar, mean over the batch.
+        Scalar, mean over the batch; or (B,).
     """
     margins = float_counts(class_counts, logits) ** -g
     margins = margins * (max_m / margins.max())
-    return F.cross_entropy(s * _minus_margin(logits, labels, margins), labels, class_weights)
+    margined = s * _minus_margin(logits, labels, margins)
+    return F.cross_entropy(margined, labels, class_weights, reduction=reduction)
 
 
 def robal_margin_loss(

@@ -141,6 +141,24 @@ class TauNormHead(nn.Module):
         return logits if self.fc.bias is None else logits + self.fc.bias / self.temperature
 
 
+class ScaledLinear(nn.Linear):
+    """Linear classifier with a learned factor per class: scale_c (w_c . f + b_c).
+
+    Kang et al. 2020, learnable weight scaling (LWS) as in the authors' code: the factors, which
+    start at 1, scale weight and bias, and these two stay as they are.
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes)
+        self.weight.requires_grad_(False)
+        self.bias.requires_grad_(False)
+        self.class_scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, C)."""
+        return self.class_scale * super().forward(features)
+
+
 class UnitFeatures(nn.Module):
     """Features divided by their norm; put before a head in an nn.Sequential."""
 

@@ -6,7 +6,7 @@ a milestone acts. Optimisers and checkpoints are not known here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +23,8 @@ class Schedule(BaseModel):
         milestones: numbers of the epochs from which on gamma applies once more, in the counting
             below and for a run of `published_epochs`.
         gamma: factor per milestone.
-        factors: factor of the base rate from each milestone on, where it is no power of gamma.
+        factors: of "multistep", where the steps differ: what the base rate is times from each
+            milestone on, in place of the powers of gamma.
         counted_from: number of the first epoch in the published code. torch's MultiStepLR stepped
             at the end of each epoch counts from 0.
         warmup_epochs: only "robal-compounding" reads it: while the epoch's number is smaller, the
@@ -36,21 +37,19 @@ class Schedule(BaseModel):
     kind: Literal["multistep", "robal-compounding"]
     milestones: tuple[int, ...]
     gamma: float = Field(default=0.1, gt=0, le=1)
-    factors: tuple[float, ...] = ()
+    factors: tuple[Annotated[float, Field(gt=0)], ...] = ()
     counted_from: Literal[0, 1]
     warmup_epochs: int = Field(default=0, ge=0)
     published_epochs: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _warm_up_is_read(self) -> Schedule:
+    def _all_is_read(self) -> Schedule:
         if self.warmup_epochs and self.kind != "robal-compounding":
             raise ValueError("warmup_epochs needs kind 'robal-compounding'; leave it out otherwise")
-        return self
-
-    @model_validator(mode="after")
-    def _one_factor_a_milestone(self) -> Schedule:
-        if self.factors and (self.kind != "multistep" or len(self.factors) != len(self.milestones)):
-            raise ValueError("factors need kind 'multistep', and one for each milestone")
+        if self.factors and self.kind != "multistep":
+            raise ValueError("factors needs kind 'multistep'; leave it out otherwise")
+        if self.factors and len(self.factors) != len(self.milestones):
+            raise ValueError("factors needs one number for each of milestones")
         return self
 
 
@@ -97,7 +96,7 @@ def _factor(schedule: Schedule, milestones: tuple[int, ...], number: int) -> flo
     """Factor of the epoch with this number: that of the warm-up, or gamma per milestone passed."""
     if schedule.kind == "robal-compounding" and number < schedule.warmup_epochs:
         return (number + 1) / schedule.warmup_epochs
-    passed = sum(number >= milestone for milestone in milestones)
-    if schedule.factors:
-        return (1.0, *schedule.factors)[passed]
-    return float(schedule.gamma**passed)
+    reached = sum(number >= milestone for milestone in milestones)
+    if schedule.factors and reached:
+        return schedule.factors[reached - 1]
+    return float(schedule.gamma**reached)

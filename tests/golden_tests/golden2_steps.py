@@ -6,7 +6,7 @@ builders.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +128,7 @@ class Step:
         epochs: of the run.
         net: the network, where it is not the stored one as it is.
         optimizer: settings of SGD for the parameters that require gradients; None: no step.
+        stepped: which of them it moves, where a release computes gradients that it does not use.
         context: further fields of the context.
         names: our names of parameters and buffers to published ones, where they differ.
         check: further comparisons, given the network after the step.
@@ -140,6 +141,7 @@ class Step:
     epochs: int = 100
     net: TinyNetwork | None = None
     optimizer: dict[str, Any] | None = None
+    stepped: Callable[[TinyNetwork], Iterable[nn.Parameter]] | None = None
     context: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     check: Callable[[TinyNetwork], None] | None = None
@@ -192,7 +194,8 @@ def run(case: Case, step: Step) -> None:
     optimizer = None
     if step.optimizer is not None:
         trainable = [p for p in net.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(trainable, **step.optimizer)
+        moved = trainable if step.stepped is None else list(step.stepped(net))
+        optimizer = torch.optim.SGD(moved, **step.optimizer)
     attacked = _watch(step.method)
     loss = train_step(model, step.method, case.x, case.y, ctx, optimizer)
 

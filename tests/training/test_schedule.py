@@ -54,3 +54,23 @@ def test_warm_up_is_refused_where_nothing_reads_it() -> None:
 def test_start_beyond_the_last_epoch_is_an_error() -> None:
     with pytest.raises(UserError, match="below 10"):
         learning_rates(UNIFIED, 0.1, 10, start=10)
+
+
+def test_factors_stand_for_the_base_rate_in_place_of_powers_of_gamma() -> None:
+    uneven = Schedule(
+        kind="multistep",
+        milestones=(2, 3),
+        factors=(0.5, 0.2),
+        counted_from=0,
+        published_epochs=4,
+    )
+    assert learning_rates(uneven, 1.0, 4) == (1.0, 1.0, 0.5, 0.2)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"factors": (0.5,)}, {"kind": "robal-compounding", "factors": (0.5, 0.2)}]
+)
+def test_factors_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
+    fields = {"kind": "multistep", "milestones": (2, 3), "counted_from": 0, "published_epochs": 4}
+    with pytest.raises(ValidationError, match="factors needs"):
+        Schedule.model_validate({**fields, **changes})
