@@ -177,7 +177,9 @@ class AWP(Modifier):
             if self.rule == "optimizer" and ctx.optimizer is not None:
                 direction = -sgd_step(ctx.optimizer, weight, -gradient)
             value = weight.detach()
-            found.append((weight, self.gamma * value.norm() / (direction.norm() + TINY) * direction))
+            found.append(
+                (weight, self.gamma * value.norm() / (direction.norm() + TINY) * direction)
+            )
         return found
 
 

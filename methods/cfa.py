@@ -39,7 +39,9 @@ RECIPE = Recipe(
     momentum=0.9,
     nesterov=False,
     weight_decay=5e-4,
-    schedule=Schedule(kind="multistep", milestones=(100, 150), counted_from=0, published_epochs=200),
+    schedule=Schedule(
+        kind="multistep", milestones=(100, 150), counted_from=0, published_epochs=200
+    ),
     attack=TrainingAttack(eps=8 / 255, step_size=2 / 255, steps=10, start="uniform-clipped"),
     drop_last=False,
 )

@@ -93,6 +93,8 @@ STEPS: dict[str, Callable[[Arguments, Tensor], golden_steps.StepCase]] = {
     "atbsl": golden_steps.at_bsl,
     "taet_harl": golden_steps.taet,
     "taet_loop_stage2": golden_steps.taet_loop,
+    "robustlt_pgdat": golden_steps.robustlt,
+    "awp": golden_steps.awp,
 }
-NOT_YET = {"reat", "robustlt_pgdat", "awp"}
+NOT_YET = {"reat"}
 """Training steps of defenses that are not there yet; not collected."""
