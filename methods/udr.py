@@ -42,7 +42,7 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
         "pgd-at+awp": PaperRecipe(
             arch="wrn-34-10",
             recipe=AT_RECIPE.recipe,
-            options={**AT_RECIPE.options, "udr.unbounded": True},
+            options=AT_RECIPE.options,
             checkpoint=AT_RECIPE.checkpoint,
             test_set=AT_RECIPE.test_set,
             source="tuananhbui89/Unified-Distributional-Robustness @ 8faaf4d, "
@@ -51,21 +51,28 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
         "pgd-at": PaperRecipe(
             arch="resnet18",
             recipe=CGRM_RECIPE.model_copy(update={"attack": CGRM_ATTACK}),
-            options={"udr.natural": 1.0, "udr.scale": 4.0, "udr.stuck": True},
+            options={"udr.natural": 1.0, "udr.scale": 4.0, "udr.stuck": True, "udr.floor": 0.0},
             checkpoint=AT_RECIPE.checkpoint,
             source=CGRM_SOURCE,
         ),
         "trades": PaperRecipe(
             arch="resnet18",
             recipe=CGRM_RECIPE.model_copy(update={"attack": CGRM_ATTACK}),
-            options={"beta": 4.0, "repeat_clean": False, "detached": True, "udr.stuck": True},
+            options={
+                "beta": 4.0,
+                "repeat_clean": False,
+                "detached": True,
+                "udr.stuck": True,
+                "udr.floor": 0.0,
+            },
             checkpoint=AT_RECIPE.checkpoint,
             source=CGRM_SOURCE,
         ),
     },
+    released={"floor": None},
     quirks=(
         "lambda falls whenever mean |d| is below eps, that is as long as most pixels stay inside; "
-        "unbounded: the authors' code lets it fall below 0, where the ball pushes outwards",
+        "floor: none: the authors' code lets it fall below 0, where the ball pushes outwards",
         "the authors publish it on AWP only, with AWP's train-mode attack and extra passes: "
         "write pgd-at+awp+udr for it",
         "udr on pgd-at and on trades is a third party's version (CGRm): natural, scale: on "
@@ -87,7 +94,8 @@ class UDR(Modifier):
         lamda: lambda at the beginning; 1 is the usual ball.
         rate: learning rate of lambda.
         period: batches from one update of lambda to the next.
-        unbounded: let lambda fall below 0, as the authors' code does.
+        floor: lambda stays at least this; None: it may fall below 0, as in the authors' code.
+        tau: temperature of the ball: a step pulls back by lambda step / tau; None: by lambda.
         natural: weight of CE on clean images that is added to the loss (third party).
         scale: factor of the base's loss (third party).
         stuck: leave pixels where they are once they have reached 0 or 1 (third party).
@@ -96,7 +104,8 @@ class UDR(Modifier):
     lamda: float = 1.0
     rate: float = 0.02
     period: int = 10
-    unbounded: bool = False
+    floor: float | None = 0.0
+    tau: float | None = None
     natural: float = 0.0
     scale: float = 1.0
     stuck: bool = False
@@ -109,7 +118,7 @@ class UDR(Modifier):
         """The base's, in a soft ball."""
         self._lamda = self._lamda.to(x)
         radii: list[Tensor] = []
-        ball = soft_ball(self._lamda, radii, stuck=self.stuck)
+        ball = soft_ball(self._lamda, radii, tau=self.tau, stuck=self.stuck)
         x_adv = self.base.attack(model, x, y, ctx.changed(ball=ball))
         if radii:
             self.gaps.append(torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean())
@@ -138,30 +147,29 @@ class UDR(Modifier):
         """What is due for the base, and lambda's update."""
         self.base.after_step(model, x, y, x_adv, ctx)
         if self.gaps and ctx.batch % self.period == 0:
-            self._lamda = self._lamda - self.rate * torch.stack(self.gaps).mean()
-            self._lamda = self._lamda if self.unbounded else self._lamda.clamp_min(0)
+            gap = torch.stack([gap.to(x) for gap in self.gaps]).mean()
+            lamda = self._lamda - self.rate * gap
+            self._lamda = lamda if self.floor is None else lamda.clamp_min(self.floor)
             self.gaps = []
 
-    def on_epoch_start(self, ctx: Context) -> None:
-        """What is due for the base; batches of the epoch before are forgotten."""
-        self.base.on_epoch_start(ctx)
-        self.gaps = []
-
     def own_state(self) -> dict[str, Any]:
-        """lambda."""
-        return {"lamda": self._lamda}
+        """lambda, and what its next update will be made of."""
+        return {"lamda": self._lamda, "gaps": list(self.gaps)}
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Take back what `own_state` returned."""
-        self._lamda = state["lamda"]
+        self._lamda, self.gaps = state["lamda"], list(state["gaps"])
 
 
-def soft_ball(lamda: Tensor, radii: list[Tensor], *, stuck: bool = False) -> Ball:
+def soft_ball(
+    lamda: Tensor, radii: list[Tensor], *, tau: float | None = None, stuck: bool = False
+) -> Ball:
     """A ball that pulls a pixel outside eps back by the share `lamda` of what is too much.
 
     Args:
         lamda: a scalar.
         radii: is told eps, summed over all pixels, of every batch that is attacked.
+        tau: temperature; None: the step size, which then has no part in it.
         stuck: take no step where a pixel is at 0 or 1.
     """
 
@@ -169,6 +177,7 @@ def soft_ball(lamda: Tensor, radii: list[Tensor], *, stuck: bool = False) -> Bal
         x: Tensor, eps: float | Tensor, step_size: float | Tensor
     ) -> tuple[Advance, Callable[[Tensor], Tensor]]:
         step, _ = linf_ball(x, eps, step_size)
+        share = lamda if tau is None else lamda * step_size / tau
         radius = torch.zeros_like(x) + eps
         radii.append(radius.sum())
 
@@ -180,7 +189,7 @@ def soft_ball(lamda: Tensor, radii: list[Tensor], *, stuck: bool = False) -> Bal
         def project(images: Tensor) -> Tensor:
             change = images - x
             beyond = change - change.clamp(-radius, radius)
-            return (change - lamda * beyond).add_(x).clamp_(0, 1)
+            return (change - share * beyond).add_(x).clamp_(0, 1)
 
         return advance, project
 

@@ -127,7 +127,7 @@ def udr_awp_at(case: Case) -> Step:
             "udr.lamda": case.args.get("lamda_init"),
             "udr.rate": case.args.get("lamda_lr"),
             "udr.period": case.args.get("lamda_period"),
-            "udr.unbounded": True,
+            "udr.floor": None,
         },
     )
     step.context = {"batch": case.args.get("batch_index")}
@@ -150,10 +150,13 @@ def check_lamda(case: Case, step: Step) -> None:
 
 
 def cgrm_udr(case: Case) -> Step:
-    case.args.must_be("udr_tau", None)
-    case.args.must_be("lamda_min", 0.0)
-    options = {"udr.lamda": case.args.get("lamda"), "udr.rate": case.args.get("lamda_lr")}
-    options["udr.stuck"] = True
+    options = {
+        "udr.lamda": case.args.get("lamda"),
+        "udr.rate": case.args.get("lamda_lr"),
+        "udr.floor": case.args.get("lamda_min"),
+        "udr.tau": case.args.get("udr_tau"),
+        "udr.stuck": True,
+    }
     natural, beta = case.args.get("pgd_natural_weight"), case.args.get("beta")
     if case.args.get("loss") == "pgd":
         method = build("pgd-at+udr", case, **{**options, "udr.natural": natural, "udr.scale": beta})
@@ -239,8 +242,10 @@ def check_radii(case: Case, step: Step) -> None:
 
 def robustlt_atbsl(case: Case) -> Step:
     case.args.must_be("base", "atbsl")
-    assert case.args.get("method") == {"tau_b": 1.0}
-    return robustlt(case, "at-bsl", {}, unused_clean=True)
+    own = dict(case.args.get("method"))
+    options = {"tau": own.pop("tau_b", 1.0)}
+    assert not own
+    return robustlt(case, "at-bsl", options, unused_clean=True)
 
 
 def robustlt_awp(case: Case) -> Step:
@@ -260,11 +265,12 @@ def robustlt_taet(case: Case) -> Step:
     case.args.must_be("base", "taet")
     own = dict(case.args.get("method"))
     options = {key: own.pop(key) for key in ("alpha", "beta", "gamma") if key in own}
+    options["ce_fraction"] = (own.pop("ce_epochs", 40) - 1) / case.args.get("num_epochs")
     assert not own
     return robustlt(
         case,
         "taet",
-        {"count_absent": True, "ce_fraction": 0.39, **options},
+        {"count_absent": True, **options},
         after="clean, attacked",
         unused_clean=True,
     )
@@ -273,14 +279,15 @@ def robustlt_taet(case: Case) -> Step:
 def robustlt_robal(case: Case) -> Step:
     case.args.must_be("base", "robal")
     own = dict(case.args.get("method"))
-    options = {key: own.pop(key) for key in ("m", "s", "tau_b", "tau_m", "beta_adv")}
+    names = ("m", "s", "tau_b", "tau_m", "beta_adv", "beta_nat")
+    options = {key: own.pop(key) for key in names if key in own}
     options["beta_reg"] = own.pop("beta")
     assert not own
-    ((kind, head),) = case.facts["classifier"].items()
-    assert kind == "CosPlus_Classifier"
-    assert (head["scale"], head["bias"]) == (1, False)
+    head = dict(case.facts["classifier"]["CosPlus_Classifier"])
+    assert not head["bias"]
     step = robustlt(case, "robal-r", {**options, "gamma": head["gamma"]})
     step.net = with_head(case, step.method)
+    step.net.head.scale = head["scale"]
     return step
 
 

@@ -88,7 +88,7 @@ def test_udr_lambda() -> None:
         lamda=case["lamda_init"],
         rate=case["lamda_lr"],
         period=case["lamda_period"],
-        unbounded=True,
+        floor=None,
     )
     x, y = torch.zeros(2, 1, 2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
     common = context(2, 0, case["epsilon"])
