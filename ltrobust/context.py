@@ -55,6 +55,7 @@ class Context:
         held_out: images for feedback, for methods that ask for them.
         lr: the learning rate of the epoch.
         batch: number of the batch in its epoch, from 0.
+        optimizer: what takes the step, for methods that look at its settings and state.
         eps_factor: factor (B,) of the recipe's eps for each image; None: 1.
         step_factor: the same for the step size.
         start_factor: the same for the random start.
@@ -76,6 +77,7 @@ class Context:
     held_out: HeldOut | None = None
     lr: float = 0.0
     batch: int = 0
+    optimizer: torch.optim.Optimizer | None = None
     eps_factor: Tensor | None = None
     step_factor: Tensor | None = None
     start_factor: Tensor | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ltrobust.config import Recipe, TrainingAttack
-from ltrobust.losses import balanced_softmax_loss
+from ltrobust.losses import balanced_softmax_loss, logit_adjusted_loss
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
 from ltrobust.training.schedule import Schedule
 
@@ -57,11 +57,20 @@ from ltrobust.training.schedule import Schedule
 )
 @dataclass
 class ATBSL(Method):
-    """Yue et al. 2024: balanced softmax on PGD examples; no options."""
+    """Yue et al. 2024: balanced softmax on PGD examples.
+
+    Attributes:
+        tau: factor of the log prior; 1 in the paper and in all released code.
+    """
+
+    tau: float = 1.0
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
     ) -> dict[str, Tensor]:
         """CE(f(x') + log n, y)."""
-        logits = model(x_adv)
-        return {"attacked": balanced_softmax_loss(logits, y, ctx.class_counts, reduction="none")}
+        logits, counts = model(x_adv), ctx.class_counts
+        if self.tau == 1:
+            return {"attacked": balanced_softmax_loss(logits, y, counts, reduction="none")}
+        adjusted = logit_adjusted_loss(logits, y, counts, tau=self.tau, reduction="none")
+        return {"attacked": adjusted}

@@ -58,6 +58,10 @@ RECIPE = PaperRecipe(
         "repeat_clean: three train-mode passes (clean, attacked, clean again), so that clean "
         "images move the BatchNorm statistics twice",
         "of the decays at epochs 75, 90 and 100 only the first falls within its 76 epochs",
+        "attacked_first: the attacked images pass before the clean ones, as in the released code "
+        "of AWP; the BatchNorm statistics end elsewhere, the loss does not",
+        "detached: the clean side of the divergence carries no gradient, as in the third-party "
+        "versions of CGRm",
     ),
     passes="K + 3",
 )
@@ -68,10 +72,14 @@ class TRADES(Method):
     Attributes:
         beta: weight of the divergence; 6 in the paper and the code.
         repeat_clean: pass the clean batch a second time for the divergence, as the code does.
+        attacked_first: pass the attacked images first.
+        detached: take the clean side of the divergence as a constant.
     """
 
     beta: float = 6.0
     repeat_clean: bool = False
+    attacked_first: bool = False
+    detached: bool = False
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Maximise the divergence from the clean prediction, which no step changes."""
@@ -83,9 +91,11 @@ class TRADES(Method):
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
     ) -> dict[str, Tensor]:
         """CE on clean images plus beta times the divergence."""
+        first = model(x_adv) if self.attacked_first else None
         clean = model(x)
-        attacked = model(x_adv)
+        attacked = model(x_adv) if first is None else first
         target = model(x) if self.repeat_clean else clean
+        target = target.detach() if self.detached else target
         return {
             "natural": F.cross_entropy(clean, y, reduction="none"),
             "consistency": self.beta * trades_kl(target, attacked, reduction="none"),

@@ -366,6 +366,7 @@ def train_step(
         The outer loss, a scalar.
     """
     model.train()
+    ctx = ctx.changed(optimizer=optimizer)
     with clock.phase("attack"):
         x_adv = method.attack(model, x, y, ctx)
     if isinstance(model, TrainingModel):

@@ -11,18 +11,32 @@ from typing import Any
 from golden_store import Arguments, tensor
 from torch import Tensor, nn
 
+from ltrobust.combination import find
 from ltrobust.config import TrainingAttack
-from ltrobust.method import METHODS, Context, Method, load_builtin_methods
+from ltrobust.method import Context, Method, load_builtin_methods
 
 load_builtin_methods()
 
 
 @dataclass
 class StepCase:
-    """A method and, unless the stored network keeps its linear layer, the head it builds."""
+    """What of ours must reproduce a case.
+
+    Attributes:
+        method: the method, with the quirks of the release.
+        head: the head that it builds, unless the stored network keeps its linear layer.
+        epoch: from 0; by default the last of 100, where every method is in its final stage.
+        epochs: of the run.
+        optimizer: settings of SGD; None: no step.
+        clipped: whether the release clips the start to the image.
+    """
 
     method: Method
     head: nn.Module | None = None
+    epoch: int = 99
+    epochs: int = 100
+    optimizer: dict[str, Any] | None = None
+    clipped: bool = False
 
 
 @dataclass
@@ -44,7 +58,7 @@ def training_attack(args: Arguments) -> TrainingAttack:
 
 
 def build(name: str, counts: Tensor, **options: Any) -> Method:
-    return METHODS.get(name)(counts, **options)
+    return find(name)(counts, **options)
 
 
 def pgd_at(args: Arguments, counts: Tensor) -> StepCase:
@@ -95,3 +109,46 @@ def taet_loop(args: Arguments, counts: Tensor) -> StepCase:
     args.must_be("num_classes", len(counts))
     options = args.given("alpha", "beta", "gamma")
     return StepCase(build("taet", counts, count_absent=True, wasted_clean=True, **options))
+
+
+def robustlt(args: Arguments, counts: Tensor) -> StepCase:
+    return _in_robustlts_loop(
+        args,
+        counts,
+        "pgd-at+robustlt",
+        {
+            "robustlt.alpha": args.get("robustlt_alpha"),
+            "robustlt.beta": args.get("robustlt_beta"),
+            "robustlt.mode": "train-kept",
+            "robustlt.passes_after": "attacked, clean",
+        },
+    )
+
+
+def awp(args: Arguments, counts: Tensor) -> StepCase:
+    epochs = args.get("num_epochs", 100)
+    return _in_robustlts_loop(
+        args,
+        counts,
+        "pgd-at+awp",
+        {
+            "awp.rule": "optimizer",
+            "awp.gamma": args.get("awp_gamma"),
+            "awp.warmup": args.get("awp_warmup") / epochs,
+            "awp.mode": "train-kept",
+            "awp.passes_after": "attacked, clean",
+        },
+    )
+
+
+def _in_robustlts_loop(
+    args: Arguments, counts: Tensor, name: str, options: dict[str, Any]
+) -> StepCase:
+    """A step of RobustLT's repository, which attacks in train mode and names the optimizer."""
+    return StepCase(
+        build(name, counts, **options),
+        epoch=args.get("current_epoch") - 1,
+        epochs=args.get("num_epochs", 100),
+        optimizer=args.get("optimizer")["SGD"],
+        clipped=True,
+    )

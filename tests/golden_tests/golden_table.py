@@ -94,6 +94,6 @@ STEPS: dict[str, Callable[[Arguments, Tensor], golden_steps.StepCase]] = {
     "reat": golden_steps.reat,
     "taet_harl": golden_steps.taet,
     "taet_loop_stage2": golden_steps.taet_loop,
+    "robustlt_pgdat": golden_steps.robustlt,
+    "awp": golden_steps.awp,
 }
-NOT_YET = {"robustlt_pgdat", "awp"}
-"""Training steps of defenses that are not there yet; not collected."""

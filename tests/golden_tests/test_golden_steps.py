@@ -9,7 +9,7 @@ import torch
 from golden_net import golden_net
 from golden_steps import StoredStart, training_attack
 from golden_store import Arguments, assert_close, document, tensor
-from golden_table import NOT_YET, STEPS
+from golden_table import STEPS
 from torch import Tensor, nn
 
 from ltrobust.method import Method
@@ -17,7 +17,7 @@ from ltrobust.training.engine import TrainingModel
 from ltrobust.training.trainer import train_step
 
 pytestmark = pytest.mark.golden
-CASES = [case for case in document("train_step")["cases"] if case["name"] not in NOT_YET]
+CASES = document("train_step")["cases"]
 
 
 def watch_attack(method: Method) -> list[Tensor]:
@@ -47,18 +47,21 @@ def test_step(case: dict[str, Any]) -> None:
     net = golden_net("train_step")
     if step.head is not None:
         with_head(net, step.head)
+    x = tensor("train_step", "x_u8").double() / 255
+    delta = tensor("train_step", case["start_delta"])
     ctx = StoredStart(
         class_counts=counts,
-        epoch=99,  # the last of 100: every method is in its final stage
-        epochs=100,
+        epoch=step.epoch,
+        epochs=step.epochs,
         attack=training_attack(args),
         generator=torch.Generator(),
-        delta=tensor("train_step", case["start_delta"]),
+        delta=delta.clamp(-x, 1 - x) if step.clipped else delta,
     )
     args.assert_all_read()
     attacked = watch_attack(step.method)
-    x = tensor("train_step", "x_u8").double() / 255
-    loss = train_step(TrainingModel(net, "fp32"), step.method, x, tensor("train_step", "y"), ctx)
+    model, y = TrainingModel(net, "fp32"), tensor("train_step", "y")
+    optimizer = step.optimizer and torch.optim.SGD(net.parameters(), **step.optimizer)
+    loss = train_step(model, step.method, x, y, ctx, optimizer)
 
     (x_adv,) = attacked
     assert (x_adv - tensor("train_step", case["x_adv"])).abs().max() <= 1e-6
@@ -67,7 +70,7 @@ def test_step(case: dict[str, Any]) -> None:
 
 
 def check_network(case: dict[str, Any], net: nn.Sequential) -> None:
-    """Gradients of all trainable parameters, and buffers, against the stored ones."""
+    """Gradients and parameters after the step, and buffers, against the stored ones."""
     published = {"cosplus.weight": "8.weight"}
     gradients = {published.get(name, name): key for name, key in case["grads"].items()}
     trainable = {name: p for name, p in net.named_parameters() if p.requires_grad}
@@ -76,6 +79,8 @@ def check_network(case: dict[str, Any], net: nn.Sequential) -> None:
         gradient = trainable[name].grad
         assert gradient is not None
         assert_close(gradient, tensor("train_step", key), 1e-6)
+    for name, key in case.get("params_after", {}).items():
+        assert_close(trainable[name], tensor("train_step", key), 1e-6)
     buffers = dict(net.named_buffers())
     for name, key in case["buffers_after"].items():
         if not name.endswith("moving_ed"):

@@ -11,6 +11,7 @@ from ltrobust.config import Run
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
 from ltrobust.method import METHODS, Context, load_builtin_methods
+from ltrobust.modifier import Modifier
 from ltrobust.seeds import generator
 from ltrobust.training.trainer import Trained, build, train
 
@@ -44,7 +45,17 @@ def last_stage_loss(run: Run, trained: Trained, data: LongTailedData) -> float:
         return float(trained.method.loss(trained.net, x, y, x_adv, ctx))
 
 
-@pytest.mark.parametrize("name", METHODS)
+def trained_names() -> list[str]:
+    """Every defense, and every modifier of a training on the defense that it is tried on."""
+    parts = [METHODS.get(name) for name in METHODS]
+    return [
+        f"{part.trial}+{part.name}" if issubclass(part, Modifier) else part.name
+        for part in parts
+        if part.kind != "post-hoc"
+    ]
+
+
+@pytest.mark.parametrize("name", trained_names())
 def test_loss_falls(name: str, data: LongTailedData) -> None:
     run = planned_run(name)
     before = last_stage_loss(run, build(run, data.train_counts, data.image_shape), data)
