@@ -14,6 +14,7 @@ from ltrobust.losses.attacking import (
     targeted_cross_entropy,
 )
 from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
+from ltrobust.losses.distributional import tanh_gaussian
 from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
 from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
 from ltrobust.losses.margins import ldam_loss, robal_margin_loss, unimargin_loss
@@ -47,6 +48,7 @@ __all__ = [
     "tail_class_mask",
     "tail_term",
     "tail_term_released",
+    "tanh_gaussian",
     "targeted_cross_entropy",
     "trades_kl",
     "trades_loss",
