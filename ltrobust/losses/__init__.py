@@ -25,6 +25,7 @@ from ltrobust.losses.reat import (
     tail_term,
     tail_term_released,
 )
+from ltrobust.losses.soft_margin import smoothed_cross_entropy, soft_logit_margin
 
 __all__ = [
     "balanced_softmax_loss",
@@ -45,6 +46,8 @@ __all__ = [
     "robal_kl",
     "robal_margin_loss",
     "scaled_cross_entropy",
+    "smoothed_cross_entropy",
+    "soft_logit_margin",
     "tail_class_mask",
     "tail_term",
     "tail_term_released",
