@@ -82,7 +82,7 @@ EIGHTH = 1 / 8
         "up to 14 + 1 passes a step, and every 20th batch about 40 more",
         "on CIFAR-100 the release takes 3 to 12 steps",
     ),
-    passes="1.4 K + 1, every 20th batch 3.4 K + 5 more",
+    passes="1.4 K + 1, every 20th batch 3.4 K + 6 more",
     aliases=("lasat",),
 )
 @dataclass
