@@ -156,12 +156,21 @@ class Context:
             _sized(self.attack.step_size if step_size is None else step_size, self.step_factor),
         )
         steps = self.attack.steps if steps is None else steps
-        size = self.micro_batch or len(x)
-        if size >= len(x) or self.mode != "eval":  # batch statistics are those of the whole batch
-            size = max(1, len(x))
-        pieces = [slice(first, first + size) for first in range(0, max(1, len(x)), size)]
+        pieces = self.pieces(len(x))
         attacked = [self._attacked(model, x, y, loss, rows, p, start, sizes, steps) for p in pieces]
         return attacked[0] if len(attacked) == 1 else torch.cat(attacked)
+
+    def pieces(self, n: int) -> list[slice]:
+        """The parts of a batch of n images that are attacked one after the other."""
+        size = self.micro_batch or n
+        if size >= n or self.mode != "eval":  # batch statistics are those of the whole batch
+            size = max(1, n)
+        return [slice(first, first + size) for first in range(0, max(1, n), size)]
+
+    def radius(self, x: Tensor) -> Radius:
+        """The attack's radius of each image, as it broadcasts against `x` (B, ...)."""
+        eps = _sized(self.attack.eps, self.eps_factor)
+        return _column(eps, x) if isinstance(eps, Tensor) else eps
 
     def _attacked(
         self,

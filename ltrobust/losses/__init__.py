@@ -15,6 +15,7 @@ from ltrobust.losses.attacking import (
 )
 from ltrobust.losses.classwise import cfa_beta, classwise_trades_loss, pairwise_margin_loss
 from ltrobust.losses.consistency import robal_kl, trades_kl, trades_loss
+from ltrobust.losses.distributional import tanh_gaussian
 from ltrobust.losses.focal import class_balanced_loss, class_balanced_weights, focal_loss
 from ltrobust.losses.gairat import gairat_offset, gairat_weights
 from ltrobust.losses.harl import class_mean_losses, harl_loss, harl_terms
@@ -33,7 +34,11 @@ from ltrobust.losses.reat import (
     tail_term,
     tail_term_released,
 )
+<<<<<<< HEAD
 from ltrobust.losses.soft import label_smoothing_loss, soft_cross_entropy, soft_labels
+=======
+from ltrobust.losses.soft_margin import smoothed_cross_entropy, soft_logit_margin
+>>>>>>> wt-d4
 
 __all__ = [
     "balanced_softmax_loss",
@@ -62,13 +67,19 @@ __all__ = [
     "robal_kl",
     "robal_margin_loss",
     "scaled_cross_entropy",
+<<<<<<< HEAD
     "soft_cross_entropy",
     "soft_labels",
     "soft_logit_margin",
     "softmax_margin",
+=======
+    "smoothed_cross_entropy",
+    "soft_logit_margin",
+>>>>>>> wt-d4
     "tail_class_mask",
     "tail_term",
     "tail_term_released",
+    "tanh_gaussian",
     "targeted_cross_entropy",
     "trades_kl",
     "trades_loss",
