@@ -71,9 +71,7 @@ def held_out_outcomes(
     assert model is not None
     assert held_out is not None
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    parts = zip(
-        held_out.images.split(AT_A_TIME), held_out.labels.split(AT_A_TIME), strict=True
-    )
+    parts = zip(held_out.images.split(AT_A_TIME), held_out.labels.split(AT_A_TIME), strict=True)
     for x, y in parts:
         x_adv = ctx.pgd(
             model,

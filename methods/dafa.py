@@ -170,8 +170,8 @@ class DAFA(Modifier):
         self.class_weights = state["class_weights"]
 
     def _looks(self, ctx: Context) -> bool:
-        """Whether it is the epoch in which classes are compared."""
-        return ctx.epoch + 1 == max(1, round(self.warm_up * ctx.epochs))
+        """Whether it is the epoch in which classes are compared; none of a fine-tuning is."""
+        return not ctx.first_epoch and ctx.epoch + 1 == max(1, round(self.warm_up * ctx.epochs))
 
 
 def dafa_direction(similarity: Tensor) -> Tensor:
