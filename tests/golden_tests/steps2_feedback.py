@@ -123,6 +123,20 @@ def cgr(case: Case) -> Step:
     return Step(method, attack, epoch=epoch, epochs=epochs, check=check)
 
 
+def faal(case: Case, base: str, **options: Any) -> Step:
+    released = {f"faal.{name}": True for name in RELEASED_FAAL}
+    radius = {"faal.radius": case.args.get("r")}
+    method = build(f"{base}+faal", case, **options, **released, **radius)
+
+    def check(_: TinyNetwork) -> None:
+        assert_close(method.class_margins, case.tensor("class_margin"), 1e-6)  # type: ignore[attr-defined]
+        assert_close(method.class_weights, case.tensor("weights"), 2e-6)  # type: ignore[attr-defined]
+
+    attack = attack_of(case, step_size="alpha", steps="steps")
+    return Step(method, attack, optimizer=sgd_of(case), check=check)
+
+
+RELEASED_FAAL = ("sum_over_images", "attacked_first", "wasted_clean", "kl_attack")
 STEPS: dict[str, Builder] = {
     "dafa_trades": dafa_trades,
     "dafa_pgd": dafa_pgd,
@@ -130,4 +144,6 @@ STEPS: dict[str, Builder] = {
     "frl_rmrw": partial(frl, remargin=True),
     "cgr_at": cgr,
     "cgr_trades": cgr,
+    "faal_at": partial(faal, base="pgd-at"),
+    "faal_trades": partial(faal, base="trades", beta=6.0),
 }
