@@ -62,6 +62,7 @@ class Context:
         mode: how the network is run in attacks.
         ball: other steps and another projection than those of the L-inf ball.
         observer: told of every step of an attack.
+        project_start: bring the random start into the ball before the first gradient.
     """
 
     class_counts: Tensor
@@ -84,6 +85,7 @@ class Context:
     mode: Mode = "eval"
     ball: Ball | None = None
     observer: Observer | None = None
+    project_start: bool = False
 
     def changed(self, **changes: Any) -> Context:
         """A copy with other values; randomness is still drawn from the same generators."""
@@ -206,6 +208,7 @@ class Context:
             start=None if start is None else start[piece],
             mode=self.mode,
             ball=self.ball,
+            project_start=self.project_start,
         )
 
 

@@ -210,7 +210,8 @@ class Method(ABC):
     @classmethod
     def option_defaults(cls) -> dict[str, Any]:
         """Names and defaults of the method's options."""
-        options = [f for f in dataclasses.fields(cls) if f.name not in ("class_counts", "base")]
+        given = ("class_counts",) if cls.kind == "defense" else ("class_counts", "base")
+        options = [f for f in dataclasses.fields(cls) if f.name not in given]
         return {
             option.name: option.default
             if option.default_factory is dataclasses.MISSING

@@ -79,6 +79,7 @@ def pgd(
     norm: Norm = "Linf",
     mode: Mode = "eval",
     ball: Ball | None = None,
+    project_start: bool = False,
 ) -> Tensor:
     """Maximise a loss inside the eps ball by projected gradient steps (Madry et al. 2018).
 
@@ -105,6 +106,7 @@ def pgd(
         norm: which ball.
         mode: how the model is run; anything but "eval" is a quirk of released training code.
         ball: makes other steps and another projection than the norm's, from x, eps and step_size.
+        project_start: bring the start into the ball and [0, 1] before the first gradient.
 
     Returns:
         Adversarial images, same shape and dtype as `x`, within eps of `x` and in [0, 1].
@@ -112,6 +114,8 @@ def pgd(
     ball = ball or (linf_ball if norm == "Linf" else _l2)
     advance, project = ball(x, eps, step_size)
     x_adv = x.clone() if start is None else x + start
+    if project_start:
+        x_adv = project(x_adv)
     velocity: Tensor | None = None
     with attack_mode(model, mode):
         for _ in range(steps):
