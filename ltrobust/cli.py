@@ -198,7 +198,9 @@ def bench(
         list[str] | None,
         _flag(
             "Names such as pgd-at,trades+awp, or a set: core (default), all, "
-            "long-tail, baselines, tricks; repeatable.", "--methods", panel=TRAINING
+            "long-tail, baselines, tricks; repeatable.",
+            "--methods",
+            panel=TRAINING,
         ),
     ] = None,
     dataset: Dataset = None,

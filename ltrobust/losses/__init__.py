@@ -34,11 +34,8 @@ from ltrobust.losses.reat import (
     tail_term,
     tail_term_released,
 )
-<<<<<<< HEAD
 from ltrobust.losses.soft import label_smoothing_loss, soft_cross_entropy, soft_labels
-=======
 from ltrobust.losses.soft_margin import smoothed_cross_entropy, soft_logit_margin
->>>>>>> wt-d4
 
 __all__ = [
     "balanced_softmax_loss",
@@ -67,15 +64,11 @@ __all__ = [
     "robal_kl",
     "robal_margin_loss",
     "scaled_cross_entropy",
-<<<<<<< HEAD
+    "smoothed_cross_entropy",
     "soft_cross_entropy",
     "soft_labels",
     "soft_logit_margin",
     "softmax_margin",
-=======
-    "smoothed_cross_entropy",
-    "soft_logit_margin",
->>>>>>> wt-d4
     "tail_class_mask",
     "tail_term",
     "tail_term_released",

@@ -25,8 +25,14 @@ PAPER_OPTIONS = {
 }
 CASES = {name: (name, {}) for name in METHODS} | PAPER_OPTIONS
 BEYOND_EPS = {
-    **{"robustlt": 0.2, "udr": 0.2, "cfa": 0.2, "dafa": 0.2, "frl": 0.3},
-    **{"avmixup": 0.2, "las-at": 0.19, "mma": 0.16},
+    "robustlt": 0.2,
+    "udr": 0.2,
+    "cfa": 0.2,
+    "dafa": 0.2,
+    "frl": 0.3,
+    "avmixup": 0.2,
+    "las-at": 0.19,
+    "mma": 0.16,
 }
 """How far the attacks go that exceed eps by design; on digits eps is 0.1."""
 
