@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ltrobust.attacks.pgd import Ball, attack_mode, linf_ball
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.errors import UserError
-from ltrobust.losses import cross_entropy_sum, smoothed_cross_entropy
+from ltrobust.losses import cross_entropy_sum, label_smoothing_loss
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
 from ltrobust.models import build_model
 from ltrobust.part import Part
@@ -215,7 +215,7 @@ class LASAT(Method):
             fooled = F.cross_entropy(model(x_adv), y)
         trained = copy.deepcopy(model).train()
         trained.zero_grad(set_to_none=True)
-        smoothed_cross_entropy(trained(x_adv), y, share=self.true_share).backward()
+        label_smoothing_loss(trained(x_adv), y, mass=self.true_share).backward()
         with torch.no_grad():
             for weights in trained.parameters():
                 if weights.grad is not None:
@@ -245,7 +245,7 @@ class LASAT(Method):
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
     ) -> dict[str, Tensor]:
         """CE of the attacked images against smoothed labels."""
-        losses = smoothed_cross_entropy(model(x_adv), y, share=self.true_share, reduction="none")
+        losses = label_smoothing_loss(model(x_adv), y, mass=self.true_share, reduction="none")
         return {"attacked": losses}
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from ltrobust.losses.reat import (
     tail_term_released,
 )
 from ltrobust.losses.soft import label_smoothing_loss, soft_cross_entropy, soft_labels
-from ltrobust.losses.soft_margin import smoothed_cross_entropy, soft_logit_margin
 
 __all__ = [
     "balanced_softmax_loss",
@@ -64,7 +63,6 @@ __all__ = [
     "robal_kl",
     "robal_margin_loss",
     "scaled_cross_entropy",
-    "smoothed_cross_entropy",
     "soft_cross_entropy",
     "soft_labels",
     "soft_logit_margin",

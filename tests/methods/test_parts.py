@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ltrobust.config import TrainingAttack
 from ltrobust.context import Context
 from ltrobust.errors import UserError
-from ltrobust.losses import smoothed_cross_entropy, soft_logit_margin
+from ltrobust.losses import label_smoothing_loss, soft_logit_margin
 from ltrobust.method import Method
 from ltrobust.models import build_model
 from ltrobust.seeds import generator
@@ -219,4 +219,4 @@ def test_losses_of_margins_and_shares() -> None:
     target = torch.full_like(z, 0.1)
     target[[0, 1], y] = 0.8
     expected = -(target * z.log_softmax(1)).sum(1)
-    assert torch.allclose(smoothed_cross_entropy(z, y, share=0.8, reduction="none"), expected)
+    assert torch.allclose(label_smoothing_loss(z, y, mass=0.8, reduction="none"), expected)
