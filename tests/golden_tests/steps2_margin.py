@@ -57,12 +57,12 @@ def cos_he(case: Case) -> Step:
     margin = dict(case.args.get("loss_opt")["UniMargin"])
     assert margin.pop("weight", None) is None
     head = case.facts["classifier"]["Cos_Classifier"]
-    assert head["scale"] == 1
-    assert not head["bias"]
+    assert not head.get("bias", False)
     assert not case.tensor("head.bias").any()
     method = build("cos-he", case, **margin)
     net = tiny_network(case.facts["net_key"])
     with_cosine_head(net, method, case.tensor("head.weight"))
+    net.head.scale = head.get("scale", 16)
     return Step(method, attack_of(case), net=net)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ltrobust.combination import find
 from ltrobust.config import TrainingAttack
 from ltrobust.context import Context
 from ltrobust.errors import UserError
-from ltrobust.losses import gairat_weights
+from ltrobust.losses import gairat_weights, tail_term, tail_term_released
 from ltrobust.method import Method, load_builtin_methods
 from ltrobust.models.heads import CosineHead, OverwrittenCosineHead
 from ltrobust.training.trainer import train_step
@@ -171,14 +172,41 @@ def test_reat_counts_predictions_of_an_epoch_for_the_next() -> None:
     assert torch.equal(resumed.state_dict()["predicted"], expected)
 
 
-def test_tail_classes_of_reat_are_the_rarest_unless_as_released() -> None:
+@pytest.mark.parametrize(
+    ("options", "term", "tail"),
+    [
+        ({}, tail_term, [0, 2, 4]),
+        ({"tail_by_index": True}, tail_term, [7, 8, 9]),
+        ({"collapsed_tail": True}, tail_term_released, [0, 2, 4]),
+    ],
+)
+def test_tail_classes_of_reat_are_the_rarest_unless_as_released(
+    options: dict[str, bool], term: Callable[..., Tensor], tail: list[int]
+) -> None:
     counts = torch.tensor([1, 50, 3, 80, 2, 90, 60, 70, 40, 30])
-    x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 0, 2, 4])
-    for by_index, tail_is_there in ((False, True), (True, False)):
-        method = find("reat")(counts, tail_by_index=by_index)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            net = Net(nn.Flatten(), nn.Linear(12, FEATURES), nn.Linear(FEATURES, 10))
-        loss = method.loss(net, x, y, x, context(class_counts=counts))
-        balanced = F.cross_entropy(net(x) + counts.log(), y)
-        assert torch.equal(loss, balanced) != tail_is_there
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(8, 3, 2, 2, generator=draw), torch.tensor([0, 0, 2, 4, 6, 7, 8, 9])
+    method = find("reat")(counts, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Net(nn.Flatten(), nn.Linear(12, FEATURES), nn.Linear(FEATURES, 10))
+    loss = method.loss(net, x, y, x, context(class_counts=counts))
+    features, logits = net.with_features(x)
+    mask = torch.isin(torch.arange(10), torch.tensor(tail))
+    expected = F.cross_entropy(logits + counts.log(), y) + term(features, y, counts, mask)
+    assert torch.allclose(loss, expected, rtol=1e-6)
+
+
+def test_mart_weighs_the_divergence_by_doubt() -> None:
+    x, y = batch()
+    method = find("mart")(COUNTS, beta=3.0)
+    net = network(method)
+    x_adv = method.attack(net, x, y, context())
+    terms = method.terms(net, x, y, x_adv, context())
+    clean, attacked = net(x).softmax(1), net(x_adv).softmax(1)
+    divergence = (clean * (clean / attacked).log()).sum(1)
+    doubt = 1 - clean[range(6), y]
+    assert torch.allclose(terms["consistency"], 3 * divergence * doubt, atol=1e-6)
+    wrong = attacked.scatter(1, y[:, None], 0).amax(1)
+    boosted = -attacked[range(6), y].log() - (1 - wrong).log()
+    assert torch.allclose(terms["attacked"], boosted, atol=1e-3)
