@@ -219,6 +219,23 @@ def test_cfa_counts_each_image_once_whatever_is_around_it() -> None:
         assert cfa.robust._counts[1].tolist() == [3, 3, 3, 3]
 
 
+class ByFeatures(Method):
+    """Lets no image through the network as a whole."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+        return nn.functional.cross_entropy(model.head(model.features(x_adv)), y)  # type: ignore[operator]
+
+
+def test_cfa_looks_itself_where_a_base_never_passes_the_attacked_images() -> None:
+    cfa = CFA(COUNTS, ByFeatures(COUNTS))
+    model = TrainingModel(Net(), "fp32")  # type: ignore[arg-type]
+    x, y = images()
+    train_step(model, cfa, x, y, context(model=model))
+    train_step(model, cfa, x[:4], y[:4], context(model=model))  # not the logits of before
+    assert cfa.robust._counts is not None
+    assert cfa.robust._counts[1].tolist() == [4, 4, 4, 4]
+
+
 def test_cfa_averages_only_when_no_class_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     method, model, _ = step("pgd-at+cfa", **{"cfa.threshold": 0.3})
     assert isinstance(method, CFA)
