@@ -37,7 +37,7 @@ MENON = Citation(
         *ROBAL_QUIRKS,
         "frozen_bias: the last layer keeps the random bias that it began with, up to "
         "1/sqrt(features) in size, which no class prior corrects",
-        "RoBal also has a mode with the bias in the attack (inner), which its tables do not report",
+        "inner: RoBal's code also has a mode with the bias in the attack",
     ),
     passes="K + 1",
 )

@@ -28,8 +28,8 @@ from ltrobust.modifier import PostHoc
     paper=CUI,
     quirks=(
         "the configuration lacks the entry (lr_dict) that keeps the features fixed in the "
-        "re-sampling fine-tune: the whole network trains at rate 0.1, a hundred times the rate "
-        "that it ended with; head_only is the other reading",
+        "re-sampling fine-tune: the whole network trains at rate 0.1, far above "
+        "the rate that its base ended with; head_only is the other reading",
     ),
 )
 @dataclass
