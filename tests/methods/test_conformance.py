@@ -23,13 +23,15 @@ PAPER_OPTIONS = {
     for name in METHODS
     if METHODS.get(name).recipe and METHODS.get(name).recipe.options  # type: ignore[union-attr]
 }
+BEYOND_EPS = {"las-at": 0.19, "mma": 0.16}
+"""How far the attacks go that exceed eps by design; on digits eps is 0.1."""
 CASES = {name: (name, {}) for name in METHODS} | PAPER_OPTIONS
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_registered_method_conforms(case: str) -> None:
     name, options = CASES[case]
-    check_method(name, options=options)
+    check_method(name, options=options, max_change=BEYOND_EPS.get(name))
 
 
 @dataclass
