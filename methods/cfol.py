@@ -75,7 +75,7 @@ Distribution = Literal["uniform", "empirical"]
         "the rate eta is 2e-6 whatever the size of the data: the weights grow with the number of "
         "images seen, on CIFAR-10-LT (IR 50) to about a third of what they do on CIFAR-10 in as "
         "many epochs",
-        "prior and base: the release can start w at log n_c and mix in the classes' shares instead "
+        "prior, mix: the release can start w at log n_c and mix in the classes' shares instead "
         "of 1 / C; by default both are uniform, so that at first all classes are drawn alike",
     ),
     passes="K + 1",
@@ -87,14 +87,14 @@ class CFOL(Method):
     Attributes:
         gamma: share g of the base distribution.
         eta: rate of the class weights.
-        base: "uniform", or "empirical" for the classes' shares of the images.
+        mix: base distribution: "uniform", or "empirical" for the classes' shares of the images.
         prior: what softmax(w) is at first, likewise.
         best_of_steps: return the best step of the attack for the batch, as the code does.
     """
 
     gamma: float = 0.5
     eta: float = 2e-6
-    base: Distribution = "uniform"
+    mix: Distribution = "uniform"
     prior: Distribution = "uniform"
     best_of_steps: bool = False
 
@@ -102,7 +102,7 @@ class CFOL(Method):
         counts = self.class_counts.cpu().double().clamp_min(1)
         shares = counts / counts.sum()
         alike = torch.full_like(shares, 1 / len(shares))
-        self._base = shares if self.base == "empirical" else alike
+        self._base = shares if self.mix == "empirical" else alike
         self.scores = shares.log() if self.prior == "empirical" else torch.zeros_like(shares)
         self._wrong: Tensor | None = None
 

@@ -23,7 +23,7 @@ def test_class_weights(case: dict[str, Any]) -> None:
         torch.tensor(case["class_counts"]),
         gamma=args.get("gamma"),
         eta=case["eta"],
-        base=args.get("base_dist", "uniform"),
+        mix=args.get("base_dist", "uniform"),
         prior=args.get("prior", "uniform"),
     )
     args.assert_all_read()
