@@ -26,7 +26,7 @@ from ltrobust.attacks.pgd import attack_mode
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import scaled_cross_entropy, trades_kl, unimargin_loss
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
-from ltrobust.models.heads import CosineHead, OverwrittenCosineHead
+from ltrobust.models.cosine_heads import HEHead
 from ltrobust.training.schedule import Schedule
 
 PAPER = Citation(
@@ -90,8 +90,7 @@ class Hypersphere(Method):
 
     def head(self, in_features: int, num_classes: int) -> nn.Module:
         """Cosine head at scale 1."""
-        kind = OverwrittenCosineHead if self.overwritten_weight else CosineHead
-        return kind(in_features, num_classes, gamma=0)
+        return HEHead(in_features, num_classes, differentiate=not self.overwritten_weight)
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """PGD on the cross-entropy of scaled cosines."""

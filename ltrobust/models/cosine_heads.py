@@ -34,8 +34,8 @@ class HEHead(nn.Module):
         num_classes: C.
         scale: factor of the cosine.
         differentiate: differentiate the weights' normalisation; False is the released code. It then
-            overwrites in train mode only: in eval mode the same function needs no new weight, and
-            an attack leaves the network as it is.
+            overwrites in passes that train the weight only: elsewhere the same function needs no
+            new one, and an attack leaves the network as it is.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class HEHead(nn.Module):
             return F.normalize(self.weight, eps=_TINY)
         # through .data: an earlier pass of the step may have saved the weight for its gradient
         unit = F.normalize(self.weight.data, eps=_TINY)
-        if self.training:
+        if self.training and self.weight.requires_grad and torch.is_grad_enabled():
             self.weight.data.copy_(unit)
             return self.weight
         return self.weight + (unit - self.weight).detach()

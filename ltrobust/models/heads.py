@@ -82,27 +82,6 @@ class CosineHead(nn.Module):
         return f"gamma={self.gamma}, scale={self.scale}, eta={self.eta}"
 
 
-class OverwrittenCosineHead(CosineHead):
-    """Cosine classifier whose weight is overwritten with its unit rows, as HE's code does.
-
-    The gradient is that of a linear layer: the normalisation is not differentiated (AT_HE). The
-    weight is overwritten in passes that train it; in all others its rows are normalised on the way,
-    which gives the same logits.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, C)."""
-        unit = (self.weight / _norm(self.weight)).detach()
-        if self.training and self.weight.requires_grad and torch.is_grad_enabled():
-            self.weight.data.copy_(unit)
-            return self.scale * F.linear(features / _norm(features), self.weight)
-        return self.scale * F.linear(features / _norm(features), unit)
-
-    def extra_repr(self) -> str:
-        """Constants for the printed model."""
-        return f"scale={self.scale}"
-
-
 class TauNormHead(nn.Module):
     """Linear classifier with normalised rows: (w_c / ||w_c||^tau) . f / T * scale_c (+ b_c / T).
 

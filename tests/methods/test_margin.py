@@ -16,7 +16,8 @@ from ltrobust.context import Context
 from ltrobust.errors import UserError
 from ltrobust.losses import gairat_weights, tail_term, tail_term_released
 from ltrobust.method import Method, load_builtin_methods
-from ltrobust.models.heads import CosineHead, OverwrittenCosineHead
+from ltrobust.models.cosine_heads import HEHead
+from ltrobust.models.heads import CosineHead
 from ltrobust.training.trainer import train_step
 
 load_builtin_methods()
@@ -82,7 +83,7 @@ def test_normalisation_is_differentiated_unless_as_released(name: str) -> None:
 
 
 def test_overwritten_head_gives_the_cosines_and_changes_only_where_it_is_trained() -> None:
-    head = OverwrittenCosineHead(FEATURES, 3, gamma=0)
+    head = HEHead(FEATURES, 3, differentiate=False)
     plain = CosineHead(FEATURES, 3, gamma=0)
     plain.load_state_dict(head.state_dict())
     before = head.weight.detach().clone()
