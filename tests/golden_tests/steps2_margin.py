@@ -29,7 +29,7 @@ def mart(case: Case) -> Step:
 def with_cosine_head(net: TinyNetwork, method: Method, weight: torch.Tensor) -> TinyNetwork:
     """The network with a method's own head, which has no bias, and the stored weight."""
     head = method.head(weight.shape[1], weight.shape[0]).double()
-    assert head.bias is None
+    assert "bias" not in dict(head.named_parameters())
     head.weight = nn.Parameter(weight)
     net[int(HEAD)] = head
     return net
