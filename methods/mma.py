@@ -49,7 +49,7 @@ from ltrobust.training.schedule import Schedule
             schedule=Schedule(
                 kind="multistep",
                 milestones=(57, 85, 114),
-                gamma=0.3107,
+                factors=(0.3, 0.1, 0.03),
                 counted_from=0,
                 published_epochs=142,
             ),
@@ -61,7 +61,7 @@ from ltrobust.training.schedule import Schedule
         sources={
             "arch": "the release's is WRN-28-4, which is not among ours: the next wider one",
             "epochs": "50,000 steps of 128 of 45,000 training images",
-            "schedule": "0.3, 0.09, 0.03, 0.009 from steps 20k, 30k, 40k on; here equal factors",
+            "schedule": "0.3, 0.09, 0.03, 0.009 from steps 20k, 30k, 40k on",
             "step_size": "unused: 2.5 margin / steps",
         },
         checkpoint="best mean margin on held-out training images",

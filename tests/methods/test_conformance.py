@@ -23,7 +23,12 @@ PAPER_OPTIONS = {
     for name in METHODS
     if METHODS.get(name).recipe and METHODS.get(name).recipe.options  # type: ignore[union-attr]
 }
-CASES = {name: (name, {}) for name in METHODS} | PAPER_OPTIONS
+SMALLER = {"adt-expam": {"width": 8}, "las-at": {"strategy": "small-cnn"}}
+"""Sizes of networks beside the classifier, in place of the published ones."""
+CASES = {name: (name, {}) for name in METHODS} | {
+    case: (name, {**options, **SMALLER.get(name, {})})
+    for case, (name, options) in PAPER_OPTIONS.items()
+}
 BEYOND_EPS = {
     "robustlt": 0.2,
     "udr": 0.2,
