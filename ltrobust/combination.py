@@ -29,6 +29,19 @@ from ltrobust.modifier import Modifier, PostHoc
 JOIN = "+"
 SETS: Mapping[str, tuple[str, ...]] = {
     "core": ("pgd-at", "trades", "robal-r", "at-bsl", "taet"),
+    "long-tail": (
+        *("robal-r", "robal-n", "reat", "at-bsl", "trades-bsl", "taet", "cgr"),
+        *("pgd-at+robustlt", "at-bsl+robustlt"),
+    ),
+    "baselines": (
+        *("plain", "pgd-at", "trades", "mart", "he", "he-trades", "adt", "las-at", "gairat", "mma"),
+        *("avmixup", "cfol", "pgd-at+awp", "trades+awp"),
+    ),
+    "tricks": (
+        *("pgd-at", "at-cosine", "at-ldam", "cos-he", "at-cdt", "at-la", "at-focal"),
+        *("pgd-at+resample", "at-cb", "pgd-at+crt", "pgd-at+rw", "pgd-at+lws", "pgd-at+rescale"),
+        *("pgd-at+tau-norm", "pgd-at+posthoc-la", "at-cosine+tde"),
+    ),
 }
 """Names that stand for several methods, in the order of the tables; "all" is every defense."""
 

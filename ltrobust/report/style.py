@@ -34,7 +34,12 @@ DASHES: tuple[Dash, ...] = (
     *((0, (8, 2)), (0, (8, 2, 1.5, 2)), (0, (4, 1.5, 1, 1.5, 1, 1.5))),
 )
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "---")
-MARKED = ("at-bsl", "pgd-at", "robal-r", "taet", "trades", "robal-n")
+MARKED = (
+    *("at-bsl", "pgd-at", "robal-r", "taet", "trades", "robal-n", "reat", "cgr", "mart", "he"),
+    *("las-at", "adt", "gairat", "mma", "avmixup", "cfol", "plain", "trades-bsl", "he-trades"),
+    *("at-cosine", "at-ldam", "cos-he", "at-cdt", "at-la", "at-focal", "at-cb", "at-tde"),
+    *("he-alp", "adt-expam"),
+)
 """Shipped methods in the order of their marks: new ones go to the end, none is ever moved."""
 PERCENT = 100.0
 BAR_COLOUR = "#D9D9D9"
