@@ -43,7 +43,12 @@ BEYOND_EPS = {
 """How far the attacks go that exceed eps by design; on digits eps is 0.1."""
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = {"adt-expam as published", "las-at as published", "trades-bsl as published"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES]
+)
 def test_every_registered_method_conforms(case: str) -> None:
     name, options = CASES[case]
     check_method(name, options=options, max_change=BEYOND_EPS.get(name))

@@ -39,6 +39,7 @@ def test_conformance(name: str) -> None:
     check_method(name, max_change=TWICE_EPS if wide else None)
 
 
+@pytest.mark.slow  # the golden steps hold the quirks; this adds resuming with them
 @pytest.mark.parametrize("name", RELEASED)
 def test_conformance_as_released(name: str) -> None:
     options = find(name).recipe.options  # type: ignore[union-attr]
