@@ -109,13 +109,10 @@ def _is_lost(run: JudgedRun, attack_id: str) -> bool:
 
 
 def _judged_now(kept: pd.DataFrame, runs: Sequence[JudgedRun]) -> pd.DataFrame:
-    """Kept rows with what the run's reliability report says by now, where it has one."""
+    """Kept rows with what the run's reliability report says by now, where it judges them."""
     flags = {run.run_id: ";".join(run.flagged) for run in runs if run.flagged is not None}
-    known = kept["run_id"].isin(flags.keys())
-    return kept.assign(
-        reliability=kept["reliability"].where(~known, kept["run_id"].map(flags)),
-        reliability_report=kept["reliability_report"].where(~known, "yes"),
-    )
+    judged = kept["run_id"].isin(flags.keys()) & (kept["reliability_report"] == "yes")
+    return kept.assign(reliability=kept["reliability"].where(~judged, kept["run_id"].map(flags)))
 
 
 def _joined(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ltrobust.report.aggregate import records_by_cell, scores, strongest_attack
+from ltrobust.report.aggregate import records_by_cell, robust_attack, scores
 from ltrobust.report.cost import costs
 from ltrobust.report.figures import draw_point
 from ltrobust.report.groups import Group
@@ -31,13 +31,13 @@ def training_costs(group: Group) -> pd.DataFrame:
 
     Returns:
         Columns `COLUMNS`, best label first: `seconds_*` of the training, `mean` and `std` of the
-        balanced accuracy under `attack`, the strongest of the group, `conditions` of the
+        balanced accuracy under `attack`, the strongest that all have, `conditions` of the
         measurement in words, and whether they are those of most labels (`comparable`), of equals
         those of the best label. Labels of which a seed lacks its training time or the attack, or
         whose seeds were trained under several conditions, are left out.
     """
-    attack = strongest_attack(group.attacks)
-    cells = records_by_cell(scores(group))
+    averages = scores(group)
+    attack, cells = robust_attack(averages), records_by_cell(averages)
     records = []
     for cost in costs(group) if attack is not None else []:
         robust = cells[cost.label, str(attack)]

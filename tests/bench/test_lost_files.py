@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 from bench_helpers import QUICK, Cli, Finished, Outcome, tree
 
-from ltrobust.bench.evaluations import outcomes_there
+from ltrobust.bench.evaluations import JudgedRun, outcomes_there
+from ltrobust.bench.kept import _judged_now
 from ltrobust.bench.store import RunStore, SuiteStore
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv")
@@ -174,6 +176,16 @@ def test_marks_stay_whose_outcomes_are_gone(suite: Path, cli: Cli) -> None:
     marks = texts("metrics.csv").set_index("method").loc["at-bsl", "reliability"]
     assert len(set(marks)) == 1  # those of the run, kept rows and new ones alike
     assert findings[0]["check"] in marks.iloc[0].split(";")
+
+
+def test_a_kept_number_that_was_not_checked_is_not_marked() -> None:
+    rows = [("a", "one", "yes"), ("a", "", "no"), ("b", "two", "yes"), ("c", "three", "yes")]
+    kept = pd.DataFrame(rows, columns=["run_id", "reliability", "reliability_report"])
+    flags = {"a": ("x", "y"), "b": (), "c": None}
+    runs = [SimpleNamespace(run_id=name, flagged=found) for name, found in flags.items()]
+    found = _judged_now(kept, cast("Sequence[JudgedRun]", runs))
+    assert list(found["reliability"]) == ["x;y", "", "", "three"]
+    assert list(found["reliability_report"]) == ["yes", "no", "yes", "yes"]
 
 
 # outcomes that are not those of the test images ---------------------------------------------------

@@ -273,6 +273,15 @@ def test_cost_is_training_time_against_the_strongest_attack_averaged_over_seeds(
     assert cost["seconds_std"] == pytest.approx(600 * math.sqrt(2))
 
 
+def test_cost_is_shown_under_the_strongest_attack_that_all_methods_have():
+    rows = cost_rows({"a-0": 3000.0, "b-0": 10.0})
+    lacking = (rows["method"] == "b") & (rows["attack"] == "autoattack")
+    (group,) = comparable_groups(rows[~lacking])
+    costs = training_costs(group)
+    assert set(costs["label"]) == {"a", "b"}
+    assert set(costs["attack"]) == {"pgd20"}
+
+
 def test_a_method_of_unknown_time_is_left_out():
     (group,) = comparable_groups(cost_rows({"a-0": 3000.0, "a-1": math.nan, "b-0": 10.0}))
     assert training_costs(group)["label"].tolist() == ["b"]
