@@ -156,7 +156,7 @@ def test_evaluate_leaves_weights_and_gradients_alone(trained: ltrobust.TrainedMo
         ("at-bsl", {"imbalance_ratio": float("nan")}, "--imbalance-ratio"),
         ("at-bsl", {"seeds": "1,2"}, "train makes one run, these settings make 2"),
         ("at-bsl", {"seeds": "one"}, "--seeds"),
-        ("all", {}, "train makes one run, these settings make 5"),
+        ("core", {}, "train makes one run, these settings make 5"),
         ("at-bsl", {"dataset": "digit-lt"}, "did you mean 'digits-lt'"),
         ("at-bsl", {"device": "gpu"}, "unknown device 'gpu'"),
         ("at-bsl", {"arch": "resnet81"}, "did you mean 'resnet18'"),

@@ -204,27 +204,43 @@ def outer_passes(run: Run, class_counts: tuple[int, ...]) -> float:
 
     Found on a small network: what autograd keeps for the loss over what it keeps for one pass.
     """
-    method = find(run.method)(torch.tensor(class_counts), **run.options)
+    # one for each batch: some keep things from the attack to the loss
+    methods = {n: find(run.method)(torch.tensor(class_counts), **run.options) for n in FEW}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = build_model("small-cnn", num_classes=len(class_counts), head=method.head)
+        net = build_model("small-cnn", num_classes=len(class_counts), head=methods[FEW[0]].head)
     model = TrainingModel(net, "fp32")
     few = [torch.rand(count, 3, 32, 32, generator=_noise()) for count in FEW]
     one = _growth(model.train(), few, net, ())
     # the last epoch: some methods attack no image in the first ones
     attack = run.recipe.attack.model_copy(update={"steps": 1})
-    epochs, counts = run.recipe.epochs, method.class_counts
-    ctx = Context(counts, epochs - 1, epochs, attack, generator("cpu", run.seed, "attack"))
+    epochs = run.recipe.epochs
+    ctx = Context(
+        class_counts=torch.tensor(class_counts),
+        epoch=epochs - 1,
+        epochs=epochs,
+        attack=attack,
+        generator=generator("cpu", run.seed, "attack"),
+        model=model,
+        sampling=generator("cpu", run.seed, "sampling"),
+        index=torch.arange(max(FEW)),
+    )
     labels = [torch.arange(len(x)) % len(class_counts) for x in few]
     attacked = {
-        len(x): method.attack(model.train(), x, y, ctx) for x, y in zip(few, labels, strict=True)
+        len(x): methods[len(x)].attack(model.train(), x, y, _of(ctx, x))
+        for x, y in zip(few, labels, strict=True)
     }
 
     def loss(x: Tensor) -> Tensor:
         y = labels[FEW.index(len(x))]
-        return method.loss(model.train(), x, y, attacked[len(x)], ctx)
+        return methods[len(x)].loss(model.train(), x, y, attacked[len(x)], _of(ctx, x))
 
     return _growth(loss, few, net, ()).total / one.total
+
+
+def _of(ctx: Context, x: Tensor) -> Context:
+    """The context of a batch of a few images."""
+    return ctx.changed(index=torch.arange(len(x)))
 
 
 def kept_bytes(run: Callable[[Tensor], Tensor], x: Tensor, net: nn.Module) -> int:

@@ -156,7 +156,7 @@ def plan_of(outcome_text: str) -> list[dict]:
 
 
 def test_dry_run_json_holds_the_whole_plan_and_creates_nothing(cli: Cli) -> None:
-    words = ("--methods", "all", *TINY, "--seeds", "0,1", "--attacks", "clean,pgd20")
+    words = ("--methods", "core", *TINY, "--seeds", "0,1", "--attacks", "clean,pgd20")
     outcome = cli("bench", *words, "--output", "out", "--dry-run", "--json")
     runs = plan_of(outcome.stdout)
     assert (outcome.code, outcome.stderr) == (0, "")
