@@ -1,0 +1,169 @@
+"""The published recipes, value by value, as they were read in the released code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from ltrobust.combination import find
+from ltrobust.config import Recipe, TrainingAttack
+from ltrobust.method import METHODS, load_builtin_methods
+from ltrobust.training.schedule import learning_rates
+
+load_builtin_methods()
+EIGHT, TWO = 8 / 255, 2 / 255
+
+
+class Published(NamedTuple):
+    """Architecture, epochs, batch, weight decay, the first epoch (from 0) at each rate, attack."""
+
+    arch: str
+    epochs: int
+    batch: int
+    weight_decay: float
+    rates: dict[int, float]
+    attack: tuple[float, float, int, str]
+    nesterov: bool = False
+    drop_last: bool = False
+
+
+MADRY = (0.031, 0.007, 10, "gaussian")
+EIGHTS = (EIGHT, TWO, 10, "uniform-clipped")
+ROBAL = Published(
+    *("wrn-34-10", 80, 64, 2e-4),
+    # every epoch from 60 on multiplies again; it counts from 1
+    {0: 0.1, 59: 0.01, 60: 0.001, 61: 1e-4},
+    *((0.031, 0.0078, 5, "one-sided"), False, True),
+)
+AWP = Published("preactresnet18", 200, 128, 5e-4, {0: 0.1, 100: 0.01, 150: 0.001}, EIGHTS)
+BAG = Published("resnet18", 110, 128, 5e-4, {0: 0.1, 99: 0.01, 104: 0.001}, MADRY)
+ROBUSTLT = Published(
+    "wrn-28-10", 100, 128, 5e-4, {0: 0.1, 75: 0.01, 90: 0.001}, EIGHTS, nesterov=True
+)
+TRADES = Published("wrn-34-10", 76, 128, 2e-4, {0: 0.1, 74: 0.01}, MADRY)
+HE = TRADES._replace(epochs=77)
+TABLE = {
+    **dict.fromkeys(("plain", "pgd-at", "robal-r", "robal-n", "cos-he", "avmixup"), ROBAL),
+    **dict.fromkeys(
+        (f"at-{name}" for name in ["cb", "cdt", "cosine", "focal", "la", "ldam", "tde"]), ROBAL
+    ),
+    "at-ldam+drw": ROBAL,
+    "pgd-at+resample": ROBAL._replace(epochs=25, rates={0: 0.1, 14: 0.01, 15: 0.001, 16: 1e-4}),
+    "trades": TRADES,
+    "trades-bsl": TRADES,
+    "he": HE._replace(weight_decay=5e-4),
+    "he-trades": HE,
+    "he-alp": HE,
+    "at-bsl": Published(
+        *("resnet18", 100, 128, 5e-4, {0: 0.1, 74: 0.01, 89: 0.001, 99: 1e-4}),
+        *((EIGHT, TWO, 10, "gaussian"), False, True),
+    ),
+    "taet": Published(
+        *("resnet50-224", 100, 128, 5e-4, {0: 0.1, 75: 0.01, 90: 0.001}),
+        (0.031, 0.003, 10, "gaussian"),
+    ),
+    "reat": Published(
+        *("resnet18", 80, 128, 5e-4, {0: 0.1, 60: 0.01, 75: 0.001}),
+        (EIGHT, TWO, 10, "uniform"),
+    ),
+    "mart": Published(
+        "resnet18", 120, 128, 3.5e-3, {0: 0.01, 74: 0.001, 89: 1e-4, 99: 1e-5}, MADRY
+    ),
+    "gairat": Published(
+        *("wrn-34-10", 120, 128, 2e-4, {0: 0.1, 59: 0.01, 89: 0.001, 109: 0.0005}),
+        (0.031, 0.007, 10, "uniform-clipped"),
+    ),
+    "adt": Published("wrn-28-10", 76, 64, 2e-4, {0: 0.1, 74: 0.01}, (EIGHT, 0.0, 7, "none")),
+    "adt-expam": Published("wrn-28-10", 76, 64, 2e-4, {0: 0.1, 74: 0.01}, (EIGHT, 0.0, 7, "none")),
+    "las-at": Published("wrn-34-10", 110, 128, 5e-4, {0: 0.1, 99: 0.01, 104: 0.001}, EIGHTS),
+    "cfol": Published(
+        *("preactresnet18", 150, 128, 5e-4, {0: 0.1, 49: 0.01, 99: 0.001}),
+        (0.031, 2.5 * 0.031 / 7, 7, "uniform-clipped"),
+    ),
+    "mma": Published(
+        *("wrn-28-10", 142, 128, 2e-4, {0: 0.3, 57: 0.09, 85: 0.03, 114: 0.009}),
+        (EIGHT, TWO, 10, "uniform"),
+    ),
+    "cgr": BAG,
+    "pgd-at+awp": AWP,
+    "trades+awp": AWP._replace(
+        arch="wrn-34-10",
+        rates={0: 0.1, 99: 0.01, 149: 0.001},
+        attack=(EIGHT, TWO, 10, "gaussian"),
+    ),
+    "pgd-at+awp+udr": AWP._replace(arch="wrn-34-10"),
+    "pgd-at+cfa": AWP,
+    "trades+cfa": AWP._replace(attack=(EIGHT, TWO, 10, "gaussian")),
+    "trades+dafa": BAG._replace(nesterov=True),
+    "pgd-at+dafa": BAG._replace(nesterov=True),
+    "trades+robustlt": BAG,
+    "trades+udr": BAG._replace(attack=(0.031, 0.007, 10, "uniform-clipped")),
+    "pgd-at+udr": BAG._replace(attack=(0.031, 0.007, 10, "uniform-clipped")),
+    "pgd-at+robustlt": ROBUSTLT,
+    "at-bsl+robustlt": ROBUSTLT,
+    "taet+robustlt": ROBUSTLT,
+    "reat+robustlt": ROBUSTLT._replace(epochs=80, rates={0: 0.1, 60: 0.01, 75: 0.001}),
+    "pgd-at+awp+robustlt": ROBUSTLT._replace(epochs=200, rates={0: 0.1, 100: 0.01, 150: 0.001}),
+    "robal-r+robustlt": ROBUSTLT._replace(
+        epochs=80,
+        batch=64,
+        rates={0: 0.1, 60: 0.01, 75: 0.001},
+        attack=(EIGHT, TWO, 5, "uniform-clipped"),
+    ),
+}
+
+
+def named_recipes() -> set[str]:
+    """Every defense and combination that carries a recipe."""
+    parts = [METHODS.get(name) for name in METHODS]
+    own = {part.name for part in parts if part.recipe is not None}
+    return own | {f"{base}+{part.name}" for part in parts for base in part.recipes}
+
+
+def test_every_published_recipe_stands_in_the_table() -> None:
+    assert named_recipes() == set(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_published_values(name: str) -> None:
+    paper, expected = find(name).recipe, TABLE[name]
+    assert paper is not None
+    recipe: Recipe = paper.recipe
+    eps, step_size, steps, start = expected.attack
+    assert (paper.arch, recipe.epochs, recipe.batch_size) == expected[:3]
+    assert (recipe.weight_decay, recipe.momentum) == (expected.weight_decay, 0.9)
+    assert (recipe.nesterov, recipe.drop_last) == (expected.nesterov, expected.drop_last)
+    attack: TrainingAttack = recipe.attack
+    assert (attack.eps, attack.steps, attack.start) == (pytest.approx(eps), steps, start)
+    assert attack.step_size == pytest.approx(step_size)
+    rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
+    ends = [*list(expected.rates)[1:], None]
+    for (first, rate), end in zip(expected.rates.items(), ends, strict=True):
+        stretch = rates[first : (first + 1 if rate < 1e-3 and end is None else end)]
+        assert stretch == pytest.approx([rate] * len(stretch)), first
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "rates"),
+    [
+        ("pgd-at+crt", 1, [0.1]),
+        ("pgd-at+rw", 1, [0.1]),
+        ("pgd-at+lws", 1, [0.1]),
+        ("pgd-at+frl", 40, [1e-3] * 40),
+        ("trades+faal", 2, [0.01, 0.001]),
+    ],
+)
+def test_published_fine_tunings(name: str, epochs: int, rates: list[float]) -> None:
+    import torch
+
+    from ltrobust.modifier import PostHoc
+
+    method = find(name)(torch.tensor([50, 20, 5]))
+    assert isinstance(method, PostHoc)
+    base = find("pgd-at").recipe
+    assert base is not None
+    recipe = method.fine_tuning(base.recipe)
+    assert recipe is not None
+    assert recipe.epochs == epochs
+    assert learning_rates(recipe.schedule, recipe.lr, epochs) == pytest.approx(rates)
