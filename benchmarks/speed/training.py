@@ -122,8 +122,8 @@ def torch_defaults(device: torch.device) -> AbstractContextManager[object]:
 
 def batch(options: Options) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
-    size = 2 if options.quick else 128
-    x = torch.rand(size, 3, 32, 32, generator=draw)
+    size, side = (2, 8) if options.quick else (128, 32)
+    x = torch.rand(size, 3, side, side, generator=draw)
     shares = torch.tensor(COUNTS, dtype=torch.float)
     y = torch.multinomial(shares, size, replacement=True, generator=draw)
     return x.to(options.device), y.to(options.device)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pytest
 from bench_helpers import QUICK, Cli, Finished, Outcome, run_command
 
+from ltrobust.evaluation.effort import Effort
+from ltrobust.evaluation.reliability import affordable
+
 
 @pytest.fixture(autouse=True)
 def _own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +57,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing, the slowest part of a tiny bench; other tests look at the figures."""
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    for name in ("_figures", "_more_figures", "_figure_files"):
+        monkeypatch.setattr(f"ltrobust.report.{name}", lambda *args: {})
 
 
 @pytest.fixture
@@ -62,6 +66,19 @@ def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out tables too: of the reports only metrics.csv and per_class.csv are written."""
     monkeypatch.setattr("ltrobust.bench.collect.render", lambda *args: {})
     monkeypatch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
+
+
+@pytest.fixture
+def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check reliability with little effort; what the checks find is not looked at here."""
+    least = Effort(4, looked_at=4, confirmed=4, attacks=("noise", "fgsm"), queries=2)
+    monkeypatch.setattr("ltrobust.bench.checks.affordable", lambda *args: least)
+
+
+@pytest.fixture
+def all_checks(few_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that looks at findings, in a file whose other tests do not."""
+    monkeypatch.setattr("ltrobust.bench.checks.affordable", affordable)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,7 @@ def net() -> nn.Module:
     return planted.nearest_template(to_float(train.train_images), train.train_labels)
 
 
+@pytest.mark.usefixtures("short_autoattack")
 def test_numbers_are_those_of_the_same_network_and_the_fault_has_its_name(net: nn.Module) -> None:
     images = IMAGES.clone()
     attacks = "clean,fgsm,pgd20,autoattack"
