@@ -138,7 +138,7 @@ def test_published_values(name: str) -> None:
     assert (attack.eps, attack.steps, attack.start) == (pytest.approx(eps), steps, start)
     assert attack.step_size == pytest.approx(step_size)
     rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
-    ends = [*list(expected.rates)[1:], None]
+    ends = [*list(expected.rates)[1:], None][: len(expected.rates)]
     for (first, rate), end in zip(expected.rates.items(), ends, strict=True):
         stretch = rates[first : (first + 1 if rate < 1e-3 and end is None else end)]
         assert stretch == pytest.approx([rate] * len(stretch)), first
