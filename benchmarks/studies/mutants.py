@@ -42,7 +42,12 @@ from ltrobust.bench.store import write_atomic
 CHECKOUT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.yaml")
 SUBJECTS = {
-    "ltrobust/losses": ["losses", "golden_tests", "methods/test_margin.py", "methods/test_robal.py"],
+    "ltrobust/losses": [
+        "losses",
+        "golden_tests",
+        "methods/test_margin.py",
+        "methods/test_robal.py",
+    ],
     "ltrobust/attacks": ["attacks", "golden_tests", "test_context.py", "evaluation"],
     "ltrobust/training": ["test_context.py", "training", "golden_tests", "methods", "bench"],
     "ltrobust/evaluation": ["evaluation", "test_api.py", "bench"],

@@ -45,9 +45,8 @@ TRADES = Published("wrn-34-10", 76, 128, 2e-4, {0: 0.1, 74: 0.01}, MADRY)
 HE = TRADES._replace(epochs=77)
 TABLE = {
     **dict.fromkeys(("plain", "pgd-at", "robal-r", "robal-n", "cos-he", "avmixup"), ROBAL),
-    **dict.fromkeys(
-        (f"at-{name}" for name in ["cb", "cdt", "cosine", "focal", "la", "ldam", "tde"]), ROBAL
-    ),
+    **dict.fromkeys(("at-cb", "at-cdt", "at-cosine", "at-la", "at-ldam", "at-tde"), ROBAL),
+    "at-focal": ROBAL._replace(rates={}),  # its compounding warm-up is a golden schedule
     "at-ldam+drw": ROBAL,
     "pgd-at+resample": ROBAL._replace(epochs=25, rates={0: 0.1, 14: 0.01, 15: 0.001, 16: 1e-4}),
     "trades": TRADES,
