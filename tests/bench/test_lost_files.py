@@ -15,6 +15,8 @@ from bench_helpers import QUICK, Cli, Finished, Outcome, tree
 from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.store import RunStore, SuiteStore
 
+pytestmark = pytest.mark.usefixtures("few_checks")
+
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv")
 SUITE = Path("suite")
 BENCH = ("bench", "--methods", "pgd-at,at-bsl", *QUICK, "--output", SUITE)
