@@ -32,6 +32,7 @@ CPU = torch.device("cpu")
 EPS = 0.1
 SEED = 7
 SHORT = {"apgd": 3, "apgd_targeted": 2, "fab": 2, "square": 10}
+MEDIUM = {"apgd": 20, "apgd_targeted": 10, "fab": 10, "square": 500}
 
 
 @dataclass
@@ -55,9 +56,9 @@ def problem() -> Iterator[Problem]:
         yield Problem(trained.model, x, data.test_labels[chosen], data.test_index[chosen])
 
 
-def shorten(attacks: AutoAttack) -> None:
+def shorten(attacks: AutoAttack, lengths: dict[str, int] = SHORT) -> None:
     """Few iterations for every attack in a pyautoattack object."""
-    for name, steps in SHORT.items():
+    for name, steps in lengths.items():
         attack = getattr(attacks, name)
         setattr(attack, "n_queries" if name == "square" else "n_iter", steps)
 
@@ -136,12 +137,25 @@ def test_standard_settings_are_the_references_own(problem: Problem) -> None:
         assert {k: mine[k] for k in plain} == plain
 
 
-def test_in_full_length_verdicts_agree_and_weaker_attacks_do_not_break_more(
-    problem: Problem,
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_in_useful_lengths_verdicts_agree_and_weaker_attacks_do_not_break_more(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
+    """The attacks' own lengths take a minute, so that a tenth of them is tried by default."""
+    if not full:
+        make = ours._Attacks.__init__
+
+        def shorter(self: Any, *arguments: Any) -> None:
+            make(self, *arguments)
+            shorten(self._aa, MEDIUM)
+
+        monkeypatch.setattr(ours._Attacks, "__init__", shorter)
     few = Problem(problem.model, problem.x[-6:], problem.y[-6:], problem.index[-6:])
     found = drive(few, 250)
-    assert (found.pred.tolist(), stands(found)) == verdicts(reference(few), few, 250)
+    expected = reference(few)
+    if not full:
+        shorten(expected, MEDIUM)
+    assert (found.pred.tolist(), stands(found)) == verdicts(expected, few, 250)
     robust = sum(stands(found))
     assert 0 < robust < len(few.y)
     test = TestSet(few.x, few.y, few.index)

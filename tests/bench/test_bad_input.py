@@ -24,7 +24,7 @@ from bench_helpers import (
 )
 from PIL import Image
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
 
 
 def check_refused(outcome: Outcome, *parts: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
 
+pytestmark = pytest.mark.usefixtures("few_checks")
+
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {
     *("run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"),

@@ -25,6 +25,8 @@ from ltrobust.evaluation.evaluate import DefendedModel
 from ltrobust.evaluation.foreign import model_sha256
 from ltrobust.training.checkpoint import from_bytes
 
+pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
+
 EVALUATE = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--attacks", "clean,pgd2")
 MODULE = """
 import torch
@@ -129,6 +131,7 @@ def reliability() -> dict[str, dict[str, object]]:
     return {finding["check"]: finding for finding in json.loads(text)}
 
 
+@pytest.mark.usefixtures("all_checks")
 def test_a_small_evaluation_wipes_out_no_mark(cli: Cli, module: str) -> None:
     changed = MODULE.replace("mean=0.0, std=1.0", "mean=0.0, std=3000.0")
     Path(f"{module}.py").write_text(changed)
@@ -140,6 +143,7 @@ def test_a_small_evaluation_wipes_out_no_mark(cli: Cli, module: str) -> None:
     assert {name for name, found in reliability().items() if found["flagged"]} >= before
 
 
+@pytest.mark.usefixtures("all_checks")
 def test_attacks_in_other_balls_are_checked_too(cli: Cli, module: str) -> None:
     words = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--output", "out")
     assert cli(*words, "--model", f"{module}:plain", "--attacks", "pgd2-l2,pgd2@0").code == 0
@@ -478,7 +482,6 @@ def methods_of(output: str) -> list[str]:
     return sorted(set(pd.read_csv(f"{output}/metrics.csv")["method"]))
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_foreign_model_stands_in_one_ranking_with_ours(finished: Finished, cli: Cli) -> None:
     """The same network under two names on the same images: the same scores in one table."""
     file = foreign_checkpoint(finished, "theirs.pt")
@@ -551,6 +554,7 @@ def test_a_run_of_ours_takes_no_name(finished: Finished, cli: Cli) -> None:
     assert (outcome.code, "leave it out" in outcome.stderr) == (2, True)
 
 
+@pytest.mark.usefixtures("all_checks")
 def test_checks_can_be_left_out_and_made_later(
     cli: Cli, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ SMALL = ("--arch", "small-cnn", "--epochs", "1", "--batch-size", "8", "--device"
 CLEAN = ("--attacks", "clean")
 FURTHER = (*CLEAN, "--limit-test", "4", "--device", "cpu")
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
 
 
 @pytest.fixture

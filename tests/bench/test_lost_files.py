@@ -17,6 +17,8 @@ from ltrobust.bench.evaluations import JudgedRun, outcomes_there
 from ltrobust.bench.kept import _judged_now
 from ltrobust.bench.store import RunStore, SuiteStore
 
+pytestmark = pytest.mark.usefixtures("few_checks")
+
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv")
 SUITE = Path("suite")
 BENCH = ("bench", "--methods", "pgd-at,at-bsl", *QUICK, "--output", SUITE)

@@ -16,7 +16,7 @@ from ltrobust.training import profile as profiling
 from ltrobust.training import trainer
 from ltrobust.training.profile import PHASES, UNTIMED, Clock, StepProfile
 
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
 
 
 @pytest.fixture(autouse=True)

@@ -278,7 +278,7 @@ def test_model_holds_no_time_and_no_path(finished: Finished) -> None:
             assert str(place) not in header
 
 
-@pytest.mark.usefixtures("without_figures")
+@pytest.mark.usefixtures("without_figures", "few_checks")
 def test_same_command_elsewhere_gives_the_same_bytes_and_verdicts(cli: Cli, tmp_path: Path) -> None:
     words = ("bench", "--methods", "taet", *QUICK, "--output")
     runs = []
@@ -291,7 +291,7 @@ def test_same_command_elsewhere_gives_the_same_bytes_and_verdicts(cli: Cli, tmp_
     pd.testing.assert_frame_equal(*(pd.read_parquet(run / "outcomes.parquet") for run in runs))
 
 
-@pytest.mark.usefixtures("without_figures")
+@pytest.mark.usefixtures("without_figures", "few_checks")
 def test_another_seed_gives_other_weights(cli: Cli, tmp_path: Path) -> None:
     words = ("bench", "--methods", "pgd-at", *QUICK, "--seeds", "0,1", "--output", tmp_path / "out")
     assert cli(*words).code == 0

@@ -18,8 +18,8 @@ WORDS = ("bench", "--methods", "pgd-at", *QUICK, "--device", "cpu", "--output", 
 
 
 @pytest.fixture
-def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch, without_reports: None) -> Cli:
-    """A command line that draws no reports."""
+def quick(cli: Cli, without_reports: None, few_checks: None) -> Cli:
+    """A command line that draws no reports and checks little."""
     return cli
 
 

@@ -21,7 +21,7 @@ from ltrobust.training import trainer
 BENCH = ("bench", "--methods", "pgd-at", *TINY, "--attacks", "clean", "--device", "cpu")
 OUT = Path("out")
 RESUME = (*BENCH, "--output", OUT)
-pytestmark = pytest.mark.usefixtures("without_reports")
+pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
 
 
 @pytest.fixture

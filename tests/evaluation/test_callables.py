@@ -171,6 +171,7 @@ class Answers(nn.Module):
         return (logits, x) if self.form == "tuple" else logits
 
 
+@pytest.mark.usefixtures("short_autoattack")
 @pytest.mark.parametrize("form", ["float16", "bfloat16", "float64", "dict", "output"])
 def test_logits_in_other_forms_are_attacked_as_plain_ones(form: str) -> None:
     torch.manual_seed(1)

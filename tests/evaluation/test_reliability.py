@@ -55,11 +55,6 @@ ORDER = [
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, ltrobust.TrainedModel]:
-    return {m: ltrobust.train(m, epochs=20, device="cpu") for m in ("pgd-at", "taet")}
-
-
-@pytest.fixture(scope="module")
 def template() -> nn.Module:
     data = load_data("digits-lt")
     return planted.nearest_template(to_float(data.train_images), data.train_labels)
@@ -95,11 +90,9 @@ def flags(found: dict[str, Finding]) -> list[str]:
     return [check for check, finding in found.items() if finding.flagged]
 
 
-@pytest.mark.parametrize("method", ["pgd-at", "taet"])
-def test_well_trained_model_has_no_flag(
-    trained: dict[str, ltrobust.TrainedModel], method: str
-) -> None:
-    model = trained[method].model
+@pytest.mark.parametrize("method", ["pgd-at", pytest.param("taet", marks=pytest.mark.slow)])
+def test_well_trained_model_has_no_flag(method: str) -> None:
+    model = ltrobust.train(method, epochs=20, device="cpu").model
     made = []
     tested = evaluator(model)
     for name in ("clean", "noise", "fgsm", "pgd20", "pgd40", "mim20", "cw20", "lsa20", "dlr20"):
@@ -404,7 +397,7 @@ def test_autoattack_is_compared_with_the_probe_on_their_shared_images(net: nn.Mo
 # --- real images -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["pgd-at", "taet"])
+@pytest.mark.parametrize("method", [pytest.param("pgd-at", marks=pytest.mark.slow), "taet"])
 def test_published_run_on_real_images_has_no_flag(method: str) -> None:
     if "LTROBUST_DATA_DIR" not in os.environ:
         pytest.skip("LTROBUST_DATA_DIR is not set, so there are no real CIFAR-10 images")

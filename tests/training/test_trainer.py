@@ -91,7 +91,7 @@ def learning_curve(trained: Trained) -> list[dict[str, float]]:
 def test_resumed_after_any_epoch_equals_unbroken(
     data: LongTailedData, precision: str, more: dict[str, Any]
 ) -> None:
-    run = make_run(precision=precision, **more)
+    run = make_run(precision=precision, epochs=3, **more)
     unbroken, states = states_of(run, data)
     for content in states:
         torch.rand(3)  # the global generator is elsewhere by then
@@ -105,7 +105,7 @@ def test_resumed_run_chooses_the_same_checkpoint(select: str) -> None:
     data = load_data("digits-lt", limit_train=200, limit_test=20)
     if select == "best":
         data = hold_out(data)
-    run = make_run("pgd-at", select=select, batch_size=32)
+    run = make_run("pgd-at", select=select, batch_size=32, epochs=3)
     unbroken, states = states_of(run, data)
     for content in states:
         resumed = train(run, data, device=CPU, state=state_from_bytes(content))
