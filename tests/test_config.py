@@ -29,7 +29,7 @@ RUN = Run(
         nesterov=True,
         weight_decay=5e-4,
         schedule=Schedule(
-            kind="robal-compounding",  # the kind that allows all other fields
+            kind="robal-compounding",  # the kind that allows all other fields but `factors`
             milestones=(3, 4),
             counted_from=1,
             published_epochs=5,
@@ -124,7 +124,8 @@ def shuffled(content: Any) -> Any:
     return content
 
 
-RUN_FIELDS = [".".join(path) for path in leaves(RUN)]
+RUN_FIELDS = [".".join(path) for path in leaves(RUN) if path[-1] != "factors"]
+"""All fields, but for one that only the other kind of schedule allows."""
 ATTACK_FIELDS = [".".join(path) for path in leaves(ATTACK) if path != ("asked",)]
 
 
@@ -156,6 +157,16 @@ def test_how_an_attack_was_asked_for_is_no_part_of_its_id() -> None:
 @pytest.mark.parametrize("field", TestSpec.model_fields)
 def test_the_choice_of_test_images_changes_an_attacks_id(field: str) -> None:
     assert ATTACK.attack_id(changed(TEST, (field,))) != ATTACK.attack_id(TEST)
+
+
+def test_factors_of_a_schedule_change_the_id() -> None:
+    plain = RUN.recipe.schedule.model_copy(update={"kind": "multistep"})
+    ids = set()
+    for factors in ((), (0.3, 0.1), (0.3, 0.03)):
+        schedule = plain.model_copy(update={"factors": factors})
+        recipe = RUN.recipe.model_copy(update={"schedule": schedule})
+        ids.add(RUN.model_copy(update={"recipe": recipe}).run_id)
+    assert len(ids) == 3
 
 
 def test_all_these_ids_differ_from_each_other() -> None:

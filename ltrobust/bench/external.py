@@ -57,6 +57,8 @@ from ltrobust.training.checkpoint import read_state_dict
 from ltrobust.training.fitting import fit_weights
 
 T = TypeVar("T")
+SETTINGS = Settings()
+"""What is asked for where nothing is."""
 _LONGEST_NAME = 60
 
 
@@ -256,7 +258,7 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint file as a run of its own in `suite`; return that run.
 
     `settings.methods` names the defense whose head and inference adjustment the weights need
-    (`pgd-at`, a plain linear head, when it is left at "all"); for `normalize` and `key` see
+    (`pgd-at`, a plain linear head, when none is named); for `normalize` and `key` see
     `checkpoint_model`; `name` is what tables call it, None for the file's name.
 
     Raises:
@@ -269,7 +271,7 @@ def evaluate_checkpoint(
     found = checkpoint_model(
         file,
         arch=settings.arch,
-        method=None if settings.methods == ("all",) else settings.methods[0],
+        method=None if settings.methods == SETTINGS.methods else settings.methods[0],
         key=key,
         normalize=normalize,
         train_counts=data.train_counts,
