@@ -1,8 +1,12 @@
-"""One thread a test process, as the suite runs several of them at once; and a short AutoAttack."""
+"""One thread a test process, as the suite runs several of them at once; and a short AutoAttack.
+
+Every test begins with the same state of torch's and NumPy's global generators, whatever ran before.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subprocesses inherit it
 
@@ -11,6 +15,15 @@ from typing import Any
 import pytest
 
 ITERATIONS = {"apgd": 3, "apgd_targeted": 2, "fab": 2}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Networks that a test draws without a seed of their own are the same in any order of tests."""
+    for name in ("torch", "numpy.random"):
+        module = sys.modules.get(name)
+        if module is not None:
+            getattr(module, "manual_seed" if name == "torch" else "seed")(0)
 
 
 @pytest.fixture

@@ -184,9 +184,11 @@ def test_the_trainer_hands_thrift_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int | None, bool]] = []
     real = trainer.train_step
 
-    def step(model: TrainingModel, method: Any, x: Tensor, y: Tensor, ctx: Context, c: Any) -> Any:
+    def step(
+        model: TrainingModel, method: Any, x: Tensor, y: Tensor, ctx: Context, *rest: Any
+    ) -> Any:
         seen.append((ctx.micro_batch, bool(model._blocks)))
-        return real(model, method, x, y, ctx, c)
+        return real(model, method, x, y, ctx, *rest)
 
     monkeypatch.setattr(trainer, "train_step", step)
     data = load_data("digits-lt", limit_train=60, limit_test=20)
