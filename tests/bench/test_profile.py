@@ -12,6 +12,7 @@ from bench_helpers import QUICK, Cli, only_run
 from torch import Tensor
 
 from ltrobust.bench import runner
+from ltrobust.context import Context
 from ltrobust.training import profile as profiling
 from ltrobust.training import trainer
 from ltrobust.training.profile import PHASES, UNTIMED, Clock, StepProfile
@@ -91,10 +92,11 @@ def test_a_resumed_training_is_profiled_over_its_own_epochs(
 ) -> None:
     real = trainer._train_epoch
 
-    def stop(run: Any, images: Any, labels: Any, model: Any, method: Any, *rest: Any) -> float:
-        if rest[1].epoch == 1:
+    def stop(*arguments: Any) -> float:
+        (ctx,) = (one for one in arguments if isinstance(one, Context))
+        if ctx.epoch == 1:
             raise KeyboardInterrupt
-        return real(run, images, labels, model, method, *rest)
+        return real(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "_train_epoch", stop)

@@ -73,6 +73,13 @@ CASES = {
 }
 
 
+each_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if "no clean" in c else ()) for c in CASES],
+)
+"""The default suite has twenty methods with a hundred classes."""
+
+
 @dataclass
 class Stored:
     """A result in memory, as reports read it."""
@@ -209,7 +216,7 @@ def faults(figure: Figure) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_no_text_of_any_figure_overlaps_or_leaves_the_canvas(case: str) -> None:
     wrong = {
         name: found for name, figure in figures(stored(CASES[case])) if (found := faults(figure))
@@ -217,7 +224,7 @@ def test_no_text_of_any_figure_overlaps_or_leaves_the_canvas(case: str) -> None:
     assert wrong == {}
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 def test_every_table_comes_out_as_markdown_latex_csv_and_in_the_terminal(case: str) -> None:
     result = stored(CASES[case])
     tables = group_tables(result.usual, result.per_class, None, result.confusion)

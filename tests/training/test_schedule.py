@@ -36,14 +36,6 @@ def test_interrupted_multistep_goes_on_and_interrupted_compounding_begins_anew()
     assert learning_rates(compounding, 0.1, 100)[80] == pytest.approx(1e-7)
 
 
-def test_factors_hold_for_the_base_rate_and_come_one_a_milestone() -> None:
-    given = {"kind": "multistep", "milestones": (2, 3), "counted_from": 0, "published_epochs": 4}
-    schedule = Schedule(**given, factors=(0.5, 0.1))
-    assert learning_rates(schedule, 2.0, 4) == pytest.approx((2.0, 2.0, 1.0, 0.2))
-    with pytest.raises(ValidationError, match="one for each milestone"):
-        Schedule(**given, factors=(0.5,))
-
-
 def test_warm_up_is_refused_where_nothing_reads_it() -> None:
     with pytest.raises(ValidationError, match="robal-compounding"):
         Schedule(
