@@ -10,7 +10,7 @@ from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.config import Run
 from ltrobust.seeds import derive_seed, generator
-from ltrobust.training.trainer import _batches, build
+from ltrobust.training.trainer import Shuffled, build
 
 STREAMS = ("init", "data-order", "augment", "policy", "attack", "accuracy-sample")
 NAME = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8)
@@ -75,7 +75,7 @@ def test_another_seed_gives_other_initial_weights_whatever_the_global_seed_is() 
 
 def test_data_order_changes_with_the_seed_and_with_the_epoch() -> None:
     orders = [
-        torch.cat(list(_batches(planned(seed), 128, epoch)))
+        Shuffled(planned(seed), 128, epoch).take(128)
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert torch.equal(orders[0], orders[1])

@@ -18,7 +18,7 @@ from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError
 from ltrobust.training import trainer
 from ltrobust.training.checkpoint import state_from_bytes, state_to_bytes
-from ltrobust.training.trainer import Trained, _batches, build, train
+from ltrobust.training.trainer import Shuffled, Trained, _batch_sizes, build, train
 
 CPU = torch.device("cpu")
 COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "train_robust_acc"]
@@ -35,6 +35,12 @@ def data() -> LongTailedData:
     return load_data("digits-lt", limit_train=60, limit_test=20)
 
 
+def batches_of(run: Run, n: int, epoch: int) -> list[Tensor]:
+    """Positions of the images of each batch of an epoch."""
+    sampler = Shuffled(run, n, epoch)
+    return [sampler.take(size) for size in _batch_sizes(run.recipe, len(sampler))]
+
+
 @pytest.mark.parametrize(
     ("n", "drop_last", "sizes"),
     [
@@ -49,7 +55,7 @@ def data() -> LongTailedData:
     ],
 )
 def test_incomplete_last_batch(n: int, drop_last: bool, sizes: list[int]) -> None:
-    batches = list(_batches(make_run(drop_last=drop_last), n, epoch=0))
+    batches = batches_of(make_run(drop_last=drop_last), n, epoch=0)
     assert [len(batch) for batch in batches] == sizes
     seen = torch.cat(batches).tolist()
     assert len(set(seen)) == len(seen)
@@ -57,7 +63,7 @@ def test_incomplete_last_batch(n: int, drop_last: bool, sizes: list[int]) -> Non
 
 
 def test_what_is_dropped_changes_from_epoch_to_epoch() -> None:
-    seen = [frozenset(torch.cat(list(_batches(make_run(), 30, e))).tolist()) for e in range(8)]
+    seen = [frozenset(torch.cat(batches_of(make_run(), 30, e)).tolist()) for e in range(8)]
     assert len(set(seen)) > 1
     assert frozenset().union(*seen) == set(range(30))
 
