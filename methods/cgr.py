@@ -60,7 +60,7 @@ TINY = 1e-12
             attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
             drop_last=False,
         ),
-        options={"base": "trades", "wasted_clean": True},
+        options={"wasted_clean": True},
         checkpoint="best epoch by PGD-20 on the test set: it leaks",
         source="Mengnan-Zhao-Happy/CGRm @ 9e6a2c9, CGR_LT.py",
     ),

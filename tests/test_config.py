@@ -133,7 +133,7 @@ def test_the_walk_reaches_every_kind_of_settings() -> None:
     assert {"method", "seed", "data.split_seed", "recipe.lr"} <= set(RUN_FIELDS)
     assert {"recipe.attack.eps", "recipe.schedule.gamma"} <= set(RUN_FIELDS)
     for model in (RUN, RUN.data, RUN.recipe, RUN.recipe.attack, RUN.recipe.schedule):
-        for name in type(model).model_fields:
+        for name in set(type(model).model_fields) - {"factors"}:
             assert any(name in field.split(".") for field in RUN_FIELDS)
 
 

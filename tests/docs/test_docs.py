@@ -26,9 +26,11 @@ from smoke import small
 import ltrobust
 from ltrobust import cli
 from ltrobust.method import METHODS, load_builtin_methods
+from ltrobust.testing import check_method
 
 README = ROOT / "README.md"
 ADD_A_METHOD = ROOT / "docs" / "add-a-method.md"
+MODIFIERS = ROOT / "docs" / "modifiers.md"
 COMMANDS = [
     pytest.param(page, words, id=f"{page.stem}: {' '.join(words)}")
     for page in pages()
@@ -56,6 +58,11 @@ def page_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module in set(sys.modules) - modules:
         if module.startswith("ltrobust_plugin_"):
             del sys.modules[module]
+
+
+def test_the_example_of_a_modifier_conforms(page_files) -> None:
+    page_files(MODIFIERS)
+    check_method("smooth", plugin="smooth_logits.py")
 
 
 @pytest.mark.parametrize(("page", "words"), COMMANDS)

@@ -128,6 +128,18 @@ def test_cgr_looks_at_held_out_images_every_eleventh_of_the_run(
     assert looked == [1, 3, 5, 7]
 
 
+def test_cgr_has_fewer_neighbours_than_classes() -> None:
+    method = find("cgr")(torch.tensor([8, 4]), graph_topk=3)
+    x, y = images()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Small()
+        net[1] = nn.Linear(16, 2)
+    ctx = context(epoch=1, epochs=22, model=net, held_out=HeldOut(x, y % 2))
+    method.on_epoch_end(ctx.changed(class_counts=torch.tensor([8, 4])))
+    assert method.state_dict()["graph"].shape == (2, 2)
+
+
 def test_cgr_starts_within_the_radius_of_the_class() -> None:
     method = find("cgr")(COUNTS)
     x, y = images()

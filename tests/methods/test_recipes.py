@@ -120,6 +120,14 @@ def named_recipes() -> set[str]:
     return own | {f"{base}+{part.name}" for part in parts for base in part.recipes}
 
 
+def test_quirks_of_the_released_code_are_off_unless_asked_for() -> None:
+    for part in (METHODS.get(name) for name in METHODS):
+        defaults = part.option_defaults()
+        quirks = {**(part.recipe.options if part.recipe else {}), **part.released}
+        on = [key for key, value in quirks.items() if defaults[key] == value]
+        assert not on, f"{part.name}: {on}"
+
+
 def test_every_published_recipe_stands_in_the_table() -> None:
     assert named_recipes() == set(TABLE)
 
