@@ -174,3 +174,83 @@ def test_published_fine_tunings(name: str, epochs: int, rates: list[float]) -> N
     assert recipe is not None
     assert recipe.epochs == epochs
     assert learning_rates(recipe.schedule, recipe.lr, epochs) == pytest.approx(rates)
+
+
+CONSTANTS = {
+    "adt": {"samples": 5, "lr": 0.3, "entropy": 0.01},
+    "adt-expam": {"entropy": 0.01},
+    "at-bsl": {"tau": 1.0},
+    "at-cb": {"beta": 0.9999, "gamma": 2.0},
+    "at-cdt": {"tau": 0.3},
+    "at-cosine": {"scale": 16.0},
+    "at-focal": {"gamma": 2.0},
+    "at-la": {"tau": 1.0},
+    "at-ldam": {"max_m": 0.5, "s": 1.0},
+    "at-tde": {"scale": 16.0, "gamma": 1 / 32, "mu": 0.9},
+    "avmixup": {"gamma": 2.0, "lambda_1": 1.0, "lambda_2": 0.1},
+    "awp": {"gamma": 0.005},
+    "cfa": {"lambda_1": 0.5, "lambda_2": 0.5, "begin": 10 / 200, "decay": 0.88},
+    "cfol": {"gamma": 0.5, "eta": 2e-6},
+    "cgr": {
+        "beta": 4.0,
+        "prior_tau": 1.0,
+        "alpha": 0.3,
+        "ramp": 0.8,
+        "feedback_every": 10 / 110,
+        "feedback_momentum": 0.8,
+        "weight_lambda": 1.0,
+        "conf_lambda": 0.5,
+        "weight_max": 3.0,
+        "beta_lambda": 0.5,
+        "beta_min_scale": 0.5,
+        "beta_max_scale": 2.0,
+        "margin_m": 0.5,
+        "margin_lambda": 0.1,
+        "graph_momentum": 0.8,
+        "graph_topk": 3,
+        "head_gamma": 0.5,
+        "geometry_gamma": 1.0,
+    },
+    "cos-he": {"s": 10.0, "m": 0.2},
+    "dafa": {"lambda_": 1.0, "warm_up": 70 / 110},
+    "drw": {"beta": 0.9999, "begin": 40 / 80},
+    "faal": {"radius": 0.5},
+    "frl": {"beta": 1.5},
+    "gairat": {"offset": -1.0, "begin": 60 / 120},
+    "he": {"s": 10.0, "m": 0.2},
+    "he-trades": {"s": 15.0, "m": 0.2, "beta": 6.0},
+    "he-alp": {"s": 20.0, "m": 0.3, "beta": 0.5},
+    "las-at": {
+        "eps_choices": list(range(3, 16)),
+        "steps_choices": list(range(3, 15)),
+        "step_size_choices": list(range(1, 6)),
+        "true_share": 0.7,
+        "interval": 20,
+        "strategy_lr": 1e-4,
+        "clip": 1.0,
+        "loss_reward": 1.0,
+        "robust_reward": 4.0,
+        "clean_reward": 2.0,
+        "restarts": 2,
+        "weight_decay": 5e-4,
+    },
+    "mart": {"beta": 5.0},
+    # in units of 8/255
+    "mma": {"d_max": 12 / 8, "min_margin": 0.005 * 255 / 8, "step_scale": 2.5},
+    "rescale": {"tau": 0.3},
+    "robal-r": {"s": 10.0, "beta_adv": 1.0, "beta_nat": 0.0},
+    "robustlt": {"alpha": 0.3, "beta": 0.8},
+    "rw": {"beta": 0.9999, "gamma": 2.0},
+    "taet": {"alpha": 0.1, "beta": 0.1, "gamma": 0.1, "ce_fraction": 0.4},
+    "tau-norm": {"tau": 1.0},
+    "trades": {"beta": 6.0},
+    "udr": {"lamda": 1.0, "rate": 0.02, "period": 10},
+}
+"""Published hyper-parameters, which are the defaults of both recipes."""
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_published_constants(name: str) -> None:
+    defaults = METHODS.get(name).option_defaults()
+    for key, value in CONSTANTS[name].items():
+        assert defaults[key] == pytest.approx(value), key
