@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from golden_net import HEAD as HEAD
+from golden_net import GoldenNet as TinyNetwork
+from golden_net import golden_net
 from golden_steps import StoredStart
 from golden_store import SECOND, Arguments, assert_close
 from torch import Tensor, nn
@@ -23,57 +26,11 @@ from ltrobust.training.trainer import train_step
 
 load_builtin_methods()
 FILE = "train_step"
-HEAD = "8"
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
-
-
-class TinyNetwork(nn.Sequential):
-    """The small network of the set, as our methods know networks: features and a head.
-
-    It takes images in [0, 1]; where a release normalises them, inside or outside, so does it.
-    """
-
-    input_size = None
-    head_name = HEAD
-    normalised = False
-
-    @property
-    def head(self) -> nn.Module:
-        return self[8]
-
-    def features(self, x: Tensor) -> Tensor:
-        if self.normalised:
-            mean, std = (torch.tensor(v, dtype=x.dtype).view(1, 3, 1, 1) for v in (MEAN, STD))
-            x = (x - mean) / std
-        for module in self[:8]:
-            x = module(x)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 def tiny_network(key: str) -> TinyNetwork:
-    """One of the stored networks, float64: net, net10, netn or net10n."""
-    mark = f"{key}."
-    names = [name for name in SECOND.arrays(FILE) if name.startswith(mark)]
-    stored = {name.removeprefix(mark): SECOND.tensor(FILE, name) for name in names}
-    first, second = stored["0.weight"], stored["3.weight"]
-    classes, features = stored[f"{HEAD}.weight"].shape
-    net = TinyNetwork(
-        nn.Conv2d(first.shape[1], first.shape[0], 3, stride=1, padding=1, bias=False),
-        nn.BatchNorm2d(first.shape[0]),
-        nn.ReLU(),
-        nn.Conv2d(second.shape[1], second.shape[0], 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(second.shape[0]),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(features, classes),
-    ).double()
-    net.load_state_dict(stored)
-    net.normalised = key.endswith("n")
-    return net
+    """One of the stored networks: net, net10, netn or net10n."""
+    return golden_net(FILE, SECOND, key)
 
 
 class Case:
