@@ -5,6 +5,7 @@ Orders of magnitude, told before hours are spent; nothing else depends on them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
 from ltrobust.bench.store import SuiteStore
-from ltrobust.config import AttackSpec, DataSpec
+from ltrobust.combination import find
+from ltrobust.config import AttackSpec, DataSpec, Run
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
@@ -77,9 +79,28 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
         there = outcomes_there(run)
         wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())
-    steps = planned.run.recipe.attack.steps
-    passes = epochs * len(data.train_labels) * (steps + 1.5)
+    passes = epochs * len(data.train_labels) * training_passes(planned.run)
     return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values()))
+
+
+PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
+"""How methods tell their passes, such as "K + 1", "5 K + 1" or "2 + 1"."""
+
+
+def training_passes(run: Run) -> float:
+    """Passes of an image in a training step, as the method tells them; one that trains the weights
+    counts one and a half. AWP makes those twice.
+    """
+    combination, steps = find(run.method), run.recipe.attack.steps
+    told = PASSES.match(combination.defense.passes)
+    attack, outer = float(steps), 1.0
+    if told is not None:
+        attack = steps * float(told["factor"] or 1) if told["steps"] else float(told["fixed"])
+        outer = float(told["outer"])
+    elif combination.defense.passes.isdecimal():
+        attack, outer = 0.0, float(combination.defense.passes)
+    again = any(part.name == "awp" for part in combination.parts)
+    return attack + 1.5 * outer * (2 if again else 1)
 
 
 def _attack_passes(spec: AttackSpec) -> float:
