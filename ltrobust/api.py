@@ -55,7 +55,6 @@ from ltrobust.evaluation.reliability import Evaluation, affordable, findings, us
 from ltrobust.progress import Reporter
 from ltrobust.report.across import parse_across
 from ltrobust.threads import computing_with
-from ltrobust.training.trainer import Base
 from ltrobust.training.trainer import train as fit
 
 PathLike = str | Path
@@ -150,7 +149,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
             base = None
             for one in plan.runs:
                 trained = fit(one.run, data, device=device, thrift=thrift(asked), base=base)
-                base = Base(trained.net.state_dict(), trained.method.inference_state())
+                base = trained.as_base()
         net = trained.net.to(memory_format=torch.contiguous_format)
         model = DefendedModel(net, trained.method.adjust).eval()
         history = pd.DataFrame(trained.history)

@@ -29,7 +29,6 @@ def describe_method(name: str) -> dict[str, Any]:
         cls, aliases = METHODS.get(name), METHODS.aliases(name)
         combination = Combination((cls,))
         recipe, options = cls.recipe, cls.option_defaults()
-    papers = [part.paper for part in combination.parts]
     return {
         "name": name,
         "aliases": aliases,
@@ -37,7 +36,7 @@ def describe_method(name: str) -> dict[str, Any]:
         "passes": cls.passes,
         "title": ((cls.__doc__ or "").strip() or name).splitlines()[0],
         "explanation": "\n\n".join(dict.fromkeys(map(_explanation, combination.parts))),
-        "paper": "; ".join(dict.fromkeys(str(paper) for paper in papers)),
+        "paper": "; ".join(map(str, combination.papers)),
         "venue": cls.paper.venue,
         "year": cls.paper.year,
         "url": cls.paper.url,

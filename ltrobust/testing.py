@@ -52,6 +52,7 @@ from ltrobust.training.trainer import (
     build,
     epochs_before,
     feedback_images,
+    own_recipe,
     take_over,
     train,
     train_step,
@@ -81,10 +82,7 @@ class Trial:
     @cached_property
     def stage(self) -> Recipe | None:
         """What is trained: the run's recipe, or of a post-hoc method that of its fine-tuning."""
-        method = find(self.run.method)(torch.tensor(self.data.train_counts), **self.run.options)
-        if isinstance(method, PostHoc):
-            return method.fine_tuning(self.run.recipe)
-        return self.run.recipe
+        return own_recipe(self.run)
 
     def base(self, seed: int) -> Base | None:
         """The trained run that a post-hoc method acts on."""
@@ -94,8 +92,7 @@ class Trial:
             run = base_run(self.run.model_copy(update={"seed": seed}))
             inner = Trial(run, self.data, self.eps)
             trained = train(run, self.data, device=torch.device("cpu"), base=inner.base(seed))
-            kept = trained.method.inference_state()
-            self._bases[seed] = Base(trained.net.state_dict(), kept)
+            self._bases[seed] = trained.as_base()
         return self._bases[seed]
 
     @cached_property

@@ -18,33 +18,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ltrobust.methods.awp import AT_RECIPE
 from ltrobust.methods.ema import Weights, average, network_state
 from ltrobust.methods.trades import RECIPE as TRADES_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import Mode, attack_mode
-from ltrobust.config import Recipe, TrainingAttack
+from ltrobust.combination import layers
 from ltrobust.losses import cross_entropy_sum
 from ltrobust.method import Citation, Context, PaperRecipe, register_method, total
 from ltrobust.modifier import Modifier
-from ltrobust.training.schedule import Schedule
 
 PIECE = 250
 """Held-out images that are attacked at a time."""
 
-RECIPE = Recipe(
-    epochs=200,
-    batch_size=128,
-    lr=0.1,
-    momentum=0.9,
-    nesterov=False,
-    weight_decay=5e-4,
-    schedule=Schedule(
-        kind="multistep", milestones=(100, 150), counted_from=0, published_epochs=200
-    ),
-    attack=TrainingAttack(eps=8 / 255, step_size=2 / 255, steps=10, start="uniform-clipped"),
-    drop_last=False,
-)
 RELEASED = {
     "equal_classes": True,
     "clean_pass": True,
@@ -53,10 +40,11 @@ RELEASED = {
 
 
 def _published(options: dict[str, Any], **attack: Any) -> PaperRecipe:
-    chosen = RECIPE.attack.model_copy(update=attack)
+    recipe = AT_RECIPE.recipe  # AWP's on PGD-AT
+    chosen = recipe.attack.model_copy(update=attack)
     return PaperRecipe(
         arch="preactresnet18",
-        recipe=RECIPE.model_copy(update={"attack": chosen}),
+        recipe=recipe.model_copy(update={"attack": chosen}),
         options=options,
         checkpoint="best epochs by robust accuracy plus that of the worst class on the test set: "
         "it leaks",
@@ -208,9 +196,7 @@ class CFA(Modifier):
 
     def _beta(self) -> float | None:
         """The weight of the divergence in the defense that is modified."""
-        defense = self.base
-        while isinstance(defense, Modifier):
-            defense = defense.base
+        *_, defense = layers(self.base)
         return getattr(defense, "beta", None)
 
     @contextmanager

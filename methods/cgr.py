@@ -22,16 +22,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from ltrobust.methods.robustlt import CGRM_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.classwise_eps import classwise_epsilon, intensity
 from ltrobust.attacks.pgd import attack_mode
-from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.feedback import Outcomes, held_out_outcomes
 from ltrobust.losses import logit_adjusted_loss, pairwise_margin_loss, trades_kl
 from ltrobust.losses.counts import label_mask
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
-from ltrobust.training.schedule import Schedule
 
 TINY = 1e-12
 
@@ -47,19 +46,7 @@ TINY = 1e-12
     ),
     recipe=PaperRecipe(
         arch="resnet18",
-        recipe=Recipe(
-            epochs=110,
-            batch_size=128,
-            lr=0.1,
-            momentum=0.9,
-            nesterov=False,
-            weight_decay=5e-4,
-            schedule=Schedule(
-                kind="multistep", milestones=(100, 105), counted_from=1, published_epochs=110
-            ),
-            attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
-            drop_last=False,
-        ),
+        recipe=CGRM_RECIPE,
         options={"wasted_clean": True},
         checkpoint="best epoch by PGD-20 on the test set: it leaks",
         source="Mengnan-Zhao-Happy/CGRm @ 9e6a2c9, CGR_LT.py",

@@ -18,31 +18,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from ltrobust.methods.robustlt import CGRM_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import Advance, Ball, linf_ball
-from ltrobust.config import Recipe, TrainingAttack
+from ltrobust.config import TrainingAttack
 from ltrobust.losses.counts import label_mask
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
 from ltrobust.modifier import Modifier
 from ltrobust.overheard import Overheard
-from ltrobust.training.schedule import Schedule
 
 TRADES_RECIPE = PaperRecipe(
     arch="resnet18",
-    recipe=Recipe(
-        epochs=110,
-        batch_size=128,
-        lr=0.1,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4,
-        schedule=Schedule(
-            kind="multistep", milestones=(100, 105), counted_from=1, published_epochs=110
-        ),
-        attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
-        drop_last=False,
-    ),
+    recipe=CGRM_RECIPE.model_copy(update={"nesterov": True}),
     options={"beta": 6.0, "repeat_clean": False},
     checkpoint="the mean over the last ten epochs",
     source="rucy74/DAFA @ c60ba83, arguments.py and scripts",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from ltrobust.methods.pgd_at import PGDAT
 from torch import Tensor, nn
 
 from ltrobust.config import Recipe, TrainingAttack
@@ -66,8 +66,8 @@ class Watch:
 
 
 @dataclass
-class Weighing:
-    """Options and bookkeeping that the defense and the modifier share.
+class Weighing(Method):
+    """What the defense and the modifier share: they weigh the terms of what stands behind them.
 
     Attributes:
         offset: Lambda.
@@ -87,10 +87,20 @@ class Weighing:
         self.watch: Watch | None = None
         self.given: Tensor | None = None
 
-    def watched(self, y: Tensor, ctx: Context) -> Context:
-        """The context with an observer that counts for the images of this step."""
+    def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        """The attack behind it, with an observer that counts for the images of this step."""
         self.watch = Watch(y, ctx.observer)
-        return ctx.changed(observer=self.watch)
+        return super().attack(model, x, y, ctx.changed(observer=self.watch))
+
+    def terms(
+        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+    ) -> dict[str, Tensor]:
+        """The terms behind it, each weighted."""
+        terms = super().terms(model, x, y, x_adv, ctx)
+        weights = self.image_weights(next(iter(terms.values())), ctx)
+        if weights is None:
+            return terms
+        return {name: weights * term for name, term in terms.items()}
 
     def image_weights(self, like: Tensor, ctx: Context) -> Tensor | None:
         """Weights (B,) by the last attack, in the dtype of `like`; None: all are 1."""
@@ -152,7 +162,7 @@ class Weighing:
     passes="K + 1",
 )
 @dataclass
-class GAIRAT(Weighing, Method):
+class GAIRAT(Weighing, PGDAT):
     """Zhang et al. 2021.
 
     Attributes:
@@ -162,18 +172,6 @@ class GAIRAT(Weighing, Method):
         linear_from: Lambda goes down in proportion to the epochs from this value to `offset`.
         halve_down: the released code's int(K / 2).
     """
-
-    def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
-        """PGD on cross-entropy, watched."""
-        return super().attack(model, x, y, self.watched(y, ctx))
-
-    def terms(
-        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
-    ) -> dict[str, Tensor]:
-        """Weighted cross-entropy of attacked images."""
-        loss = F.cross_entropy(model(x_adv), y, reduction="none")
-        weights = self.image_weights(loss, ctx)
-        return {"attacked": loss if weights is None else weights * loss}
 
 
 @register_method(
@@ -204,17 +202,3 @@ class GAIRATWeights(Weighing, Modifier):
         if base.has_terms():
             return None
         return f"gairat-w weighs images, and the loss of {base.name} is no mean over them"
-
-    def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
-        """The base's, watched."""
-        return self.base.attack(model, x, y, self.watched(y, ctx))
-
-    def terms(
-        self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
-    ) -> dict[str, Tensor]:
-        """The base's, each weighted."""
-        terms = self.base.terms(model, x, y, x_adv, ctx)
-        weights = self.image_weights(next(iter(terms.values())), ctx)
-        if weights is None:
-            return terms
-        return {name: weights * term for name, term in terms.items()}

@@ -79,7 +79,7 @@ CGRM_RECIPE = Recipe(
     attack=TrainingAttack(eps=0.031, step_size=0.007, steps=10, start="gaussian"),
     drop_last=False,
 )
-"""How CGRm's repository trains all its baselines."""
+"""How CGRm's repository trains all its baselines; but for Nesterov, DAFA's does too."""
 
 
 @register_method(

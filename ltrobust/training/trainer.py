@@ -65,6 +65,10 @@ class Trained:
     epoch: int = 0
     """The epoch, from 1, whose weights these are; in a fine-tuning it goes on from the base's."""
 
+    def as_base(self) -> Base:
+        """What a post-hoc method takes over."""
+        return Base(self.net.state_dict(), self.method.inference_state())
+
 
 Weights = dict[str, Tensor]
 
@@ -218,7 +222,7 @@ def take_over(run: Run, trained: Trained, base: Base | None) -> Recipe | None:
         raise RunError(f"{run.method} acts on a trained run of {find(run.method).base.name}")  # type: ignore[union-attr]
     method.load_inference_state(base.kept)
     method.adopt(trained.net, base.weights)
-    recipe = method.fine_tuning(run.recipe)
+    recipe = own_recipe(run, method)
     if recipe is not None:
         chosen = {id(parameter) for parameter in method.trainable(trained.net)}
         for parameter in trained.net.parameters():
@@ -226,10 +230,15 @@ def take_over(run: Run, trained: Trained, base: Base | None) -> Recipe | None:
     return recipe
 
 
+def own_recipe(run: Run, method: Method | None = None) -> Recipe | None:
+    """What a run trains itself: of a post-hoc one the fine-tuning; None where that is nothing."""
+    method = method or find(run.method)(torch.full((2,), 100), **run.options)
+    return method.fine_tuning(run.recipe) if isinstance(method, PostHoc) else run.recipe
+
+
 def own_epochs(run: Run) -> int:
     """Epochs that a run trains itself: of a post-hoc one those of its fine-tuning."""
-    method = find(run.method)(torch.full((2,), 100), **run.options)
-    recipe = method.fine_tuning(run.recipe) if isinstance(method, PostHoc) else run.recipe
+    recipe = own_recipe(run)
     return recipe.epochs if recipe else 0
 
 
