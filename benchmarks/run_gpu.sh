@@ -40,10 +40,10 @@ bench() {
     find "$work/runs" -name run.json 2>/dev/null | while read -r record; do
         local run
         run=$(dirname "$record")
-        if grep -q '"status": "done"' "$record"; then
-            mkdir -p "$results/runs/$(basename "$run")"
-            find "$run" -maxdepth 1 -type f ! -name '*.safetensors' ! -name 'state.pt' \
-                -exec cp {} "$results/runs/$(basename "$run")/" \;
+        if [ -f "$run/trained.json" ] && [ ! -f "$run/failed.json" ]; then
+            cp -R "$run" "$results/runs/"
+            find "$results/runs/$(basename "$run")" -type f \
+                \( -name '*.safetensors' -o -name 'state.pt' \) -delete
         else
             echo "not finished, left behind: $(basename "$run")" >&2
         fi

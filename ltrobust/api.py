@@ -18,12 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ltrobust.batches import Array, Batch, labelled_images
-from ltrobust.bench.collect import SuiteResults
 from ltrobust.bench.external import as_before, checkpoint_model, stored_run
-from ltrobust.bench.filters import parse_filters
 from ltrobust.bench.loader import Loader, stored_dataset
-from ltrobust.bench.merge import build_report
-from ltrobust.bench.pairs import Comparison, compare_runs
 from ltrobust.bench.plan import (
     Plan,
     PlannedRun,
@@ -32,10 +28,9 @@ from ltrobust.bench.plan import (
     resolve_device,
     thrift,
 )
-from ltrobust.bench.reports import make_report
+from ltrobust.bench.reports import SuiteResults, build_report, make_report
 from ltrobust.bench.runner import defended, load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
-from ltrobust.bench.store import SuiteStore, suite_of
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import DataWarning, RunError, UserError, unknown
@@ -54,6 +49,10 @@ from ltrobust.evaluation.probe import probe
 from ltrobust.evaluation.reliability import Evaluation, affordable, findings, usual_radius
 from ltrobust.progress import Reporter
 from ltrobust.report.across import parse_across
+from ltrobust.results.digest import digest_of
+from ltrobust.results.filters import parse_filters
+from ltrobust.results.pairs import Comparison, compare_runs
+from ltrobust.results.store import SuiteStore, suite_of
 from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
 
@@ -156,8 +155,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         return TrainedModel(model, planned.run.run_id, history, data, None)
     store = SuiteStore(asked.output)
     bare = replace(plan, runs=tuple(replace(one, attacks=()) for one in plan.runs))
-    with store.lock():
-        failures = run_plan(bare, store, load, Reporter())
+    failures = run_plan(bare, store, load, Reporter())
     if failures:
         raise RunError(failures[0].reason)
     run = store.run(planned.run.run_id)
@@ -430,13 +428,14 @@ def load(
             raise unknown("setting", name, _OF_LOAD)
     given = {"dataset": dataset, "data_dir": data_dir, "plugin": plugin or None, "device": device}
     asked = make_settings({**given, **settings})
-    run, record = stored_run(store, asked), store.read()
-    place, facts = resolve_device(asked.device), record["data"]
-    model = defended(run, facts["train_counts"], facts["image_shape"], store, torch.device(place))
+    run, record = stored_run(store, asked), store.begun_record()
+    place, facts = resolve_device(asked.device), record.data
+    model = defended(run, facts.train_counts, facts.image_shape, store, torch.device(place))
 
     def read() -> LongTailedData:
-        where = asked.model_copy(update={"dataset": stored_dataset(run, record, asked)})
-        chosen = as_before(record, where)
+        dataset = stored_dataset(run, store.place().path, asked)
+        where = asked.model_copy(update={"dataset": dataset})
+        chosen = as_before(record.overrides, store.attacks(), where)
         test = TestSpec(protocol=chosen.test_protocol, limit=chosen.limit_test)
         planned = PlannedRun(run, test, ())
         data = Loader(Plan(chosen, place, (planned,)))(planned)
@@ -474,9 +473,8 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     asked = make_settings(settings, None if suite is None else Path(suite))
     plan, store = make_plan(asked), SuiteStore(asked.output_dir)
     load = Loader(plan)
-    with store.lock():
-        failures = run_plan(plan, store, load, Reporter())
-        results = build_report(store)
+    failures = run_plan(plan, store, load, Reporter())
+    results = build_report(store)
     _warn(load.notes())
     if failures:
         reasons = "; ".join(f"{failure.run_id}: {failure.reason}" for failure in failures)
@@ -609,7 +607,8 @@ def _numbers(
     known = [1] * num_classes if counts is None else counts
     numbers = {**summary(frame, known), "n": len(frame), "seconds": seconds}
     numbers["robust_gap"] = numbers["head"] - numbers["tail"]
-    numbers |= {**error_parts(frame, None), **intervals(frame, known)}
+    natural, right = digest_of(frame, num_classes).natural, int(frame["correct"].sum())
+    numbers |= {**error_parts(natural, right, len(frame)), **intervals(frame, known)}
     if counts is None:
         numbers = {k: nan if k.startswith(GROUP_WORDS) else v for k, v in numbers.items()}
     return numbers

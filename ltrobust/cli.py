@@ -22,11 +22,11 @@ from ltrobust.errors import Notice, RunError, UserError, unknown
 from ltrobust.output import guard_streams
 
 if TYPE_CHECKING:
-    from ltrobust.bench.collect import SuiteResults
-    from ltrobust.bench.pairs import Comparison
     from ltrobust.bench.plan import Plan
-    from ltrobust.bench.store import RunStore, SuiteStore
+    from ltrobust.bench.reports import SuiteResults
     from ltrobust.papers.reproduce import Job
+    from ltrobust.results.pairs import Comparison
+    from ltrobust.results.store import RunStore, SuiteStore
 
 app = typer.Typer(
     name="ltrobust",
@@ -294,7 +294,7 @@ def _bench(
 ) -> None:
     from ltrobust.bench.plan import make_plan
     from ltrobust.bench.settings import make_settings
-    from ltrobust.bench.store import SuiteStore
+    from ltrobust.results.store import SuiteStore
 
     settings = make_settings(flags, suite)
     plan, store = make_plan(settings), SuiteStore(settings.output_dir)
@@ -317,7 +317,8 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
 
     load = Loader(plan)
     expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
-    with store.lock(), Reporter(out) as reporter:
+    store.prepare()
+    with Reporter(out) as reporter:
         reporter.line(
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
@@ -507,8 +508,8 @@ def _evaluate(
 ) -> None:
     from ltrobust.bench.external import evaluate_callable, evaluate_checkpoint, evaluate_run_again
     from ltrobust.bench.settings import make_settings
-    from ltrobust.bench.store import SuiteStore, suite_of
     from ltrobust.progress import Reporter
+    from ltrobust.results.store import SuiteStore, suite_of
 
     if sum(given is not None for given in (directory, file, model)) != 1:
         raise UserError(
@@ -530,7 +531,8 @@ def _evaluate(
             raise UserError("--normalize: a run of ours takes images in [0, 1]; leave it out")
         if name is not None:
             raise UserError("--name: a run of ours is called after its method; leave it out")
-        with suite.lock(), Reporter(out) as reporter:
+        suite.prepare()
+        with Reporter(out) as reporter:
             evaluate_run_again(run, settings, reporter)
     else:
         suite = SuiteStore(settings.output or settings.output_dir.with_name("external"))
@@ -545,24 +547,22 @@ def _evaluate(
                 run = evaluate_callable(
                     str(model), suite, settings, reporter, normalize, arguments or (), name
                 )
-    with suite.lock():
-        _show_report(suite)
+    _show_report(suite)
     _show_reliability(run)
 
 
 def _show_reliability(run: RunStore) -> None:
     """Print what the reliability checks of a run found, check by check."""
-    found = run.reliability()
-    if not found:
+    report = run.reliability()
+    if report is None:
         return
     table = Table(title=f"reliability of {run.run_id}; each check: docs/evaluation.md#NAME")
     for column in ("check", "", "value", "threshold", "what it says"):
         table.add_column(column, overflow="fold")
-    for row in found:
-        values = [row.get(name) for name in ("value", "threshold")]
-        numbers = ("-" if value is None else f"{value:.4g}" for value in values)
-        mark = "†" if row["flagged"] else "" if values[0] is None else "ok"
-        table.add_row(row["check"], mark, *numbers, row.get("explanation", ""))
+    for one in report.findings:
+        numbers = ("-" if v is None else f"{v:.4g}" for v in (one.value, one.threshold))
+        mark = "†" if one.flagged else "" if one.value is None else "ok"
+        table.add_row(one.check, mark, *numbers, one.explanation)
     out.print(table)
 
 
@@ -577,7 +577,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="DIRECTORY...",
-            help="Suites' directories, or folders with metrics.csv and per_class.csv.",
+            help="Suites' directories (results/<suite>); their runs are put together.",
             show_default=False,
         ),
     ],
@@ -610,10 +610,10 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Rebuild tables and figures from stored files; merge several directories."""
-    from ltrobust.bench.filters import parse_filters
     from ltrobust.bench.reports import make_report
     from ltrobust.evaluation.metrics import parse_groups
     from ltrobust.report.across import parse_across
+    from ltrobust.results.filters import parse_filters
 
     filters = parse_filters(
         dataset=dataset,
@@ -629,7 +629,7 @@ def report(
 
 def _show_report(store: SuiteStore) -> None:
     """Rebuild and print a suite's tables; nothing when no run has been evaluated."""
-    from ltrobust.bench.merge import build_report
+    from ltrobust.bench.reports import build_report
 
     results = build_report(store)
     if not results.metrics.empty:
@@ -668,9 +668,10 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Compare two runs on the same test images: differences, paired intervals, McNemar's test."""
-    from ltrobust.bench.pairs import compare_runs
-    from ltrobust.bench.store import stored_run, write_file
     from ltrobust.evaluation.metrics import parse_groups
+    from ltrobust.results.files import write_file
+    from ltrobust.results.pairs import compare_runs
+    from ltrobust.results.store import stored_run
 
     a, b = stored_run(run_a), stored_run(run_b)
     found = compare_runs(a, b, parse_groups(groups), per_class=per_class)
@@ -771,8 +772,8 @@ def reproduce(
 def _show_jobs(jobs: list[Job], output: Path) -> None:
     """Print the runs of each entry and what is there of them; nothing is written."""
     from ltrobust.bench.runner import describe
-    from ltrobust.bench.store import SuiteStore
     from ltrobust.papers.reproduce import missing
+    from ltrobust.results.store import SuiteStore
 
     store = SuiteStore(output)
     for job in jobs:
@@ -785,18 +786,18 @@ def _show_jobs(jobs: list[Job], output: Path) -> None:
 
 
 def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
-    from ltrobust.bench.store import SuiteStore
     from ltrobust.papers.reproduce import run_missing, write_entry
     from ltrobust.progress import Reporter
+    from ltrobust.results.store import SuiteStore
 
     store, failures = SuiteStore(output), dict[str, str]()
-    with store.lock():
-        for job in jobs:
-            with Reporter(out) as reporter:
-                failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
-            for table in write_entry(job, folder, store).tables:
-                out.print(table.to_rich())
-            out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
+    store.prepare()
+    for job in jobs:
+        with Reporter(out) as reporter:
+            failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
+        for table in write_entry(job, folder, store).tables:
+            out.print(table.to_rich())
+        out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
     for run_id, reason in failures.items():
         err.print(f"failed: {run_id}: {reason}", soft_wrap=True, markup=False)
     if failures:

@@ -21,8 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from ltrobust.data.augment import AugmentPolicy
-from ltrobust.data.spec import FOLDER_PREFIX
+from ltrobust.data.spec import FOLDER_PREFIX, AugmentPolicy
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1

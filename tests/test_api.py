@@ -293,7 +293,7 @@ def test_a_module_comes_back_without_its_data(
     [
         (lambda run: (run / "model.safetensors").unlink(), "model.safetensors|not trained"),
         (lambda run: (run / "run.json").unlink(), "is no run directory"),
-        (lambda run: (run / "run.json").write_text("{}"), "is damaged: run_id is missing"),
+        (lambda run: (run / "run.json").write_text("{}"), "is damaged: schema is missing"),
     ],
 )
 def test_what_is_no_stored_run_is_refused(

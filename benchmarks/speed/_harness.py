@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ltrobust.bench.store import write_atomic
+from ltrobust.results.files import write_atomic
 
 Row = dict[str, float]
 

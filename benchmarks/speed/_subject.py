@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 import ltrobust
 from ltrobust.bench.runner import load_defended
-from ltrobust.bench.store import SuiteStore
-from ltrobust.config import Run
 from ltrobust.data import LongTailedData, dataset_spec, load_data, to_float
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet
 from ltrobust.method import load_builtin_methods
+from ltrobust.results.store import SuiteStore
 
 SUITE = Path(__file__).resolve().parents[2] / "results" / "cifar10-lt-cpu"
 METHOD = "pgd-at"
@@ -77,7 +76,7 @@ def checkpoint(data: LongTailedData, device: torch.device) -> Subject:
     """The stored network with all test images of `data`."""
     load_builtin_methods()
     for store in SuiteStore(SUITE).runs():
-        run = Run.model_validate(store.read()["config"])
+        run = store.begun_record().run
         if run.method == METHOD:
             model = load_defended(run, data, store, CPU)
             test = TestSet(data.test_images, data.test_labels, data.test_index)

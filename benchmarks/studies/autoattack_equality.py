@@ -25,12 +25,11 @@ import ltrobust
 from ltrobust.attacks.autoattack import autoattack
 from ltrobust.attacks.pgd import attack_mode
 from ltrobust.bench.runner import load_defended
-from ltrobust.bench.store import SuiteStore
-from ltrobust.config import Run
 from ltrobust.data import LongTailedData, load_data, to_float
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet
 from ltrobust.method import load_methods
 from ltrobust.models import build_model
+from ltrobust.results.store import SuiteStore
 from ltrobust.training.checkpoint import load_weights, read_state_dict
 
 CPU = torch.device("cpu")
@@ -40,7 +39,7 @@ SEED, BATCH = 0, 250
 def defended(suite: Path, method: str, data: LongTailedData) -> DefendedModel:
     """The trained network of the first run of a method in a results directory."""
     for store in SuiteStore(suite).runs():
-        run = Run.model_validate(store.read()["config"])
+        run = store.begun_record().run
         if run.method == method:
             return load_defended(run, data, store, CPU)
     raise SystemExit(f"{suite} has no run of {method}")

@@ -27,8 +27,8 @@ from _subject import checkpoint
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.autoattack import Progress, autoattack
 from ltrobust.attacks.pgd import attack_mode
-from ltrobust.bench.store import write_atomic
 from ltrobust.data import load_data
+from ltrobust.results.files import write_atomic
 
 CPU = torch.device("cpu")
 

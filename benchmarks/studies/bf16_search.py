@@ -20,25 +20,25 @@ import torch
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.runner import load_defended
-from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.config import Run
 from ltrobust.data import load_data
 from ltrobust.evaluation.evaluate import Evaluator, TestSet
 from ltrobust.method import load_methods
+from ltrobust.results.store import RunStore, SuiteStore
 
 
 def again(store: RunStore, data_dir: Path | None, device: torch.device) -> dict[str, Any] | None:
     """Attack one run with a bfloat16 search; None when it has no float32 AutoAttack."""
-    record = store.read()
-    run = Run.model_validate(record["config"])
+    run = store.begun_record().run
     there = [
-        (attack_id, e)
-        for attack_id, e in record["evaluations"].items()
-        if e["attack"] == "autoattack" and "search" not in e["settings"]
+        made
+        for made in store.attacks().values()
+        if made.attack == "autoattack" and "search" not in made.settings
     ]
-    if not there:
+    frame = store.outcomes(there[0]) if there else None
+    if frame is None or not isinstance(run, Run):
         return None
-    attack_id, evaluation = there[0]
+    made = there[0]
     data = load_data(
         run.data.name,
         data_dir=data_dir,
@@ -46,17 +46,16 @@ def again(store: RunStore, data_dir: Path | None, device: torch.device) -> dict[
         imbalance_type=run.data.imbalance_type,
         split_seed=run.data.split_seed,
         limit_train=run.data.limit_train,
-        test_protocol=evaluation["test_protocol"],
-        limit_test=evaluation["limit_test"],
+        test_protocol=made.test_protocol,
+        limit_test=made.limit_test,
     )
     model = load_defended(run, data, store, device)
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(model, test, num_classes=data.num_classes, device=device)
     began = time.perf_counter()
-    result = evaluator.run(attack_spec("autoattack", evaluation["eps"], search="bf16"))
+    result = evaluator.run(attack_spec("autoattack", made.eps, search="bf16"))
     seconds = time.perf_counter() - began
-    frame = store.outcomes()
-    exact = frame[frame["attack_id"] == attack_id].set_index("index")["correct"]
+    exact = frame.set_index("index")["correct"]
     stands = (result.pred == test.labels).numpy()
     before = exact.loc[test.index.numpy()].to_numpy()
     return {
@@ -66,7 +65,7 @@ def again(store: RunStore, data_dir: Path | None, device: torch.device) -> dict[
         "bf16": 100 * float(stands.mean()),
         "difference": 100 * float(stands.mean() - before.mean()),
         "images_that_differ": int((stands != before).sum()),
-        "fp32_seconds_when_stored": evaluation["seconds"],
+        "fp32_seconds_when_stored": made.seconds,
         "bf16_seconds": seconds,
         "threads": torch.get_num_threads(),
     }

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.pgd import attack_mode, input_gradient
-from ltrobust.bench.store import write_atomic
 from ltrobust.models import build_model
 from ltrobust.models.folded import FoldedNetwork
+from ltrobust.results.files import write_atomic
 
 MODES = {"cpu": ("default",), "cuda": ("default", "reduce-overhead")}
 ROUNDS, BATCH, CLASSES = 15, 128, 10

@@ -29,9 +29,9 @@ from pyautoattack.fab_projections import projection_linf
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.pgd import attack_mode, input_gradient
 from ltrobust.attacks.rows import QuickRows
-from ltrobust.bench.store import write_atomic
 from ltrobust.losses import cross_entropy_sum
 from ltrobust.models import build_model, folded
+from ltrobust.results.files import write_atomic
 
 CPU = torch.device("cpu")
 ROUNDS = {"small-cnn": 60, "resnet18": 8}

@@ -37,7 +37,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from rich.console import Console
 
-from ltrobust.bench.store import write_atomic
+from ltrobust.results.files import write_atomic
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.yaml")

@@ -1,16 +1,13 @@
 """The reliability checks of a stored run: what they need is read, what they find is written.
 
 The checks themselves are `evaluation.reliability`'s. The experiments that need the model are kept
-in the run's record under the test images and the radius, so that they are made once.
+beside the run under the test images and the radius, so that they are made once.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 
-from ltrobust.bench.evaluations import outcomes_there
-from ltrobust.bench.store import RunStore
 from ltrobust.evaluation.effort import free_passes
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.probe import probe
@@ -22,14 +19,22 @@ from ltrobust.evaluation.reliability import (
     usual_radius,
 )
 from ltrobust.progress import Reporter
+from ltrobust.results.records import AttackRecord, FindingRecord
+from ltrobust.results.store import RunStore
 
 
 def lacks_reliability(store: RunStore) -> bool:
     """Whether a run has attacks that its reliability report does not know."""
-    made = outcomes_there(store)
-    if all(e["attack"] == "clean" for e in made.values()):
+    made = store.attacks()
+    if all(one.attack == "clean" for one in made.values()):
         return False
-    return not made.keys() <= set(store.read().get("judged", [])) or not store.has_reliability
+    report = store.reliability()
+    return report is None or not _there(store, made).keys() <= set(report.judged)
+
+
+def _there(store: RunStore, made: dict[str, AttackRecord]) -> dict[str, AttackRecord]:
+    """The attacks whose outcomes are there."""
+    return {one: record for one, record in made.items() if store.has_outcomes(one)}
 
 
 def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter: Reporter) -> None:
@@ -40,29 +45,31 @@ def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter:
     found of attacks whose outcomes are gone stays. Nothing is done for a run that was never
     attacked.
     """
-    made = outcomes_there(store)
-    if all(evaluation["attack"] == "clean" for evaluation in made.values()):
+    made = store.attacks()
+    there = _there(store, made)
+    if all(record.attack == "clean" for record in there.values()):
         return
-    frame = store.outcomes()
     by_images: dict[str, list[Evaluation]] = {}
-    for attack_id, e in made.items():
-        rows = frame[frame["attack_id"] == attack_id]
-        by_images.setdefault(e["test_sha256"], []).append(
-            Evaluation(e["attack"], e["eps"], _norm(e), rows)
-        )
+    for record in there.values():
+        rows = store.outcomes(record)
+        if rows is not None:
+            by_images.setdefault(record.test_sha256, []).append(
+                Evaluation(record.attack, record.eps, _norm(record), rows)
+            )
     _probe_once(evaluator, store, sha, by_images.get(sha, []), reporter)
-    probes = store.read().get("probes", {})
+    probes = store.probes()
     found = []
     for images, evaluations in by_images.items():
-        known = [kept for key, kept in probes.items() if key.startswith(images[:12])]
-        found += [findings(experiments, evaluations) for experiments in known or [None]]
+        own = [kept for key, kept in probes.items() if key.startswith(images[:12])]
+        found += [findings(experiments, evaluations) for experiments in own]
+        found += [] if own else [findings(None, evaluations)]
     worst = [max(same, key=_seriousness) for same in zip(*found, strict=True)]
-    record = store.read()
-    lost = set(record["evaluations"]) - made.keys()
-    if lost:
-        worst = _with_stored(worst, store.reliability())
-    store.write_reliability([asdict(finding) for finding in worst])
-    store.update(judged=sorted({*made, *(lost & set(record.get("judged", [])))}))
+    lost, before = made.keys() - there.keys(), store.reliability()
+    judged = set(there)
+    if lost and before is not None:
+        worst = _with_stored(worst, before.findings)
+        judged |= lost & set(before.judged)
+    store.write_reliability([asdict(finding) for finding in worst], judged)
     flagged = [finding for finding in worst if finding.flagged]
     for finding in flagged:
         reporter.line(f"  † {finding.check}: {finding.explanation}")
@@ -70,11 +77,9 @@ def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter:
     reporter.line(f"  reliability: {done} checks made, {len(flagged)} flagged")
 
 
-def _with_stored(worst: list[Finding], stored: list[dict[str, Any]]) -> list[Finding]:
+def _with_stored(worst: list[Finding], stored: list[FindingRecord]) -> list[Finding]:
     """Of each check the more serious of what was found now and before."""
-    names = {field.name for field in fields(Finding)}
-    whole = [{name: one[name] for name in names} for one in stored if names <= one.keys()]
-    before = {one["check"]: Finding(**one) for one in whole}
+    before = {one.check: Finding(**one.model_dump()) for one in stored}
     return [max(one, before.get(one.check, one), key=_seriousness) for one in worst]
 
 
@@ -91,21 +96,19 @@ def _probe_once(
     evaluations: list[Evaluation],
     reporter: Reporter,
 ) -> None:
-    """Make the experiments at the usual radius on these images, unless the record has them."""
+    """Make the experiments at the usual radius on these images, unless they were made."""
     attacked = [e for e in evaluations if e.attack != "clean"]
     if not attacked:
         return
     eps = usual_radius(evaluations)
     key = f"{sha[:12]}-{eps:.6g}"
-    known = store.read().get("probes", {})
-    if key not in known:
+    if key not in store.probes():
         free = free_passes(evaluator)
         effort = affordable(attacked, free, evaluator.num_classes)
         images = min(effort.images, len(evaluator.test.labels))
         reporter.line(f"  checking its reliability on {images} images (--no-checks leaves it out)")
-        record = probe(evaluator, eps=eps, effort=effort, reporter=reporter)
-        store.update(probes={**known, key: record})
+        store.add_probe(key, probe(evaluator, eps=eps, effort=effort, reporter=reporter))
 
 
-def _norm(evaluation: dict[str, Any]) -> str:
-    return evaluation["settings"].get("norm", "Linf")
+def _norm(record: AttackRecord) -> str:
+    return str(record.settings.get("norm", "Linf"))

@@ -14,16 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
-from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
-from ltrobust.bench.store import SuiteStore
 from ltrobust.combination import find
 from ltrobust.config import AttackSpec, DataSpec, Run
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
+from ltrobust.results.store import SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
@@ -76,7 +75,8 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
     run, epochs = store.run(planned.run.run_id), own_epochs(planned.run)
     wanted = planned.attack_ids()
     if plan.settings.overwrite != "all":
-        there = outcomes_there(run)
+        run.record()  # what is wrong with it shows before anything is done
+        there = run.attacks()
         wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())
     passes = epochs * len(data.train_labels) * training_passes(planned.run)

@@ -1,4 +1,4 @@
-"""The stored examples of a run: made once, with the first PGD attack of its record.
+"""The stored examples of a run: made once, with its first PGD attack.
 
 They come last in an evaluation and change no outcome. How an image is attacked is
 `evaluation.examples`'s business.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ltrobust.bench.store import RunStore
 from ltrobust.config import AttackSpec
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.examples import attack_examples, is_example_attack, one_a_class
+from ltrobust.results.store import RunStore
 
 
 def lacks_examples(store: RunStore, sha: str) -> bool:
@@ -39,8 +39,8 @@ def keep_examples(
 
 
 def _first_pgd(store: RunStore, sha: str) -> AttackSpec | None:
-    """The first PGD attack in a run's record on these test images."""
-    for made in store.read().get("evaluations", {}).values():
-        if made["test_sha256"] == sha and is_example_attack(made["attack"]):
-            return AttackSpec(name=made["attack"], library=made["library"], **made["settings"])
+    """The first PGD attack that was made on a run with these test images."""
+    for made in store.attacks().values():
+        if made.test_sha256 == sha and is_example_attack(made.attack):
+            return AttackSpec(name=made.attack, library=made.library, **made.settings)
     return None

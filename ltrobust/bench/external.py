@@ -2,21 +2,20 @@
 
 A model comes as a checkpoint file with the name of its architecture, or as a callable.
 
-Either way the result is a run directory like any other, so that reports need not know the
-difference; what is unknown of a foreign model stands in its record as "external".
+Either way the result is a run directory like any other; what is unknown of a foreign model stands
+in tables as "external". Evaluating needs no claim: it only adds facts.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
@@ -30,9 +29,9 @@ from ltrobust.bench.runner import (
     missing_attacks,
 )
 from ltrobust.bench.settings import Settings
-from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.bench.tensors import load_model as load_weights
 from ltrobust.combination import canonical, find
-from ltrobust.config import Run, TestSpec, config_hash
+from ltrobust.config import DataSpec, Run, TestSpec
 from ltrobust.data import (
     LongTailedData,
     data_fingerprint,
@@ -51,7 +50,14 @@ from ltrobust.method import METHODS, load_methods
 from ltrobust.models import ARCHS, build_model
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
-from ltrobust.report.across import EXTERNAL
+from ltrobust.results.records import (
+    AttackRecord,
+    ForeignRun,
+    RunRecord,
+    TrainedRecord,
+    now,
+)
+from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import read_state_dict
 from ltrobust.training.fitting import fit_weights
@@ -69,8 +75,8 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
         UserError: the run is not trained yet, or its method is not there (give its plugin).
     """
     load_methods(settings.plugin)
-    record = store.read()
-    if record.get("config", {}).get("recipe_name") == EXTERNAL:
+    run = store.begun_record().run
+    if not isinstance(run, Run):
         raise UserError(
             f"{store.path} is a model that was trained elsewhere and is not stored here; give its "
             "checkpoint or callable again"
@@ -80,10 +86,6 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
             f"{store.path} has no model.safetensors: put it back, or run the same bench again, "
             "which trains the run"
         )
-    try:
-        run = Run.model_validate(record["config"])
-    except (KeyError, ValidationError):
-        raise UserError(f"{store.path}/run.json is not that of a trained run") from None
     if run.method_source != find(run.method).source:
         raise UserError(
             f"the file of method {run.method} has changed since {store.path} was trained; "
@@ -102,20 +104,20 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
         UserError: see `stored_run`; or its data is not there (of an image folder,
             `settings.dataset` may say where it lies now).
     """
-    run, record = stored_run(store, settings), store.read()
-    dataset = stored_dataset(run, record, settings)
+    run, asked = stored_run(store, settings), store.begun_record().overrides
+    dataset = stored_dataset(run, store.place().path, settings)
     settings = settings.model_copy(update={"dataset": dataset})
     device = resolve_device(settings.device)
-    settings = as_before(record, settings)
+    settings = as_before(asked, store.attacks(), settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
-    trained_at = record.get("overrides", {}).get("eps", dataset_spec(dataset).eps)
+    trained_at = asked.get("eps", dataset_spec(dataset).eps)
     eps = trained_at if settings.eps is None else settings.eps
     planned = PlannedRun(run, test, attack_specs(settings, eps))
     data = Loader(Plan(settings, device, (planned,)))(planned)
     keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
-    store.load_model()  # damaged weights are told before anything is written
+    load_weights(store)  # damaged weights are told before anything is written
     with reporter.copy_to(store.log), computing_with(settings.threads):
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
@@ -131,19 +133,22 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
         )
 
 
-def as_before(record: dict[str, Any], settings: Settings) -> Settings:
-    """Fill in what the user left open about the evaluation from what the run's record says of it.
+def as_before(
+    asked: Mapping[str, Any], made: Mapping[str, AttackRecord], settings: Settings
+) -> Settings:
+    """Fill in what the user left open about the evaluation from what was done on the run.
 
-    The most frequent of its evaluations' choices, of equals the first; before there is any, what
-    bench was told.
+    Args:
+        asked: what bench was told (`overrides` of run.json).
+        made: the run's attacks, of whose choices the most frequent are taken, of equals the first;
+            before there is any, what bench was told.
+        settings: what the user says now.
     """
-    made = record.get("evaluations", {}).values()
-    attacked = [one for one in made if one["attack"] != "clean"]
-    tests = [(one["test_protocol"], one["limit_test"]) for one in made]
-    asked = record.get("overrides", {})
+    attacked = [one for one in made.values() if one.attack != "clean"]
+    tests = [(one.test_protocol, one.limit_test) for one in made.values()]
     first = asked.get("test_protocol", settings.test_protocol), asked.get("limit_test")
     protocol, limit = _most_frequent(tests, first)
-    searches = [one["settings"].get("search") or "fp32" for one in attacked]
+    searches = [one.settings.get("search") or "fp32" for one in attacked]
     known = {
         "test_protocol": protocol,
         "limit_test": limit,
@@ -341,16 +346,17 @@ def _evaluate_foreign(
     device = resolve_device(settings.device)
     model = foreign.model.to(device).float()
     check_outputs(model, model_images(model, data.test_images[:2].to(device)), data.num_classes)
-    config = _foreign_config(foreign, settings, ratio)
-    if normalize is not None:
-        config["normalize"] = normalize
-    run = suite.run(f"{EXTERNAL}-{config_hash(config)}")
-    config["method"] = _name(name, run, config, suite) or foreign.label
+    known = _foreign_run(foreign, settings, ratio, normalize)
+    run = suite.run(known.run_id)
+    label = _name(name, known, suite)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = dataset_spec(settings.dataset).eps if settings.eps is None else settings.eps
     wanted = {spec.attack_id(test): spec for spec in attack_specs(settings, eps)}
-    with suite.lock(), reporter.copy_to(run.log), computing_with(settings.threads):
-        _open_record(run, foreign.origin, config, data, device)
+    suite.prepare()
+    with reporter.copy_to(run.log), computing_with(settings.threads):
+        _open_record(run, known, foreign, data, device)
+        if label is not None:
+            run.write_place(run.place().model_copy(update={"name": label}))
         tell(data.notes, reporter)
         missing = missing_attacks(wanted, run, data)
         try:
@@ -365,25 +371,24 @@ def _evaluate_foreign(
                 no_checks=settings.no_checks,
             )
         except (UserError, RunError) as error:
-            run.update(status="failed", error=str(error))
+            run.fail(str(error))
             raise
         except Exception as error:  # a model of anybody's may raise anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            run.update(status="failed", error=reason)
+            run.fail(reason)
             raise RunError(f"{foreign.origin}: the model failed under attack ({reason})") from error
-        parameters = sum(p.numel() for p in foreign.model.parameters())
-        run.update(status="done", error=None, parameters=parameters)
+        run.succeed()
     return run
 
 
-def _name(asked: str | None, run: RunStore, config: dict[str, Any], suite: SuiteStore) -> str:
-    """What to call a foreign model: as asked, else as it was called before; "" where neither says.
+def _name(asked: str | None, known: ForeignRun, suite: SuiteStore) -> str | None:
+    """What to call a foreign model from now on; None: as before.
 
     Raises:
         UserError: the name is not fit for tables, or belongs to a method or to another model.
     """
     if asked is None:
-        return str(run.read().get("config", {}).get("method", ""))
+        return None
     fits = asked == asked.strip() and asked.isprintable() and "," not in asked
     if not (fits and 0 < len(asked) <= _LONGEST_NAME):
         raise UserError(
@@ -393,40 +398,51 @@ def _name(asked: str | None, run: RunStore, config: dict[str, Any], suite: Suite
     if asked in METHODS:
         raise UserError(f"--name {asked}: that is a method of ltrobust; choose another name")
     for other in suite.runs():
-        known = other.read().get("config", {})
-        if known.get("method") == asked and _model_of(known) != _model_of(config):
+        run = other.begun_record().run
+        called = run.method if isinstance(run, Run) else other.place().name or run.label
+        same = isinstance(run, ForeignRun) and _model_of(run) == _model_of(known)
+        if called == asked and not same:
             raise UserError(
                 f"--name {asked}: {other.path} has another model of this name; choose another name"
             )
     return asked
 
 
-def _model_of(config: dict[str, Any]) -> list[Any]:
+def _model_of(run: ForeignRun) -> list[Any]:
     """What tells one foreign model from another, whatever it is evaluated on."""
-    names = (
-        *("recipe_name", "weights_sha256", "checkpoint_key", "head_of", "callable", "model_args"),
-        *("arch", "normalize"),
-    )
-    return [config.get(name) for name in names]
+    model = {key: value for key, value in run.model.items() if key != "method_source"}
+    return [model, run.arch, run.normalize]
 
 
 def _open_record(
-    run: RunStore,
-    origin: str,
-    config: dict[str, Any],
-    data: LongTailedData,
-    device: str,
+    run: RunStore, known: ForeignRun, foreign: Foreign, data: LongTailedData, device: str
 ) -> None:
-    record = run.read()
-    run.update(
-        run_id=run.run_id,
-        status="running",
-        config=config,
-        data=data_facts(data),
-        provenance=record.get("provenance") or provenance(device),
-        evaluations=record.get("evaluations") or {},
-        checkpoint=origin,
+    """Say what is attacked and what is known of it, unless that is said."""
+    made, origin = now(), provenance(device)
+    run.begin(
+        RunRecord(
+            run_id=known.run_id,
+            run=known,
+            overrides={},
+            data=data_facts(data),
+            provenance=origin,
+            made=made,
+        )
     )
+    trained = TrainedRecord(
+        run_id=known.run_id,
+        train_seconds=None,
+        parameters=sum(p.numel() for p in foreign.model.parameters()),
+        peak_memory_bytes=None,
+        checkpoint=foreign.origin,
+        base=None,
+        fine_tuning=None,
+        threads=origin.threads,
+        earlier_threads=[],
+        weights_sha256=None,
+        made=made,
+    )
+    run.finish(trained, None)
 
 
 def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
@@ -446,24 +462,17 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
     return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
 
 
-def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -> dict[str, Any]:
-    """What is known of a run that somebody else made; its hash is the run's id.
-
-    The name is no part of it: a model that is called otherwise is the same model.
-    """
-    return {
-        **foreign.facts,
-        "arch": foreign.arch,
-        "recipe_name": EXTERNAL,
-        "recipe": {"augment": EXTERNAL, "epochs": 0, "batch_size": 0, "attack": {"eps": 0.0}},
-        "seed": 0,
-        "select": EXTERNAL,
-        "precision": EXTERNAL,
-        "data": {
-            "name": data_label(settings.dataset),
-            "imbalance_ratio": ratio,
-            "imbalance_type": settings.imbalance_type,
-            "split_seed": settings.split_seed,
-            "fingerprint": data_fingerprint(settings.dataset, settings.data_dir),
-        },
-    }
+def _foreign_run(
+    foreign: Foreign, settings: Settings, ratio: float | None, normalize: str | None
+) -> ForeignRun:
+    """What is known of a run that somebody else made."""
+    data = DataSpec(
+        name=data_label(settings.dataset),
+        imbalance_ratio=ratio,
+        imbalance_type=settings.imbalance_type,
+        split_seed=settings.split_seed,
+        fingerprint=data_fingerprint(settings.dataset, settings.data_dir),
+    )
+    return ForeignRun(
+        label=foreign.label, arch=foreign.arch, model=foreign.facts, normalize=normalize, data=data
+    )

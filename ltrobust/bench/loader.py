@@ -6,10 +6,9 @@ What image folders leave out is kept here for who tells the user.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.settings import Settings
 from ltrobust.config import DataSpec, Run, TestSpec
@@ -17,6 +16,7 @@ from ltrobust.data import FOLDER_PREFIX, LongTailedData, data_fingerprint, load_
 from ltrobust.data.holdout import hold_out
 from ltrobust.errors import DataWarning, UserError
 from ltrobust.progress import Reporter
+from ltrobust.results.digest import images_sha256
 
 
 class Loader:
@@ -63,13 +63,13 @@ def load_quietly(name: str, **arguments: Any) -> LongTailedData:
         return load_data(name, **arguments)
 
 
-def stored_dataset(run: Run, record: Mapping[str, Any], settings: Settings) -> str:
+def stored_dataset(run: Run, path: str | None, settings: Settings) -> str:
     """Find the data set of a stored run: an image folder where it lay, or where settings say.
 
     Args:
         run: what was trained.
-        record: the run's record; of an image folder it holds the path.
-        settings: with a `dataset`, `folder:PATH`, in place of the recorded path.
+        path: where its image folder lay last.
+        settings: with a `dataset`, `folder:PATH`, in place of that path.
 
     Raises:
         UserError: the data is not there or is not the same, or `dataset` is out of place.
@@ -81,7 +81,7 @@ def stored_dataset(run: Run, record: Mapping[str, Any], settings: Settings) -> s
         if data_fingerprint(name, settings.data_dir) != run.data.fingerprint:
             raise UserError(f"{name} has changed since {run.run_id} was trained; train again")
         return name
-    name = settings.dataset if given else f"{FOLDER_PREFIX}{record['data'].get('path', '')}"
+    name = settings.dataset if given else f"{FOLDER_PREFIX}{path or ''}"
     if not name.startswith(FOLDER_PREFIX):
         raise UserError(
             f"--dataset {name}: {run.run_id} was trained on an image folder; give folder:PATH"

@@ -14,15 +14,14 @@ from pydantic import ValidationError
 
 from ltrobust.allocator import keep_freed_memory
 from ltrobust.attacks.suite import attack_spec
-from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.settings import Settings
-from ltrobust.bench.store import SuiteStore
 from ltrobust.combination import Combination, canonical, find, named
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
 from ltrobust.models import ARCHS
+from ltrobust.results.store import SuiteStore
 from ltrobust.training.schedule import UNIFIED
 from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
@@ -169,12 +168,12 @@ def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:
 
 def _cached(planned: PlannedRun, store: SuiteStore) -> str:
     run = store.run(planned.run.run_id)
-    record = run.read()
-    if record.get("status") == "failed":
+    record = run.record()
+    if run.failure is not None:
         return "failed"
-    if planned.attack_ids().keys() <= outcomes_there(run).keys():
+    if planned.attack_ids().keys() <= run.attacks().keys():
         return "evaluated"
-    return "trained" if run.trained else "stopped" if record else "new"
+    return "trained" if run.trained else "stopped" if record is not None else "new"
 
 
 def _method_names(asked: tuple[str, ...]) -> list[str]:

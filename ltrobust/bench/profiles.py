@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ltrobust.bench.plan import Plan
-from ltrobust.bench.store import SuiteStore
+from ltrobust.results.store import SuiteStore
 from ltrobust.training.profile import PHASES
 
 COLUMNS = ("run", "epochs", *PHASES, "other", "images/s", "of peak", "memory", "evaluation")
@@ -15,16 +15,21 @@ def profile_rows(plan: Plan, store: SuiteStore) -> list[tuple[str, ...]]:
     """One row, in the order of `COLUMNS`, for each run of a plan that has been profiled."""
     rows = []
     for planned in plan.runs:
-        record = store.run(planned.run.run_id).read()
-        profile = record.get("profile")
-        if profile:
-            names = {key: value["attack"] for key, value in record["evaluations"].items()}
-            rows.append((planned.run.run_id, *_training(profile), _evaluation(profile, names)))
+        run = store.run(planned.run.run_id)
+        profile = run.profile()
+        if profile.training or profile.evaluation:
+            names = {key: record.attack for key, record in run.attacks().items()}
+            rows.append(
+                (
+                    planned.run.run_id,
+                    *_training(profile.training),
+                    _evaluation(profile.evaluation or {}, names),
+                )
+            )
     return rows
 
 
-def _training(profile: dict[str, Any]) -> tuple[str, ...]:
-    training = profile.get("training")
+def _training(training: dict[str, Any] | None) -> tuple[str, ...]:
     if training is None:
         return ("-",) * (len(COLUMNS) - 2)
     seconds = training["seconds"]
@@ -38,6 +43,6 @@ def _training(profile: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _evaluation(profile: dict[str, Any], names: dict[str, str]) -> str:
-    seconds = profile.get("evaluation", {}).get("seconds", {})
+def _evaluation(evaluation: dict[str, Any], names: dict[str, str]) -> str:
+    seconds = evaluation.get("seconds", {})
     return ", ".join(f"{names.get(key, key)} {value:.1f} s" for key, value in seconds.items())

@@ -8,25 +8,25 @@ import resource
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import ltrobust
+from ltrobust.results.records import Provenance, Versions
 
 PACKAGES = ("ltrobust", "torch", "torchvision", "pyautoattack", "numpy", "pandas")
 
 
-def provenance(device: str) -> dict[str, Any]:
+def provenance(device: str) -> Provenance:
     """Package versions, git commit with dirty flag ("" outside a checkout), machine and device."""
-    return {
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "git_commit": git_commit(),
-        "device": device,
-        "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
-    }
+    return Provenance(
+        versions=Versions.model_validate({name: version(name) for name in PACKAGES}),
+        python=platform.python_version(),
+        git_commit=git_commit(),
+        device=device,
+        device_name=device_name(device),
+        threads=torch.get_num_threads(),
+    )
 
 
 def git_commit() -> str:

@@ -1,15 +1,60 @@
-"""One report of one or several directories: what the command and `ltrobust.report` share."""
+"""Reports of one or several directories: from the records of their runs to tables, figures, page.
+
+Only records are read, and a figure that shows images or curves reads those. No lock is needed: a
+report shows what is there when it is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
-from ltrobust.bench.collect import SuiteResults, write_report
-from ltrobust.bench.filters import Filters
-from ltrobust.bench.merge import check_directory, check_output, gather, rebuild
-from ltrobust.bench.store import SuiteStore
-from ltrobust.evaluation.metrics import Grouping
+import pandas as pd
+
+from ltrobust.bench.leads import leads
+from ltrobust.errors import UserError
+from ltrobust.evaluation.metrics import THIRDS, Grouping
+from ltrobust.output import printable
+from ltrobust.report import leaderboard, render
+from ltrobust.report.groups import comparable_groups
+from ltrobust.results.collect import JudgedRun, collect, gaps, places, read_run
+from ltrobust.results.filters import Filters, check_filters, filtered
+from ltrobust.results.frames import confusion_table, metrics_table, run_rows
+from ltrobust.results.store import RunStore, SuiteStore
+
+
+@dataclass(frozen=True)
+class SuiteResults:
+    """All frames that a report is made of.
+
+    Attributes:
+        metrics: a row per run and attack.
+        classes: a row per run, attack and class.
+        confusion: a row per run, attack, class and prediction that occurs.
+        comparisons: the best method of each setting and attack against every other.
+        histories: run id to its learning curve; runs may be missing.
+        examples: run id to a few attacked images of it; runs may be missing.
+        gaps: what could not be made for want of outcomes, one line each.
+        across: what rows of one table may differ in.
+    """
+
+    metrics: pd.DataFrame
+    classes: pd.DataFrame
+    confusion: pd.DataFrame
+    comparisons: pd.DataFrame
+    histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+    across: tuple[str, ...] = ()
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per method and setting, as in leaderboard.csv."""
+        return leaderboard(self.metrics, self.across)
 
 
 def make_report(
@@ -22,7 +67,7 @@ def make_report(
     """Rebuild one directory in place, or put together what was asked for.
 
     Args:
-        directories: suites' directories, or folders with metrics.csv and per_class.csv.
+        directories: suites' directories.
         filters: which results.
         grouping: how head, medium and tail are cut; None for thirds.
         across: what rows of one table may differ in.
@@ -37,15 +82,183 @@ def make_report(
     """
     only = {path.resolve(): path for path in directories}
     if len(only) == 1 and output is None and not filters.chosen and not across:
-        check_directory(directories[0])
         store = SuiteStore(directories[0])
-        with store.lock():
-            return rebuild(store, grouping), store
+        results = gather([store.path], filters, grouping)
+        write_report(store, results)
+        return results, store
     if output is None:
         return gather(directories, filters, grouping, across), None
     store = SuiteStore(output)
-    check_output(store.path, directories)
+    _check_output(store.path, directories)
     results = gather(directories, filters, grouping, across)
-    with store.lock():
-        write_report(store, results)
+    store.prepare()
+    write_report(store, results)
     return results, store
+
+
+def gather(
+    directories: Sequence[Path],
+    filters: Filters | None = None,
+    grouping: Grouping | None = None,
+    across: Sequence[str] = (),
+) -> SuiteResults:
+    """Put the results of directories together; a run that several of them hold counts once.
+
+    Args:
+        directories: one or more suites' directories; the same one twice counts once.
+        filters: which results; None for all.
+        grouping: how head, medium and tail are cut; None for thirds.
+        across: what rows of one table may differ in, from `parse_across`.
+
+    Raises:
+        UserError: a directory has no evaluated run, a file is damaged, a filter matches nothing,
+            the grouping does not fit the number of classes, or two directories contradict each
+            other about a run.
+    """
+    for directory in directories:
+        if not SuiteStore(directory).runs():
+            raise UserError(
+                f"{directory} holds no runs; give a suite's directory (results/<suite>)"
+            )
+        if not any(run.attack_ids() for run in SuiteStore(directory).runs()):
+            raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
+    runs = [read_run(*stores) for stores in _wanted(directories, filters or Filters())]
+    return results_of([run for run in runs if run.evaluations], grouping or THIRDS, across)
+
+
+def _wanted(directories: Sequence[Path], filters: Filters) -> list[tuple[RunStore, ...]]:
+    """Where the runs lie that filters leave; what is left out may contradict itself.
+
+    Raises:
+        UserError: they leave nothing.
+    """
+    found = [
+        stores for stores in places(directories) if any(store.attack_ids() for store in stores)
+    ]
+    if not filters.chosen:
+        return found
+    rows = run_rows([read_run(*stores, only=()) for stores in found])
+    check_filters(rows, filters)
+    return [stores for stores, keep in zip(found, filtered(rows, filters), strict=True) if keep]
+
+
+def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
+    """Rebuild every table and figure of a suite; return what they are made of.
+
+    Nothing is written when no run has been evaluated yet.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes, or a file is damaged.
+    """
+    runs = [run for run in collect([store.path]) if run.evaluations]
+    results = results_of(runs, grouping or THIRDS)
+    if not results.metrics.empty:
+        write_report(store, results)
+    return results
+
+
+def results_of(
+    runs: Sequence[JudgedRun], grouping: Grouping = THIRDS, across: Sequence[str] = ()
+) -> SuiteResults:
+    """Make the frames of a report.
+
+    Raises:
+        UserError: the grouping does not fit the number of classes.
+    """
+    metrics, classes = metrics_table(runs, grouping)
+    groups = comparable_groups(metrics, across) if len(metrics) else []
+    histories = {run.run_id: run.history() for run in runs}
+    examples = {run.run_id: run.examples() for run in runs}
+    return SuiteResults(
+        metrics,
+        classes,
+        confusion_table(runs),
+        leads(groups, runs, grouping, classes),
+        {run_id: frame for run_id, frame in histories.items() if len(frame)},
+        {run_id: frame for run_id, frame in examples.items() if len(frame)},
+        gaps=gaps(runs),
+        across=tuple(across),
+    )
+
+
+def write_report(store: SuiteStore, results: SuiteResults) -> None:
+    """Write the CSV files of results, their tables, figures and page; stale ones go.
+
+    Nothing is drawn again where what is written was made of the same and is all there.
+    """
+    frames = {name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()}
+    made_of = _made_of(results, frames.values(), store)
+    if not store.holds_report(made_of):
+        store.write_reports({**frames, **rendered(results, store)}, made_of)
+
+
+def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:
+    """Leaderboard, tables, figures and page under their names relative to the store's directory."""
+    from ltrobust.report.page import page  # plotly takes a second to import
+
+    made = render(
+        results.metrics,
+        results.classes,
+        results.histories,
+        results.comparisons,
+        results.confusion,
+        results.examples,
+        results.across,
+    )
+    made["index.html"] = page(
+        results.metrics,
+        results.classes,
+        results.histories,
+        results.comparisons,
+        title=_title(store),
+        across=results.across,
+        downloads={
+            "leaderboard.csv": "leaderboard.csv",
+            **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},
+        },
+    )
+    return made
+
+
+def _title(store: SuiteStore) -> str:
+    return printable(store.path.resolve().name)
+
+
+def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
+    return {
+        "metrics.csv": results.metrics,
+        "per_class.csv": results.classes,
+        "confusion.csv": results.confusion,
+        "comparisons.csv": results.comparisons,
+    }
+
+
+def _made_of(results: SuiteResults, frames: Iterable[str], store: SuiteStore) -> str:
+    """Tells a report from every other: what it shows and the code that shows it."""
+    digest = hashlib.sha256(json.dumps([_title(store), results.across]).encode())
+    for text in frames:
+        digest.update(text.encode())
+    for name, frame in results.histories.items():
+        digest.update(name.encode() + frame.to_csv(index=False).encode())
+    for name, frame in results.examples.items():
+        numbers = frame[["index", "label", "pred_clean", "pred_adv", "attack", "eps"]]
+        digest.update(name.encode() + numbers.to_csv(index=False).encode())
+        for images in (frame["clean"], frame["adversarial"]):
+            digest.update(b"".join(image.tobytes() for image in images))
+    for package in ("ltrobust.report", "ltrobust.methods"):
+        folder = Path(str(files(package)))
+        for file in sorted(path for path in folder.rglob("*") if path.suffix != ".pyc"):
+            digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _check_output(output: Path, directories: Sequence[Path]) -> None:
+    """Refuse to write a report over results that it was not made from alone.
+
+    Raises:
+        UserError: the output is one of the directories, or holds runs of its own.
+    """
+    if output.resolve() in {path.resolve() for path in directories}:
+        raise UserError(f"--output {output} is a directory that is read; choose another")
+    if SuiteStore(output).runs():
+        raise UserError(f"--output {output} holds runs of its own; choose another directory")

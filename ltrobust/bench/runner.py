@@ -1,7 +1,8 @@
 """Does a plan: trains what is not trained, evaluates what is not evaluated, goes on after failures.
 
-The order of writes is what makes it safe to kill: state after each epoch, weights, outcomes after
-each attack, `done` last. Whatever is missing is done again the next time, from where it stood.
+Each run is claimed before it is done, so that several processes share out one plan. The order of
+writes is what makes it safe to kill: state after each epoch, weights, a record after each attack.
+Whatever is missing is done the next time, from where it stood.
 """
 
 from __future__ import annotations
@@ -13,29 +14,47 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
 from ltrobust.bench.checks import check_reliability, lacks_reliability
-from ltrobust.bench.evaluations import outcomes_there, read_run
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import peak_memory, provenance, restart_peak_memory
 from ltrobust.bench.settings import Settings
-from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.bench.tensors import (
+    load_attack_state,
+    load_model,
+    load_state,
+    save_attack_state,
+    save_state,
+)
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
-from ltrobust.evaluation.metrics import summary
+from ltrobust.evaluation.metrics import summary_of
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
+from ltrobust.results.claims import Claim, ClaimedError, claimed
+from ltrobust.results.digest import digest_of, outcomes_sha256
+from ltrobust.results.records import (
+    AttackRecord,
+    BaseFacts,
+    DataFacts,
+    FineTuning,
+    ProfileRecord,
+    RunRecord,
+    ThreadsBefore,
+    TrainedRecord,
+    now,
+)
+from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
-from ltrobust.training.checkpoint import load_weights
+from ltrobust.training.checkpoint import load_weights, to_bytes
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
-from ltrobust.training.trainer import Base, build, total_epochs, train
+from ltrobust.training.trainer import Base, Trained, build, total_epochs, train
 
 
 @dataclass(frozen=True)
@@ -47,12 +66,12 @@ class Failure:
 
 
 def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -> list[Failure]:
-    """Do every run of a plan in a locked suite directory; return those that failed."""
+    """Do every run of a plan that no other process does; return those that are not done."""
+    store.prepare()
     failures = []
     reporter.begin("plan", "plan", len(plan.runs))
     for planned in plan.runs:
-        with computing_with(_threads(store.run(planned.run.run_id), plan.settings)):
-            reason = _do_run(planned, store, load, plan, reporter)
+        reason = _claim_run(planned, store, load, plan, reporter)
         if reason:
             failures.append(Failure(planned.run.run_id, reason))
         reporter.advance("plan")
@@ -60,22 +79,41 @@ def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) ->
     return failures
 
 
+def _claim_run(
+    planned: PlannedRun, suite: SuiteStore, load: Loader, plan: Plan, reporter: Reporter
+) -> str:
+    """Do one run if it is free; return the reason when it is not done, else ""."""
+    run_id = planned.run.run_id
+    try:
+        with claimed(suite.claims, run_id) as claim:
+            store = suite.run(run_id)
+            store.sweep()
+            with computing_with(_threads(store, plan.settings)):
+                return _do_run(planned, suite, claim, load, plan, reporter)
+    except ClaimedError as error:
+        reporter.line(f"{error}; left to it")
+        return str(error)
+    except RunError as error:  # the claim cannot be written
+        return str(error)
+
+
 def _threads(store: RunStore, settings: Settings) -> int | None:
     """CPU threads for a run: those asked for, else those that a stopped one began with."""
     if settings.threads is not None or settings.overwrite == "all" or not store.begun:
         return settings.threads
     try:
-        record = store.read()
+        record, place = store.record(), store.place()
     except UserError:  # doing the run will tell
         return None
-    begun = record.get("provenance", {}).get("threads")
-    known = isinstance(begun, int) and begun > 0
-    return begun if known and record.get("status") != "done" else None
+    if record is None or store.trained:
+        return None
+    return place.threads or record.provenance.threads
 
 
 def _do_run(
     planned: PlannedRun,
     suite: SuiteStore,
+    claim: Claim,
     load: Loader,
     plan: Plan,
     reporter: Reporter,
@@ -85,7 +123,9 @@ def _do_run(
     try:
         if plan.settings.overwrite == "all":
             suite.start_over(store.run_id)
-        return _go_on(planned, suite, load(planned), plan, reporter)
+        return _go_on(planned, suite, claim, load(planned), plan, reporter)
+    except ClaimedError:
+        raise
     except (RunError, UserError) as error:
         return _failed(store, str(error))
     except Exception as error:
@@ -101,26 +141,33 @@ def _do_run(
 
 
 def _go_on(
-    planned: PlannedRun, suite: SuiteStore, data: LongTailedData, plan: Plan, reporter: Reporter
+    planned: PlannedRun,
+    suite: SuiteStore,
+    claim: Claim,
+    data: LongTailedData,
+    plan: Plan,
+    reporter: Reporter,
 ) -> str:
     """Do what a run lacks, from where it stands; return why a failed one is kept as it is."""
     store = suite.run(planned.run.run_id)
-    record = store.read()
-    if record.get("status") == "failed" and plan.settings.overwrite == "never":
-        return f"{record.get('error', 'failed')} (kept; --overwrite failed tries again)"
+    record, failure = store.record(), store.failure
+    if failure is not None and plan.settings.overwrite == "never":
+        return f"{failure} (kept; --overwrite failed tries again)"
     _same_images(record, data)
-    keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
     if _done_before(store, missing, data, plan, reporter):
+        keep_place(store, data)
+        store.succeed()
         return ""
-    _open_record(planned, store, data, plan)
+    store.begin(_record(planned.run, data, plan))
+    keep_place(store, data)
     with reporter.copy_to(store.log):
         reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
         for note in data.notes:
             store.log(f"  note: {note}")  # the user has been told once for all runs
         if not store.trained:
             base = None if planned.base is None else suite.run(planned.base)
-            _train(planned.run, data, store, plan, reporter, base)
+            _train(planned.run, data, store, claim, plan, reporter, base)
         store.drop_state()  # a kill may have come just before it went with the weights
         restart_peak_memory(plan.device)
         device = torch.device(plan.device)
@@ -128,7 +175,7 @@ def _go_on(
         seconds = evaluate_run(planned, data, store, device, missing, reporter, no_checks=no_checks)
         if plan.settings.profile:
             _profile_evaluation(store, seconds, plan.device)
-        store.update(status="done", error=None)
+        store.succeed()
     return ""
 
 
@@ -142,32 +189,28 @@ def _done_before(
     """Whether nothing is left to do for a run, which is then said.
 
     Raises:
-        UserError: outcomes are there, others are wanted, and the weights that they belong to are
-            gone.
+        UserError: some attacks are there, others are wanted, and the weights that they belong to
+            are gone.
     """
-    there, trained = outcomes_there(store), store.trained
-    lacks = missing or _lacks_findings(store, data, plan.settings.no_checks)
-    if trained and (lacks or store.status != "done"):
+    there, trained = store.attack_ids(), store.trained
+    if trained and (missing or _lacks_findings(store, data, plan.settings.no_checks)):
         return False
     if not trained and not there:
         return False
     if missing:
         raise UserError(
-            f"{store.path / 'model.safetensors'} is gone, and the stored outcomes belong to it; "
-            "put it back, or train and attack again with --overwrite all"
+            f"{store.path / 'model.safetensors'} is gone, and the attacks that are there belong "
+            "to it; put it back, or train and attack again with --overwrite all"
         )
-    if store.status != "done":
-        store.update(status="done", error=None)
     gone = "" if trained else " (its weights are gone; nothing here needs them)"
     unmeasured = "; nothing to profile" if plan.settings.profile else ""
     reporter.line(f"{store.run_id}: done before{gone}{unmeasured}")
     return True
 
 
-def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
+def _same_images(record: RunRecord | None, data: LongTailedData) -> None:
     """Refuse to go on with a run that was begun on other training images."""
-    begun = record.get("data", {})
-    if begun and begun["split_sha256"] != data.split_sha256:
+    if record is not None and record.data.split_sha256 != data.split_sha256:
         raise UserError(
             "the data has changed since this run was begun; use another --output, or "
             "--overwrite all to train it again"
@@ -176,11 +219,10 @@ def _same_images(record: dict[str, Any], data: LongTailedData) -> None:
 
 def keep_place(store: RunStore, data: LongTailedData) -> None:
     """Bring up to date where a run's image folder lies, and what has been left out of it."""
-    known = store.read().get("data", {})
-    if known and data.path:
-        notes = list(dict.fromkeys([*known.get("notes", ()), *data.notes]))
-        if (data.path, notes) != (known.get("path"), known.get("notes")):
-            store.update(data={**known, "path": data.path, "notes": notes})
+    if data.path:
+        place = store.place()
+        notes = list(dict.fromkeys([*place.notes, *data.notes]))
+        store.write_place(place.model_copy(update={"path": data.path, "notes": notes}))
 
 
 def describe(run: Run) -> str:
@@ -221,52 +263,44 @@ def _failed(store: RunStore, reason: str, more: str = "") -> str:
     """Record why a run failed, as far as that can be written; return the reason as one line."""
     reason = " ".join(reason.split())
     try:
-        store.update(run_id=store.run_id, status="failed", error=reason)
+        store.fail(reason)
         store.log(f"failed: {reason}")
         if more:
             store.log(more)
-    except (RunError, UserError):  # a full disk, or a damaged record, which is left as it is
+    except RunError:  # a full disk
         return f"{reason} (which could not be recorded in {store.path})"
     return reason
 
 
-def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, plan: Plan) -> None:
-    """Write down what is about to happen, keeping what an earlier visit recorded.
-
-    Where a run came from holds as long as something of its training is there.
-    """
-    record = store.read()
-    origin = record.get("provenance") if store.begun else None
-    store.update(
-        run_id=planned.run.run_id,
-        status="running",
-        error=None,
-        config=planned.run.model_dump(mode="json"),
+def _record(run: Run, data: LongTailedData, plan: Plan) -> RunRecord:
+    """What is about to be trained; it stands as long as something of the training is there."""
+    return RunRecord(
+        run_id=run.run_id,
+        run=run,
         overrides=plan.settings.overrides(),
-        data=record.get("data") or data_facts(data),
-        provenance=origin or provenance(plan.device),
-        timings=record.get("timings") or {},
-        evaluations=record.get("evaluations") or {},
+        data=data_facts(data),
+        provenance=provenance(plan.device),
+        made=now(),
     )
 
 
-def data_facts(data: LongTailedData) -> dict[str, Any]:
+def data_facts(data: LongTailedData) -> DataFacts:
     """What a result must say about the data: the training set, and where all images come from."""
-    return {
-        "class_names": list(data.class_names),
-        "train_counts": list(data.train_counts),
-        "imbalance_ratio": data.imbalance_ratio,
-        "image_shape": list(data.image_shape),
-        "split_sha256": data.split_sha256,
-        "source": data.source,
-        **({"path": data.path, "notes": list(data.notes)} if data.path else {}),
-    }
+    return DataFacts(
+        class_names=list(data.class_names),
+        train_counts=list(data.train_counts),
+        imbalance_ratio=data.imbalance_ratio,
+        image_shape=list(data.image_shape),
+        split_sha256=data.split_sha256,
+        source=data.source,
+    )
 
 
 def _train(
     run: Run,
     data: LongTailedData,
     store: RunStore,
+    claim: Claim,
     plan: Plan,
     reporter: Reporter,
     base: RunStore | None,
@@ -278,73 +312,97 @@ def _train(
     if plan.settings.profile:
         profile = StepProfile(device, matrix_peak(plan.device, run.precision))
     restart_peak_memory(plan.device)
-    state = store.load_state()
-    if state is not None:
+    state = load_state(store)
+    if state is None:
+        store.forget_training()
+    else:
         epochs, threads = len(state["history"]), torch.get_num_threads()
         reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
         _note_threads(store, epochs, threads, reporter)
+
+    def save(state: dict[str, Any]) -> None:
+        claim.check()
+        save_state(store, state)
+
     trained = train(
         run,
         data,
         device=device,
         state=state,
-        save=store.save_state,
+        save=save,
         reporter=reporter,
         thrift=thrift(plan.settings),
         clock=profile or UNTIMED,
         base=taken_over,
     )
+    claim.check()
     if trained.history:  # a post-hoc method may train nothing
         store.write_history(trained.history)
-    seconds = sum(row["seconds"] for row in trained.history)
-    if base is not None:
-        record = base.read()
-        before = record.get("timings", {}).get("train_seconds", 0.0)
-        facts = {"run_id": base.run_id, "method": record["config"]["method"]}
-        own = {"epochs": len(trained.history), "train_seconds": seconds}
-        store.update(base={**facts, "train_seconds": before}, fine_tuning=own)
-        seconds += before
-    parameters = sum(p.numel() for p in trained.net.parameters())
-    store.update(
-        timings={"train_seconds": seconds},
-        parameters=parameters,
-        peak_memory_bytes=peak_memory(str(device)),
-        checkpoint=f"epoch {trained.epoch}",
-    )
+    store.drop_attack_states()
     if profile is not None and profile.epochs:
-        memory = peak_memory(plan.device)
         training = {"of_epochs": len(trained.history), **profile.record()}
-        training["peak_memory_bytes"] = memory
-        store.update(profile={**store.read().get("profile", {}), "training": training})
-    store.drop_findings()
+        training["peak_memory_bytes"] = peak_memory(plan.device)
+        kept = store.profile().model_copy(update={"training": training})
+        store.write_profile(kept)
     # last: from here on the run counts as trained
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
-    store.save_model(weights, model_facts(run, data))
+    record = _trained_record(trained, store, base, device)
+    store.finish(record, to_bytes(weights, model_facts(run, data)))
+
+
+def _trained_record(
+    trained: Trained, store: RunStore, base: RunStore | None, device: torch.device
+) -> TrainedRecord:
+    """How a training went, with that of its base."""
+    seconds = sum(row["seconds"] for row in trained.history)
+    base_facts, own = None, None
+    if base is not None:
+        before, of_base = base.training(), base.begun_record().run
+        base_facts = BaseFacts(
+            run_id=base.run_id,
+            method=of_base.method if isinstance(of_base, Run) else of_base.label,
+            train_seconds=(before.train_seconds if before is not None else None) or 0.0,
+        )
+        own = FineTuning(epochs=len(trained.history), train_seconds=seconds)
+        seconds += base_facts.train_seconds
+    place = store.place()
+    return TrainedRecord(
+        run_id=store.run_id,
+        train_seconds=seconds,
+        parameters=sum(p.numel() for p in trained.net.parameters()),
+        peak_memory_bytes=peak_memory(str(device)),
+        checkpoint=f"epoch {trained.epoch}",
+        base=base_facts,
+        fine_tuning=own,
+        threads=place.threads or store.begun_record().provenance.threads,
+        earlier_threads=place.earlier_threads,
+        weights_sha256=None,
+        made=now(),
+    )
 
 
 def _note_threads(store: RunStore, epochs: int, threads: int, reporter: Reporter) -> None:
     """Say and record that a run goes on with other threads than those of its first epochs."""
-    origin = store.read()["provenance"]
-    before = origin["threads"]
+    place = store.place()
+    before = place.threads or store.begun_record().provenance.threads
     if before == threads:
         return
     reporter.line(
         f"  warning: it began with {before} CPU threads; what a CPU computes may differ in the "
         "last bits from an unbroken run"
     )
-    earlier = [*origin.get("earlier_threads", []), {"threads": before, "until_epoch": epochs}]
-    store.update(provenance={**origin, "threads": threads, "earlier_threads": earlier})
+    earlier = [*place.earlier_threads, ThreadsBefore(threads=before, until_epoch=epochs)]
+    store.write_place(place.model_copy(update={"threads": threads, "earlier_threads": earlier}))
 
 
 def _profile_evaluation(store: RunStore, seconds: dict[str, float], device: str) -> None:
     """Add the attacks that were run here to the run's profile; earlier ones are kept."""
     if not seconds:
         return
-    profile = store.read().get("profile", {})
-    known = profile.get("evaluation", {})
-    attacks = {**known.get("seconds", {}), **seconds}
+    profile = store.profile()
+    attacks = {**(profile.evaluation or {}).get("seconds", {}), **seconds}
     evaluation = {"seconds": attacks, "peak_memory_bytes": peak_memory(device)}
-    store.update(profile={**profile, "evaluation": evaluation})
+    store.write_profile(ProfileRecord(training=profile.training, evaluation=evaluation))
 
 
 def model_facts(run: Run, data: LongTailedData) -> dict[str, Any]:
@@ -380,10 +438,9 @@ def _take_over(base: RunStore, run: Run) -> Base:
         RunError: it is not there.
     """
     if not base.trained:
-        record = base.read()
-        reason = f" ({record['error']})" if record.get("error") else ""
+        reason = f" ({base.failure})" if base.failure else ""
         raise RunError(f"{run.method} acts on {base.run_id}, which is not trained{reason}")
-    return split_model(base.load_model())
+    return split_model(load_model(base))
 
 
 def load_defended(
@@ -403,7 +460,7 @@ def defended(
     """The same where only the facts of the data are at hand."""
     channels, height, width = image_shape
     built = build(run, tuple(train_counts), (channels, height, width))
-    stored = split_model(store.load_model())
+    stored = split_model(load_model(store))
     built.method.load_inference_state(stored.kept)
     load_weights(built.net, stored.weights, str(store.path / "model.safetensors"))
     return DefendedModel(built.net, built.method.adjust).to(device).eval()
@@ -443,17 +500,15 @@ def attack_model(
     *,
     no_checks: bool = False,
 ) -> dict[str, float]:
-    """Attack a model and store the outcomes of each attack, by its id, when it ends.
+    """Attack a model and store each attack, by its id, with its outcomes when it ends.
 
     Then the reliability checks are made and stored, unless they are left out; what they need of the
-    model is kept in the run's record, so that further attacks cost no further experiments. Last
-    come the examples.
+    model is kept, so that further attacks cost no further experiments. Last come the examples.
 
     Returns:
         Seconds that each attack, by its id, took here; for one that was resumed the part done here.
     """
     taken = {}
-    _tell_lost(attacks, store, reporter)
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     evaluator = Evaluator(
         model, test, num_classes=data.num_classes, device=device, reporter=reporter
@@ -463,27 +518,32 @@ def attack_model(
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():
         part = f"{attack_id}-{sha[:12]}"
-        resume = store.load_attack_state(part)
+        resume = load_attack_state(store, part)
         before = float(resume.pop("seconds")) if resume else 0.0
         result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
         taken[attack_id] = result.seconds
         seconds = before + result.seconds
         frame = outcomes(test, spec, attack_id, result)
-        _add_outcomes(store, attack_id, frame)
-        record = {
-            "attack": spec.name,
-            "eps": spec.eps,
-            "settings": {**spec.settings(), **result.details},
-            "library": spec.library,
-            "test_protocol": test_spec.protocol,
-            "limit_test": test_spec.limit,
-            "test_sha256": sha,
-            "seconds": seconds,
-            "provenance": origin,
-        }
-        store.update(evaluations={**store.read().get("evaluations", {}), attack_id: record})
+        digest = digest_of(frame, data.num_classes)
+        record = AttackRecord(
+            run_id=store.begun_record().run_id,
+            attack_id=attack_id,
+            attack=spec.name,
+            eps=spec.eps,
+            settings={**spec.settings(), **result.details},
+            library=spec.library,
+            test_protocol=test_spec.protocol,
+            limit_test=test_spec.limit,
+            test_sha256=sha,
+            seconds=seconds,
+            provenance=origin,
+            digest=digest,
+            outcomes_sha256=outcomes_sha256(frame),
+            made=now(),
+        )
+        store.add_attack(record, frame)
         store.drop_attack_state(part)
-        numbers = summary(frame, data.train_counts)
+        numbers = summary_of(digest.right, digest.tested, data.train_counts)
         reporter.line(
             f"  {spec.title}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
             f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {seconds:.1f} s)"
@@ -510,32 +570,24 @@ def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, tor
 
     def save(state: dict[str, torch.Tensor]) -> None:
         seconds = torch.tensor(before + time.perf_counter() - began, dtype=torch.float64)
-        store.save_attack_state(part, {**state, "seconds": seconds})
+        save_attack_state(store, part, {**state, "seconds": seconds})
 
     return save
-
-
-def _add_outcomes(store: RunStore, attack_id: str, frame: pd.DataFrame) -> None:
-    old = store.outcomes()
-    if len(old):
-        frame = pd.concat([old[old["attack_id"] != attack_id], frame], ignore_index=True)
-    store.write_outcomes(frame)
 
 
 def missing_attacks(
     wanted: dict[str, AttackSpec], store: RunStore, data: LongTailedData
 ) -> dict[str, AttackSpec]:
-    """The attacks whose outcomes are not there for exactly these test images."""
-    there, sha = outcomes_there(store), test_sha256(data)
-    return {
-        attack_id: spec
-        for attack_id, spec in wanted.items()
-        if attack_id not in there or there[attack_id]["test_sha256"] != sha
-    }
+    """The attacks that were not made yet.
 
-
-def _tell_lost(attacks: Mapping[str, AttackSpec], store: RunStore, reporter: Reporter) -> None:
-    """Say which of these attacks were done before and are done again for want of outcomes."""
-    lost = [attacks[attack_id].name for attack_id in read_run(store).lost if attack_id in attacks]
-    if lost:
-        reporter.line(f"  outcomes of {', '.join(lost)} are gone: attacked again")
+    Raises:
+        UserError: one was made on other test images.
+    """
+    made, sha = store.attacks(), test_sha256(data)
+    for attack_id in wanted:
+        if attack_id in made and made[attack_id].test_sha256 != sha:
+            raise UserError(
+                f"the test images have changed since {attack_id} was made; use another --output, "
+                f"or delete {store.path / 'attacks' / attack_id}.json"
+            )
+    return {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in made}

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from ltrobust.config import Frozen, Radius
 from ltrobust.data import DEFAULT_DATASET, FOLDER_PREFIX, data_label
-from ltrobust.data.augment import AugmentPolicy
+from ltrobust.data.spec import AugmentPolicy
 from ltrobust.errors import UserError, unknown
 from ltrobust.yaml_files import read_mapping
 

@@ -1,12 +1,21 @@
-"""Data sets, long-tailed splits and on-device augmentation."""
+"""Data sets, long-tailed splits and on-device augmentation.
+
+What the specs say is there without torch, which everything else is imported with when it is asked
+for.
+"""
 
 from __future__ import annotations
 
-from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
-from ltrobust.data.base import LongTailedData
-from ltrobust.data.load import data_fingerprint, data_label, load_data
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ltrobust.data.spec import DATASETS, DEFAULT_DATASET, FOLDER_PREFIX, DatasetSpec, dataset_spec
-from ltrobust.data.split import long_tail_counts, long_tail_indices
+
+if TYPE_CHECKING:
+    from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
+    from ltrobust.data.base import LongTailedData
+    from ltrobust.data.load import data_fingerprint, data_label, load_data
+    from ltrobust.data.split import long_tail_counts, long_tail_indices
 
 __all__ = [
     "DATASETS",
@@ -25,3 +34,15 @@ __all__ = [
     "random_crop_flip",
     "to_float",
 ]
+_MODULES = {
+    **dict.fromkeys(("enlarge", "policy_augment", "random_crop_flip", "to_float"), "augment"),
+    "LongTailedData": "base",
+    **dict.fromkeys(("data_fingerprint", "data_label", "load_data"), "load"),
+    **dict.fromkeys(("long_tail_counts", "long_tail_indices"), "split"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"ltrobust.data.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'ltrobust.data' has no attribute '{name}'")

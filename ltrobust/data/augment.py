@@ -7,14 +7,13 @@ that AT-BSL tries before them. What a data set allows stands in its `DatasetSpec
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import transforms
 
-AugmentPolicy = Literal["none", "randaugment", "autoaugment"]
+from ltrobust.data.spec import AugmentPolicy as AugmentPolicy
 
 POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "randaugment": lambda: transforms.RandAugment(num_ops=2, magnitude=8),

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from ltrobust.errors import UserError, unknown
 from ltrobust.output import printable
 from ltrobust.registry import Registry
 
+AugmentPolicy = Literal["none", "randaugment", "autoaugment"]
+"""What is done to training images beyond crop and flip; `augment` has the settings."""
 DEFAULT_DATASET = "digits-lt"
 FOLDER_PREFIX = "folder:"
 CONTENT = "@"

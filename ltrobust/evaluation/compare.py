@@ -2,7 +2,7 @@
 
 Pure functions of outcomes. Both models saw the same images, so that what they have in common
 cancels: a paired interval is narrower than two intervals side by side. Which runs and attacks may
-be compared is decided elsewhere (`bench.pairs`). Nothing here corrects for many comparisons.
+be compared is decided elsewhere (`results.pairs`). Nothing here corrects for many comparisons.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, ttest_ind
 
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import FloatArray, mean_interval
@@ -90,6 +89,8 @@ def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided McNemar p-value: are A and B equally often the only one that is right?"""
+    from scipy.stats import binomtest  # reading results does without scipy
+
     discordant = only_a + only_b
     return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
 
@@ -173,6 +174,8 @@ def seeds_row(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
         difference, low, high, p and verdict; "unknown" with fewer than two seeds on a side or
         without any spread.
     """
+    from scipy.stats import ttest_ind
+
     difference = float(np.mean(a) - np.mean(b))
     nothing = {"low": math.nan, "high": math.nan, "p": math.nan, "verdict": UNKNOWN}
     if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) < ROUNDING:

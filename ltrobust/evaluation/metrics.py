@@ -222,7 +222,35 @@ def per_class(outcomes: pd.DataFrame, num_classes: int) -> pd.DataFrame:
 def summary(
     outcomes: pd.DataFrame, train_counts: Sequence[int], grouping: Grouping = THIRDS
 ) -> dict[str, float]:
-    """Summarise the outcomes of one attack.
+    """Summarise the outcomes of one attack; see `summary_of`."""
+    return summary_of(*_counts(outcomes, len(train_counts)), train_counts, grouping)
+
+
+def intervals(
+    outcomes: pd.DataFrame, train_counts: Sequence[int], grouping: Grouping = THIRDS
+) -> dict[str, float]:
+    """95% intervals of the outcomes of one attack; see `intervals_of`."""
+    return intervals_of(*_counts(outcomes, len(train_counts)), train_counts, grouping)
+
+
+def _counts(outcomes: pd.DataFrame, num_classes: int) -> tuple[list[int], list[int]]:
+    classes = per_class(outcomes, num_classes)
+    return classes["right"].to_list(), classes["n_test"].to_list()
+
+
+def summary_of(
+    right: Sequence[int],
+    tested: Sequence[int],
+    train_counts: Sequence[int],
+    grouping: Grouping = THIRDS,
+) -> dict[str, float]:
+    """Summarise one attack.
+
+    Args:
+        right: images of each class (C) that stood.
+        tested: test images of each class (C).
+        train_counts: training images of each class (C).
+        grouping: how head, medium and tail are cut.
 
     Returns:
         n, accuracy, balanced_accuracy (mean over classes of per-class accuracy; under attack this
@@ -230,46 +258,51 @@ def summary(
         ci_low and ci_high (95%, of balanced_accuracy). Shares in [0, 1]; nan where undefined.
         Classes without test images are left out of every mean.
     """
-    classes = per_class(outcomes, len(train_counts))
-    shown = classes[classes["n_test"] > 0]
-    accuracy = classes["accuracy"].to_numpy()
+    stood, n = np.asarray(right, dtype=float), np.asarray(tested, dtype=float)
+    with np.errstate(invalid="ignore"):
+        accuracy = stood / n
     groups = {
         name: float(np.nanmean(accuracy[members])) if np.isfinite(accuracy[members]).any() else nan
         for name, members in class_groups(train_counts, grouping).items()
     }
-    low, high = _interval(shown)
+    shown = accuracy[n > 0]
+    low, high = _interval(stood[n > 0], n[n > 0])
     return {
-        "n": float(len(outcomes)),
-        "accuracy": float(outcomes["correct"].mean()),
-        "balanced_accuracy": float(shown["accuracy"].mean()),
+        "n": float(n.sum()),
+        "accuracy": float(stood.sum() / n.sum()) if len(shown) else nan,
+        "balanced_accuracy": float(shown.mean()) if len(shown) else nan,
         **groups,
-        "worst_class": float(shown["accuracy"].min()),
+        "worst_class": float(shown.min()) if len(shown) else nan,
         "ci_low": low,
         "ci_high": high,
     }
 
 
-def intervals(
-    outcomes: pd.DataFrame, train_counts: Sequence[int], grouping: Grouping = THIRDS
+def intervals_of(
+    right: Sequence[int],
+    tested: Sequence[int],
+    train_counts: Sequence[int],
+    grouping: Grouping = THIRDS,
 ) -> dict[str, float]:
-    """95% intervals of the other numbers of `summary`, as `<name>_ci_low` and `<name>_ci_high`.
+    """95% intervals of the other numbers of `summary_of`, as `<name>_ci_low` and `<name>_ci_high`.
 
     Names: acc (Wilson), head, medium and tail (stratified Wilson, see `mean_interval`) and
     worst_class: the Wilson interval of the class that came out worst (the first of several), which
     takes no account of its having been picked for that. Shares in [0, 1]; nan where undefined.
     """
-    classes = per_class(outcomes, len(train_counts))
-    shown = classes[classes["n_test"] > 0]
-    total = pd.DataFrame({"right": [shown["right"].sum()], "n_test": [shown["n_test"].sum()]})
+    stood, n = np.asarray(right, dtype=float), np.asarray(tested, dtype=float)
+    shown = np.flatnonzero(n > 0)
+    groups = class_groups(train_counts, grouping)
     parts = {
-        "acc": total[total["n_test"] > 0],
-        **{
-            name: shown[shown["class_index"].isin(members)]
-            for name, members in class_groups(train_counts, grouping).items()
-        },
-        "worst_class": shown.nsmallest(1, "accuracy"),
+        **{name: [c for c in members if n[c] > 0] for name, members in groups.items()},
+        "worst_class": [shown[(stood[shown] / n[shown]).argmin()]] if len(shown) else [],
     }
-    bounds = {name: _interval(part) for name, part in parts.items()}
+    bounds = {
+        "acc": _interval(stood.sum(keepdims=True), n.sum(keepdims=True))
+        if len(shown)
+        else (nan, nan),
+        **{name: _interval(stood[members], n[members]) for name, members in parts.items()},
+    }
     return {
         f"{name}_ci_{side}": value
         for name, bound in bounds.items()
@@ -277,33 +310,20 @@ def intervals(
     }
 
 
-def error_parts(outcomes: pd.DataFrame, clean: pd.DataFrame | None) -> dict[str, float]:
+def error_parts(natural: int, right: int, n: int) -> dict[str, float]:
     """Split the error of one attack into natural and boundary error, as RoBal does.
 
     Args:
-        outcomes: rows with `index` and `correct`, one per test image; where they have a column
-            `fell` ("clean" for images that are misclassified without an attack), it is used.
-        clean: outcomes on the same images without an attack, if there are any.
+        natural: images misclassified without an attack.
+        right: images that stood the attack.
+        n: all images, at least one.
 
     Returns:
         natural_error: share of images misclassified without an attack. boundary_error: share of
-        images right without an attack and broken by it. nan when nothing tells. Since attacks count
-        clean mistakes as broken, the two sum to 1 - accuracy.
+        images right without an attack and broken by it. Since attacks count clean mistakes as
+        broken, the two sum to 1 - accuracy.
     """
-    wrong = ~outcomes["correct"].to_numpy(dtype=bool)
-    if "fell" in outcomes and outcomes["fell"].notna().all():
-        natural = (outcomes["fell"] == "clean").to_numpy()
-    elif clean is not None:
-        right = clean.set_index("index")["correct"].reindex(outcomes["index"])
-        if right.isna().any():
-            return {"natural_error": nan, "boundary_error": nan}
-        natural = ~right.to_numpy(dtype=bool)
-    else:
-        return {"natural_error": nan, "boundary_error": nan}
-    return {
-        "natural_error": float(natural.mean()),
-        "boundary_error": float((wrong & ~natural).mean()),
-    }
+    return {"natural_error": natural / n, "boundary_error": (n - right - natural) / n}
 
 
 def worst_case(seeds: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -330,13 +350,9 @@ def worst_case(seeds: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return first.assign(correct=np.logical_and.reduce(standing), **picked)
 
 
-def _interval(classes: pd.DataFrame) -> tuple[float, float]:
-    """Interval of the mean over the given rows of `per_class`, each with test images."""
-    if classes.empty:
-        return nan, nan
-    return mean_interval(
-        classes["right"].to_numpy(dtype=float), classes["n_test"].to_numpy(dtype=float)
-    )
+def _interval(right: FloatArray, n: FloatArray) -> tuple[float, float]:
+    """Interval of the mean over classes, each with test images."""
+    return mean_interval(right, n) if len(n) else (nan, nan)
 
 
 nan = float("nan")

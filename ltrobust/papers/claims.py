@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ltrobust.bench.pairs import PAIRED, SEEDS
+from ltrobust.bench.leads import PAIRED, SEEDS
 from ltrobust.evaluation.compare import paired_counts, paired_row, seeds_row
 from ltrobust.evaluation.metrics import Z95
 from ltrobust.papers.compare import AGREES, DIFFERS
@@ -200,10 +200,13 @@ def _difference(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference |
         return None
     if max(len(left), len(right)) > 1:
         row = seeds_row(*scores)
-        n, seeds = len(left[0].evaluation.rows), min(len(side) for side in scores)
+        n, seeds = left[0].evaluation.n, min(len(side) for side in scores)
         return Difference(row["difference"], row["low"], row["high"], n, seeds, SEEDS)
     names = left[0].judged.class_names
-    counts = paired_counts(left[0].evaluation.rows, right[0].evaluation.rows, len(names))
+    one, other = (side[0].evaluation.outcomes() for side in (left, right))
+    if one is None or other is None:  # the outcomes are gone
+        return _unpaired(a, b, ours, suite)
+    counts = paired_counts(one, other, len(names))
     row = paired_row(counts_of(counts, a.metric, names), a.metric)
     return Difference(row["difference"], row["low"], row["high"], row["n"], 1, PAIRED)
 
@@ -220,7 +223,10 @@ def _paired_gains(claim: Claim, ours: Ours, suite: int | None) -> Difference | N
     found = [ours.find(cell.variant, cell.ratio, cell.attack, suite) for cell in cells]
     if any(len(one) != 1 for one in found) or not _paired(*found):
         return None
-    rows = [one[0].evaluation.rows.set_index("index")["correct"].astype(int) for one in found]
+    frames = [frame for one in found if (frame := one[0].evaluation.outcomes()) is not None]
+    if len(frames) < len(found):
+        return None
+    rows = [frame.set_index("index")["correct"].astype(int) for frame in frames]
     a, b, c, d = (row.reindex(rows[0].index).to_numpy() for row in rows)
     each = (a - b) - (c - d)
     n = len(each)
@@ -238,8 +244,7 @@ def _score(found: Found, metric: str) -> float:
 
 def _paired(*sides: Sequence[Found]) -> bool:
     """Whether the evaluations stand on the same test images."""
-    images = {one.evaluation.facts.get("test_sha256") for side in sides for one in side}
-    return len(images) == 1 and None not in images
+    return len({one.evaluation.facts.test_sha256 for side in sides for one in side}) == 1
 
 
 def _unpaired(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference | None:

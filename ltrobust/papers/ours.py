@@ -1,4 +1,4 @@
-"""Our side of an entry: the runs its suites plan, and numbers from their stored outcomes.
+"""Our side of an entry: the runs its suites plan, and numbers from their stored records.
 
 A number is looked up by method, ratio and attack in the entry's suites, in their order; only the
 evaluations that a suite plans are read, so that evaluations on different test images never mix.
@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from ltrobust.bench.evaluations import Evaluation, JudgedRun, read_run
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.store import SuiteStore
 from ltrobust.config import Run
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import CELLS
-from ltrobust.evaluation.metrics import Z95, mean_interval, per_class
+from ltrobust.evaluation.metrics import Z95, mean_interval
 from ltrobust.papers.entries import Variant
+from ltrobust.results.collect import Evaluation, JudgedRun, read_run
+from ltrobust.results.store import SuiteStore
 
 LOOKED_AT = {"clean": "val_acc", "pgd20": "val_robust_acc"}
 """Columns of history.csv in which a run that chooses on the test set keeps its scores there."""
@@ -35,7 +34,7 @@ class Found:
     Attributes:
         planned: the run and its attacks.
         judged: what is stored about it.
-        evaluation: its outcomes under the attack.
+        evaluation: what the attack found.
         suite: number of the suite that plans it.
     """
 
@@ -98,9 +97,9 @@ class Ours:
         store = self._store.run(planned.run.run_id)
         self._history[planned.run.run_id] = store.history()
         ids = planned.attack_ids()
-        if not ids.keys() & store.read().get("evaluations", {}).keys():
+        if not ids.keys() & set(store.attack_ids()):
             return
-        judged = read_run(store, ids.keys())
+        judged = read_run(store, only=ids.keys())
         for evaluation in judged.evaluations:
             self._found.append(Found(planned, judged, evaluation, suite))
 
@@ -121,7 +120,7 @@ class Ours:
         matching = [
             found
             for found in self._found
-            if _is(found.run, variant, ratio) and found.evaluation.facts["attack"] == attack
+            if _is(found.run, variant, ratio) and found.evaluation.attack == attack
         ]
         suites = [found.suite for found in matching if suite in (None, found.suite)]
         chosen = [found for found in matching if suites and found.suite == suites[0]]
@@ -180,11 +179,9 @@ class Ours:
         """Test images by attack: of each run's first suite that has it, each number once."""
         first: dict[tuple[str, str], Found] = {}
         for found in self._found:
-            first.setdefault((found.run.run_id, str(found.evaluation.facts["attack"])), found)
+            first.setdefault((found.run.run_id, found.evaluation.attack), found)
         return {
-            attack: sorted(
-                {len(f.evaluation.rows) for (_, own), f in first.items() if own == attack}
-            )
+            attack: sorted({f.evaluation.n for (_, own), f in first.items() if own == attack})
             for attack in attacks
             if any(own == attack for _, own in first)
         }
@@ -202,7 +199,7 @@ class Ours:
         values = [float(history[column].iloc[-1]) for history in histories]
         if any(math.isnan(value) for value in values):
             return None
-        n = len(found[0].evaluation.rows)
+        n = found[0].evaluation.n
         strata = [pd.DataFrame({"right": [round(v * n)], "n": [n]}) for v in values]
         return _measured(found, values, strata)
 
@@ -214,8 +211,8 @@ def strata_of(found: Found, metric: str) -> pd.DataFrame:
     "balanced", and make the mean over named classes empty.
     """
     names = found.judged.class_names
-    classes = per_class(found.evaluation.rows, len(names))
-    frame = pd.DataFrame({"right": classes["right"], "n": classes["n_test"]})
+    digest = found.evaluation.digest
+    frame = pd.DataFrame({"right": digest.right, "n": digest.tested})
     if metric == "accuracy":
         frame = frame.sum().to_frame().T
     elif metric != "balanced":
@@ -264,7 +261,7 @@ def _check_one_a_seed(found: Sequence[Found], variant: Variant, attack: str) -> 
         elif len({one.run.run_id for one in same}) > 1:
             hint = "their runs differ: say augment or select, or put them into suites of their own"
         else:
-            eps = {one.evaluation.facts.get("eps") for one in same}
+            eps = {one.evaluation.eps for one in same}
             settings = f"eps {_listed(eps)}" if len(eps) > 1 else "the attack's settings"
             hint = f"they differ in {settings}: put them into suites of their own"
         raise UserError(
@@ -292,7 +289,6 @@ def _spread(values: Sequence[float], strata: Sequence[pd.DataFrame]) -> tuple[fl
 def _measured(
     found: Sequence[Found], values: Sequence[float], strata: Sequence[pd.DataFrame]
 ) -> Measured:
-    facts: dict[str, Any] = found[0].evaluation.facts
     low, high, error = _spread(values, strata)
     return Measured(
         value=float(np.mean(values)),
@@ -302,6 +298,6 @@ def _measured(
         n=int(strata[0]["n"].sum()),
         seeds=tuple(one.run.seed for one in found),
         runs=tuple(one.run for one in found),
-        test_protocol=str(facts["test_protocol"]),
+        test_protocol=found[0].evaluation.facts.test_protocol,
         found=tuple(found),
     )

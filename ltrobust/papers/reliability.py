@@ -27,7 +27,7 @@ def reliability_of(found: Iterable[Found]) -> str:
         name
         for one in found
         for name in one.judged.flagged or ()
-        if concerns(name, str(one.evaluation.facts["attack"]))
+        if concerns(name, one.evaluation.attack)
     )
     unknown = any(one.judged.flagged is None for one in found)
     return ";".join(names) or (NO_REPORT if unknown else "")

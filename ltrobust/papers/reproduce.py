@@ -14,13 +14,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ltrobust.bench.checks import lacks_reliability
 from ltrobust.bench.estimate import estimate
-from ltrobust.bench.evaluations import outcomes_there
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, make_plan
 from ltrobust.bench.runner import Failure, run_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.bench.store import SuiteStore
 from ltrobust.errors import UserError, unknown
 from ltrobust.papers.claims import judge
 from ltrobust.papers.compare import compare
@@ -32,6 +31,7 @@ from ltrobust.papers.tables import claims_table, latex, markdown, short_table
 from ltrobust.progress import Reporter, in_words
 from ltrobust.report import figure_bytes
 from ltrobust.report.markup import Table
+from ltrobust.results.store import SuiteStore
 
 DEFAULT_OUTPUT = Path("results/papers")
 
@@ -107,14 +107,14 @@ def missing(plan: Plan, store: SuiteStore) -> Plan:
     """A plan with the runs only that are not finished or lack an attack.
 
     What is finished is taken as it is, without its data or its weights, so that figures can be
-    drawn again from the stored outcomes alone.
+    drawn again from the stored records alone.
     """
     runs = tuple(planned for planned in plan.runs if not _finished(planned, store))
     return replace(plan, runs=runs)
 
 
 def run_missing(job: Job, store: SuiteStore, reporter: Reporter) -> list[Failure]:
-    """Train and evaluate what an entry lacks, in a locked directory; return what failed."""
+    """Train and evaluate what an entry lacks; return what is not done."""
     failures: dict[str, Failure] = {}
     for plan in job.plans:
         left = missing(plan, store)
@@ -163,5 +163,6 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
 
 def _finished(planned: PlannedRun, store: SuiteStore) -> bool:
     run = store.run(planned.run.run_id)
-    there = outcomes_there(run)
-    return run.status == "done" and planned.attack_ids().keys() <= there.keys()
+    if run.failure is not None or not planned.attack_ids().keys() <= set(run.attack_ids()):
+        return False
+    return not (run.trained and lacks_reliability(run))

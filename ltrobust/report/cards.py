@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ltrobust.errors import UserError
-from ltrobust.method import Citation
+
+if TYPE_CHECKING:
+    from ltrobust.method import Citation  # imports torch, which a report without cards does without
 
 _STOP_WORDS = {"a", "an", "the", "on", "of", "for", "in", "to", "towards", "toward", "and", "with"}
 _JOURNALS = ("journal", "transactions", "tmlr", "jmlr", "tpami", "ijcv", "nature", "letters")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.results.records import seal
 
 TINY = ("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "2")
 QUICK = (*TINY, "--attacks", "clean,pgd2")
@@ -65,15 +71,50 @@ def run_command(*words: object, cwd: Path) -> Outcome:
 
 
 def tree(folder: Path) -> dict[str, int]:
-    """Every file under a folder with the time of its last change; a lock may be taken again."""
+    """Every file under a folder with the time of its last change; claims come and go."""
     return {
-        str(path.relative_to(folder)): path.stat().st_mtime_ns if _is_content(path) else 0
+        str(path.relative_to(folder)): path.stat().st_mtime_ns if path.is_file() else 0
         for path in sorted(folder.rglob("*"))
+        if "claims" not in path.parts
     }
 
 
-def _is_content(path: Path) -> bool:
-    return path.is_file() and path.name != ".lock"
+def content(file: Path) -> dict[str, Any]:
+    """What a record says; {} where there is none."""
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
+
+
+def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
+    """The records of a run's attacks by id, as they were made."""
+    found = [content(file) for file in (run / "attacks").glob("*.json")]
+    return {one["attack_id"]: one for one in sorted(found, key=lambda one: one["made"])}
+
+
+def outcomes_of(run: Path) -> pd.DataFrame:
+    """All outcomes of a run, as the attacks were made."""
+    files = [run / "attacks" / f"{attack_id}.parquet" for attack_id in attacks_of(run)]
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+
+def error_of(run: Path) -> str | None:
+    """Why a run failed; None where it did not."""
+    reason: str | None = content(run / "failed.json").get("reason")
+    return reason
+
+
+def is_done(run: Path) -> bool:
+    """Whether a run is trained and attacked and did not fail."""
+    return (run / "trained.json").is_file() and bool(attacks_of(run)) and error_of(run) is None
+
+
+def change(file: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool = True) -> None:
+    """Change what a record says, with a seal that fits or without."""
+    said = content(file)
+    change(said)
+    if sealed:
+        said["seal"] = seal(said)
+    file.write_text(json.dumps(said))
 
 
 def only_run(suite: Path) -> Path:

@@ -64,7 +64,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out tables too: of the reports only metrics.csv and per_class.csv are written."""
-    monkeypatch.setattr("ltrobust.bench.collect.render", lambda *args: {})
+    monkeypatch.setattr("ltrobust.bench.reports.render", lambda *args: {})
     monkeypatch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
 
 

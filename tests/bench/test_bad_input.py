@@ -436,9 +436,9 @@ def test_damaged_run_is_named(refused: Refused, finished: Finished) -> None:
 
 def test_damaged_outcomes_are_named(refused: Refused, finished: Finished) -> None:
     shutil.copytree(finished.suite, "out")
-    file = Path("out/runs") / finished.runs[0].name / "outcomes.parquet"
+    file = next((Path("out/runs") / finished.runs[0].name / "attacks").glob("*.parquet"))
     file.write_bytes(file.read_bytes()[:-50])
-    refused(("report", "out"), "outcomes.parquet")
+    refused(("report", "out"), file.name, "damaged")
 
 
 # output directory -------------------------------------------------------------------------------

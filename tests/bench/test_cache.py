@@ -1,4 +1,4 @@
-"""A finished run is never redone; a failed one as `--overwrite` says; one bench at a time."""
+"""A finished run is never redone; a failed one as `--overwrite` says; one bench a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, TINY, Cli, only_run, tree, write_plugin
+from bench_helpers import (
+    QUICK,
+    TINY,
+    Cli,
+    error_of,
+    is_done,
+    only_run,
+    outcomes_of,
+    tree,
+    write_plugin,
+)
 
 from ltrobust.method import METHODS
+from ltrobust.results.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
 
@@ -21,13 +32,10 @@ BENCH = ("bench", "--methods", "pgd-at", *QUICK, "--output", OUT)
 
 
 def changes(run: Path) -> dict[str, int]:
-    """When weights and outcomes of a run were last written."""
-    names = ("model.safetensors", "outcomes.parquet", "history.csv")
-    return {name: (run / name).stat().st_mtime_ns for name in names}
-
-
-def record(run: Path) -> dict:
-    return json.loads((run / "run.json").read_text())
+    """When weights and attacks of a run were written."""
+    names = ("model.safetensors", "history.csv")
+    files = [*(run / name for name in names), *(run / "attacks").iterdir()]
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def run_ids() -> set[str]:
@@ -52,15 +60,13 @@ def test_same_bench_again_trains_and_evaluates_nothing_and_says_so(cli: Cli) -> 
 def test_new_attack_only_evaluates_and_keeps_the_old_outcomes(cli: Cli) -> None:
     cli(*BENCH)
     run = only_run(OUT)
-    before, old = changes(run), pd.read_parquet(run / "outcomes.parquet")
+    before, old = changes(run), outcomes_of(run)
     again = cli(*BENCH, "--attacks", "clean,fgsm")
     assert again.code == 0
     assert "  fgsm: accuracy" in again.stdout
     assert "  clean: accuracy" not in again.stdout
-    after = changes(run)
-    assert after["model.safetensors"] == before["model.safetensors"]
-    assert after["history.csv"] == before["history.csv"]
-    new = pd.read_parquet(run / "outcomes.parquet")
+    assert before.items() <= changes(run).items()
+    new = outcomes_of(run)
     pd.testing.assert_frame_equal(new[new["attack"] != "fgsm"], old)
     assert (new["attack"] == "fgsm").sum() == 20
     assert pd.read_csv(OUT / "metrics.csv")["attack"].tolist() == ["clean", "pgd2", "fgsm"]
@@ -181,9 +187,8 @@ def test_failing_run_is_reported_the_others_go_on_and_the_exit_code_is_1(
     (line,) = outcome.stderr.splitlines()
     assert line.startswith(f"failed: {run_of('broken').name}: ")
     assert "not finite" in line
-    assert record(run_of("broken"))["status"] == "failed"
-    assert "not finite" in record(run_of("broken"))["error"]
-    assert record(run_of("pgd-at"))["status"] == "done"
+    assert "not finite" in str(error_of(run_of("broken")))
+    assert is_done(run_of("pgd-at"))
     assert set(pd.read_csv(OUT / "metrics.csv")["method"]) == {"pgd-at"}
     assert "not finite" in (run_of("broken") / "log.txt").read_text()
 
@@ -196,7 +201,7 @@ def test_crash_in_a_method_is_a_failed_run_with_its_traceback_in_the_log(cli: Cl
     (line,) = outcome.stderr.splitlines()
     assert "IndexError" in line
     assert "Traceback" in (run_of("crash") / "log.txt").read_text()
-    assert record(run_of("pgd-at"))["status"] == "done"
+    assert is_done(run_of("pgd-at"))
 
 
 @pytest.mark.parametrize("name", ["head", "without a loss"])
@@ -215,7 +220,7 @@ def test_method_that_cannot_even_be_built_is_a_failed_run_and_the_others_go_on(
     assert outcome.code == 1
     (line,) = outcome.stderr.splitlines()
     assert line.startswith(f"failed: {run_of('unbuilt').name}: ")
-    assert record(run_of("pgd-at"))["status"] == "done"
+    assert is_done(run_of("pgd-at"))
 
 
 def test_bench_of_which_every_run_fails_still_ends_in_one_line_each(cli: Cli) -> None:
@@ -266,47 +271,43 @@ def test_overwrite_all_redoes_everything_to_the_same_bits(cli: Cli) -> None:
 def test_failed_run_that_works_now_loses_its_error(cli: Cli) -> None:
     cli(*BENCH)
     run = only_run(OUT)
-    stored = record(run)
-    (run / "run.json").write_text(json.dumps({**stored, "status": "failed", "error": "no luck"}))
+    RunStore(run).fail("no luck")
+    assert cli(*BENCH, "--overwrite", "never").code == 1
     assert cli(*BENCH).code == 0
-    assert (record(run)["status"], record(run)["error"]) == ("done", None)
+    assert is_done(run)
 
 
-# the lock ---------------------------------------------------------------------------------------
+# claims -----------------------------------------------------------------------------------------
 
 HOLDER = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(300)
+import sys, time
+from pathlib import Path
+from ltrobust.results.claims import claimed
+with claimed(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(300)
 """
 
 
-def test_second_bench_in_one_directory_gets_one_line_until_the_first_is_gone(cli: Cli) -> None:
-    words = ("bench", "--methods", "pgd-at", *TINY, "--attacks", "clean", "--output", OUT)
-    OUT.mkdir()
+def test_a_run_that_another_process_does_is_left_to_it_until_that_is_gone(cli: Cli) -> None:
+    words = ("bench", "--methods", "pgd-at,at-bsl", *TINY, "--attacks", "clean", "--output", OUT)
+    plan = json.loads(cli(*words, "--dry-run", "--json").stdout)["runs"]
+    first = plan[0]["run_id"]
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, OUT / ".lock"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, OUT / "claims", first], stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         outcome = cli(*words)
-        assert (outcome.code, outcome.stdout) == (2, "")
+        assert outcome.code == 1
         (line,) = outcome.stderr.splitlines()
-        assert "another ltrobust is working in out" in line
-        assert [p.name for p in OUT.iterdir()] == [".lock"]
-        assert cli(*words, "--dry-run").code == 0
+        assert f"failed: {first}: " in line
+        assert f"process {holder.pid}) is doing it" in line
+        assert run_ids() == {plan[1]["run_id"]}
+        assert cli("report", OUT).code == 0
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    assert (OUT / ".lock").exists()
     assert cli(*words).code == 0
-
-
-def test_stale_lock_file_never_blocks(cli: Cli) -> None:
-    OUT.mkdir()
-    (OUT / ".lock").write_text("4711\n")
-    words = ("bench", "--methods", "pgd-at", *TINY, "--attacks", "clean", "--output", OUT)
-    assert cli(*words).code == 0
+    assert run_ids() == {run["run_id"] for run in plan}

@@ -6,14 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
-from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
+from bench_helpers import (
+    QUICK,
+    TINY,
+    Cli,
+    Finished,
+    attacks_of,
+    only_run,
+    outcomes_of,
+    run_command,
+    tree,
+    write_plugin,
+)
 
 pytestmark = pytest.mark.usefixtures("few_checks")
 
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {
-    *("run.json", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"),
-    *("reliability.json", "examples.parquet"),
+    *("run.json", "trained.json", "history.csv", "model.safetensors", "attacks", "log.txt"),
+    *("reliability.json", "probes", "examples.parquet"),
 }
 
 
@@ -84,8 +95,8 @@ def test_report_rebuilds_the_same_files_from_the_outcomes(
 def test_train_trains_one_method_and_judges_it_on_clean_images(cli: Cli) -> None:
     outcome = cli("train", "trades", "--limit-train", "60", "--epochs", "1", "--output", "out")
     assert (outcome.code, outcome.stderr) == (0, "")
-    record = json.loads((only_run(Path("out")) / "run.json").read_text())
-    assert [e["attack"] for e in record["evaluations"].values()] == ["clean"]
+    made = attacks_of(only_run(Path("out"))).values()
+    assert [one["attack"] for one in made] == ["clean"]
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -126,9 +137,7 @@ def test_evaluate_judges_a_checkpoint_file_like_the_run_it_came_from(cli: Cli) -
     words = ("--arch", "small-cnn", "--attacks", "clean,pgd2", "--limit-test", "20")
     outcome = cli("evaluate", "--checkpoint", file, *words, "--output", "external")
     assert (outcome.code, outcome.stderr) == (0, "")
-    frames = [
-        pd.read_parquet(only_run(Path(suite)) / "outcomes.parquet") for suite in ("out", "external")
-    ]
+    frames = [outcomes_of(only_run(Path(suite))) for suite in ("out", "external")]
     pd.testing.assert_frame_equal(*frames)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import subprocess
@@ -12,9 +11,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, Cli, Outcome, command, environment, only_run, tree, write_plugin
+from bench_helpers import (
+    QUICK,
+    Cli,
+    Outcome,
+    command,
+    environment,
+    error_of,
+    is_done,
+    only_run,
+    tree,
+    write_plugin,
+)
 
-from ltrobust.bench.store import RunStore
+from ltrobust.results.store import RunStore
 
 SUITE = Path("suite")
 TINY = (
@@ -59,7 +69,7 @@ def test_a_run_that_failed_in_training_goes_on_from_its_last_epoch(cli: Cli, err
     (line,) = failures(cli(*words))
     assert line.startswith(f"failed: {run_of('once').name}: ")
     run = run_of("once")
-    log, provenance = (run / "log.txt").read_text(), RunStore(run).read()["provenance"]
+    log, provenance = (run / "log.txt").read_text(), (run / "run.json").read_bytes()
     assert (run / "state.pt").is_file()
     again = cli(*words)
     assert (again.code, again.stderr) == (0, "")
@@ -67,7 +77,7 @@ def test_a_run_that_failed_in_training_goes_on_from_its_last_epoch(cli: Cli, err
     assert "epoch 1/3" not in again.stdout
     assert "epoch 3/3" in again.stdout
     assert (run / "log.txt").read_text().startswith(log)
-    assert RunStore(run).read()["provenance"] == provenance
+    assert (run / "run.json").read_bytes() == provenance
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == [1, 2, 3]
     resumed = (run / "model.safetensors").read_bytes()
     assert cli(*words, "--overwrite", "all").code == 0
@@ -96,17 +106,28 @@ Full = Callable[[str, str], None]
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Full:
     """Let every write of a file with this name fail below a run whose name begins so."""
-    replace, real_open = os.replace, Path.open
+    replace, link, real_open = os.replace, os.link, Path.open
+    filled: list[tuple[str, str]] = []
 
     def fill(name: str, method: str) -> None:
+        filled.append((name, method))
+
         def meets(path: object) -> bool:
             file = Path(str(path))
-            return file.name == name and file.parent.name.startswith(method)
+            place = file.parent.parent if file.parent.name == "attacks" else file.parent
+            return any(
+                file.name.endswith(end) and place.name.startswith(begin) for end, begin in filled
+            )
 
         def replaced(source: str, target: Path) -> None:
             if meets(target):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             replace(source, target)
+
+        def linked(source: str, target: Path) -> None:
+            if meets(target):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            link(source, target)
 
         def opened(path: Path, mode: str = "r", *rest: object, **more: object) -> object:
             if "a" in mode and meets(path):
@@ -114,12 +135,16 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Full:
             return real_open(path, mode, *rest, **more)  # type: ignore[call-overload]
 
         monkeypatch.setattr(os, "replace", replaced)
+        monkeypatch.setattr(os, "link", linked)
         monkeypatch.setattr(Path, "open", opened)
 
     return fill
 
 
-FILES = ["run.json", "state.pt", "history.csv", "model.safetensors", "outcomes.parquet", "log.txt"]
+FILES = [
+    *("run.json", "state.pt", "history.csv", "trained.json", "model.safetensors", ".parquet"),
+    *("log.txt", "failed.json"),
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -128,15 +153,17 @@ def test_a_file_that_cannot_be_written_fails_its_run_and_the_others_are_tried(
     cli: Cli, full: Full, name: str
 ) -> None:
     full(name, "pgd-at")
+    if name == "failed.json":
+        full("state.pt", "pgd-at")
     (line,) = failures(cli(*BENCH))
     assert line.startswith("failed: pgd-at-")
-    assert f"{name} cannot be written (No space left on device)" in line
-    assert RunStore(run_of("at-bsl")).status == "done"
+    told = "state.pt" if name == "failed.json" else name
+    assert f"{told} cannot be written (No space left on device)" in line
+    assert is_done(run_of("at-bsl"))
     recorded = "could not be recorded" not in line
-    assert recorded == (name not in ("run.json", "log.txt"))
+    assert recorded == (name not in ("failed.json", "log.txt"))
     if recorded:
-        assert RunStore(run_of("pgd-at")).status == "failed"
-        assert RunStore(run_of("pgd-at")).read()["error"] in line
+        assert str(error_of(run_of("pgd-at"))) in line
 
 
 @pytest.mark.usefixtures("without_reports")
@@ -147,7 +174,7 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_failed_runs(
     lines = failures(cli(*BENCH))
     assert len(lines) == 1
     assert lines[0].startswith("error: suite/metrics.csv cannot be written (No space")
-    assert [RunStore(path).status for path in (SUITE / "runs").iterdir()] == ["done", "done"]
+    assert [is_done(path) for path in (SUITE / "runs").iterdir()] == [True, True]
 
 
 def test_an_evaluation_that_cannot_be_written_is_one_line(
@@ -155,11 +182,11 @@ def test_an_evaluation_that_cannot_be_written_is_one_line(
 ) -> None:
     assert cli("bench", "--methods", "pgd-at", *TINY).code == 0
     run = only_run(SUITE)
-    full("outcomes.parquet", "pgd-at")
-    before = tree(run)["outcomes.parquet"]
+    full(".parquet", "pgd-at")
+    before = {k: v for k, v in tree(run).items() if "/" in k}
     (line,) = failures(cli("evaluate", run, "--attacks", "fgsm", "--limit-test", "20"))
-    assert "outcomes.parquet cannot be written (No space left on device)" in line
-    assert tree(run)["outcomes.parquet"] == before
+    assert ".parquet cannot be written (No space left on device)" in line
+    assert {k: v for k, v in tree(run).items() if "/" in k} == before
 
 
 def test_a_disk_without_a_byte_left_fails_every_run_in_one_line_each(tmp_path: Path) -> None:
@@ -178,7 +205,6 @@ def test_a_disk_without_a_byte_left_fails_every_run_in_one_line_each(tmp_path: P
     lines = failures(Outcome(done.returncode, done.stdout, done.stderr))
     assert [line.partition("-")[0] for line in lines] == ["failed: pgd", "failed: at"]
     assert all("cannot be written (File too large)" in line for line in lines)
-    assert all("could not be recorded" in line for line in lines)
 
 
 # --overwrite all --------------------------------------------------------------------------------
@@ -209,7 +235,7 @@ def test_overwrite_all_needs_no_readable_record(cli: Cli) -> None:
     (only_run(SUITE) / "run.json").write_text("{")
     assert cli("bench", "--methods", "pgd-at", *TINY).code == 2
     assert cli("bench", "--methods", "pgd-at", *TINY, "--overwrite", "all").code == 0
-    assert json.loads((only_run(SUITE) / "run.json").read_text())["status"] == "done"
+    assert is_done(only_run(SUITE))
 
 
 @pytest.mark.usefixtures("without_reports")

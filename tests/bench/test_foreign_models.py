@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bench_helpers import Cli, Finished, tree
+from bench_helpers import Cli, Finished, attacks_of, content, error_of, outcomes_of, tree
 from torch import nn
 
 import ltrobust
 from ltrobust.bench.checks import lacks_reliability
 from ltrobust.bench.runner import load_defended
-from ltrobust.bench.store import RunStore
 from ltrobust.config import Run
 from ltrobust.data import load_data, to_float
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel
 from ltrobust.evaluation.foreign import model_sha256
+from ltrobust.results.store import RunStore
 from ltrobust.training.checkpoint import from_bytes
 
 pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
@@ -94,7 +93,7 @@ def test_a_callable_of_the_current_folder_gives_a_run_like_any_other(cli: Cli, m
         __import__(module).plain(), "digits-lt", "clean,pgd2", limit_test=20, device="cpu"
     )
     assert metrics["accuracy"].tolist() == table["accuracy"].tolist()
-    findings = json.loads((run / "reliability.json").read_text())
+    findings = content(run / "reliability.json")["findings"]
     assert {"check", "flagged", "value", "threshold", "explanation", "concerns"} == set(findings[0])
     assert findings[0]["check"] in outcome.stdout.replace("\n", "")
 
@@ -127,8 +126,8 @@ def test_what_tells_models_apart() -> None:
 
 
 def reliability() -> dict[str, dict[str, object]]:
-    text = (only_run("out") / "reliability.json").read_text()
-    return {finding["check"]: finding for finding in json.loads(text)}
+    findings = content(only_run("out") / "reliability.json")["findings"]
+    return {finding["check"]: finding for finding in findings}
 
 
 @pytest.mark.usefixtures("all_checks")
@@ -195,7 +194,7 @@ def test_normalize_gives_the_model_what_it_expects(cli: Cli, module: str) -> Non
         "b",
     )
     assert (plain.code, other.code) == (0, 0)
-    expected, found = (pd.read_parquet(only_run(name) / "outcomes.parquet") for name in ("a", "b"))
+    expected, found = (outcomes_of(only_run(name)) for name in ("a", "b"))
     assert expected["pred"].tolist() == found["pred"].tolist()
 
 
@@ -203,8 +202,8 @@ def test_seed_changes_the_start_and_precision_is_recorded(cli: Cli, module: str)
     words = (*EVALUATE, "--model", f"{module}:plain", "--output", "out")
     assert cli(*words).code == 0
     assert cli(*words, "--seed", "5", "--precision", "bf16").code == 0
-    record = json.loads((only_run("out") / "run.json").read_text())
-    settings = [e["settings"] for e in record["evaluations"].values() if e["attack"] == "pgd2"]
+    made = attacks_of(only_run("out")).values()
+    settings = [one["settings"] for one in made if one["attack"] == "pgd2"]
     assert [s["seed"] for s in settings] == [0, 5]
     assert [s.get("search") for s in settings] == [None, "bf16"]
 
@@ -242,7 +241,8 @@ def test_bad_models_get_one_line_and_leave_nothing(
 
 def trained_model(finished: Finished) -> DefendedModel:
     store = RunStore(finished.runs[0])
-    run = Run.model_validate(store.read()["config"])
+    run = store.begun_record().run
+    assert isinstance(run, Run)
     data = load_data("digits-lt", limit_train=60, limit_test=20)
     return load_defended(run, data, store, torch.device("cpu"))
 
@@ -377,10 +377,9 @@ def test_a_checkpoint_that_normalises_gives_what_the_flag_gives(
     file = cli(*words, "--checkpoint", "normalises.pt", "--output", "b")
     assert (flag.code, file.code) == (0, 0), file.stderr
     assert "normalise its images: (x - 0.25) / 0.5" in file.stdout
-    expected, found = (pd.read_parquet(only_run(name) / "outcomes.parquet") for name in ("a", "b"))
+    expected, found = (outcomes_of(only_run(name)) for name in ("a", "b"))
     assert expected["pred"].tolist() == found["pred"].tolist()
-    record = json.loads((only_run("b") / "run.json").read_text())
-    assert record["config"]["normalize"] == "0.25,0.5"
+    assert content(only_run("b") / "run.json")["run"]["normalize"] == "0.25,0.5"
     both = cli(*words, "--checkpoint", "normalises.pt", "--normalize", "0.25,0.5")
     assert both.code == 2
     assert "leave it out" in both.stderr
@@ -414,16 +413,16 @@ def test_an_average_beside_the_weights_is_chosen_by_key(cli: Cli, finished: Fini
     assert "--checkpoint-key state_dict_ema" in asked.stderr
     assert not Path("out").exists()
     assert cli(*words, "--checkpoint-key", "state_dict_ema").code == 0
-    record = json.loads((only_run("out") / "run.json").read_text())
-    assert record["config"]["checkpoint_key"] == "state_dict_ema"
+    model = content(only_run("out") / "run.json")["run"]["model"]
+    assert model["checkpoint_key"] == "state_dict_ema"
 
 
 def test_arguments_reach_the_model_and_its_record(cli: Cli, module: str) -> None:
     words = (*EVALUATE, "--model", f"{module}.py:Mine", "--output", "out")
     assert cli(*words, "--model-args", "mean=0.25,std=0.5").code == 0
-    record = json.loads((only_run("out") / "run.json").read_text())
-    assert record["config"]["model_args"] == {"mean": "0.25", "std": "0.5"}
-    assert record["config"]["callable"] == f"{module}:Mine"
+    model = content(only_run("out") / "run.json")["run"]["model"]
+    assert model["model_args"] == {"mean": "0.25", "std": "0.5"}
+    assert model["callable"] == f"{module}:Mine"
 
 
 def test_an_attack_that_cannot_run_is_refused_before_the_first_one() -> None:
@@ -459,7 +458,7 @@ class Small(nn.Module):
     assert outcome.code == 1
     assert len(outcome.stderr.strip().splitlines()) == 1
     assert "the model failed under attack (ValueError: only four)" in outcome.stderr
-    assert json.loads((only_run("out") / "run.json").read_text())["status"] == "failed"
+    assert error_of(only_run("out")) == "ValueError: only four"
 
 
 # names, and one table with ours -------------------------------------------------------------------
@@ -515,10 +514,10 @@ def test_a_name_belongs_to_one_model_and_is_no_part_of_its_identity(
     file = foreign_checkpoint(finished, "theirs.pt")
     assert cli(*foreign_words(file)).code == 0
     (run,) = Path("ext/runs").iterdir()
-    verdicts = (run / "outcomes.parquet").stat().st_mtime_ns
+    verdicts = tree(run / "attacks")
     assert methods_of("ext") == ["theirs"]
     assert cli(*foreign_words(file, "--name", "Theirs 2024")).code == 0
-    assert (run / "outcomes.parquet").stat().st_mtime_ns == verdicts  # nothing attacked again
+    assert tree(run / "attacks") == verdicts  # nothing attacked again
     assert methods_of("ext") == ["Theirs 2024"]
     assert cli(*foreign_words(file)).code == 0
     assert methods_of("ext") == ["Theirs 2024"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from bench_helpers import Cli, only_run
+from bench_helpers import Cli, attacks_of, content, only_run
 from PIL import Image
 
 import ltrobust
-from ltrobust.bench.merge import gather
 from ltrobust.bench.plan import make_plan
+from ltrobust.bench.reports import gather
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import DataWarning, UserError
 
@@ -50,9 +49,8 @@ def bench(cli: Cli) -> Any:
     return call
 
 
-def record() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((only_run(Path("out")) / "run.json").read_text())
-    return content
+def place() -> dict[str, Any]:
+    return content(only_run(Path("out")) / "place.json")
 
 
 def run_id(dataset: str, **settings: Any) -> str:
@@ -68,11 +66,11 @@ def test_five_spellings_give_one_run(folder: Path, bench: Any, monkeypatch: pyte
     assert len({run_id(f"folder:{path}") for path in spelled}) == 1
     for path in (spelled[0], spelled[2], spelled[4]):
         assert bench(f"folder:{path}").code == 0
-    found = record()
-    assert found["config"]["data"]["name"] == "folder:images"
-    assert found["data"]["path"] == str(folder.resolve())
+    data = content(only_run(Path("out")) / "run.json")["run"]["data"]
+    assert data["name"] == "folder:images"
+    assert place()["path"] == str(folder.resolve())
     (name,) = pd.read_csv("out/metrics.csv")["dataset"].unique()
-    assert name == f"folder:images@{found['config']['data']['fingerprint'][:8]}"
+    assert name == f"folder:images@{data['fingerprint'][:8]}"
 
 
 def test_content_makes_the_run_and_the_table(folder: Path):
@@ -129,9 +127,9 @@ def test_a_moved_folder_is_named_once(folder: Path, bench: Any, cli: Cli):
         assert "folder:PATH" in outcome.stderr
     assert (run / "run.json").read_bytes() == before
     assert cli("evaluate", run, *FURTHER, "--dataset", "folder:disk/photos").code == 0
-    assert record()["data"]["path"] == str(moved.resolve())
+    assert place()["path"] == str(moved.resolve())
     assert cli("evaluate", run, *CLEAN, "--limit-test", "6", "--device", "cpu").code == 0
-    assert {one["limit_test"] for one in record()["evaluations"].values()} == {None, 4, 6}
+    assert {one["limit_test"] for one in attacks_of(run).values()} == {None, 4, 6}
 
 
 def test_other_images_are_refused(folder: Path, bench: Any, cli: Cli):
@@ -149,7 +147,7 @@ def test_bench_at_a_new_place_brings_the_path_up_to_date(folder: Path, bench: An
     moved = folder.rename("photos")
     outcome = bench("folder:photos")
     assert "done before" in outcome.stdout
-    assert record()["data"]["path"] == str(moved.resolve())
+    assert place()["path"] == str(moved.resolve())
     assert cli("evaluate", only_run(Path("out")), *FURTHER).code == 0
 
 
@@ -163,7 +161,7 @@ def test_what_is_left_out_is_said_once_and_recorded(folder: Path, bench: Any):
     kept = "the training set keeps 19 of 30 images"
     assert outcome.stdout.count(kept) == 1
     for run in Path("out/runs").iterdir():
-        notes = " ".join(json.loads((run / "run.json").read_text())["data"]["notes"])
+        notes = " ".join(content(run / "place.json")["notes"])
         assert left in notes
         assert kept in notes
         assert left in (run / "log.txt").read_text()

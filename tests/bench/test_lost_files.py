@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, Cli, Finished, Outcome, tree
+from bench_helpers import QUICK, Cli, Finished, Outcome, attacks_of, change, is_done, tree
 
-from ltrobust.bench.evaluations import JudgedRun, outcomes_there
-from ltrobust.bench.kept import _judged_now
-from ltrobust.bench.store import RunStore, SuiteStore
+from ltrobust.results.store import RunStore, SuiteStore
 
 pytestmark = pytest.mark.usefixtures("few_checks")
 
@@ -46,7 +42,13 @@ def texts(name: str) -> pd.DataFrame:
 
 def lose_outcomes(*methods: str) -> None:
     for method in methods:
-        (run_of(method) / "outcomes.parquet").unlink()
+        for file in (run_of(method) / "attacks").glob("*.parquet"):
+            file.unlink()
+
+
+def outcomes_file(run: Path, attack: str) -> Path:
+    (file,) = (run / "attacks").glob(f"{attack}-*.parquet")
+    return file
 
 
 def refused(outcome: Outcome, *parts: object) -> None:
@@ -56,100 +58,63 @@ def refused(outcome: Outcome, *parts: object) -> None:
         assert str(part) in line, line
 
 
-def change_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    record = json.loads((run / "run.json").read_text())
-    change(record)
-    (run / "run.json").write_text(json.dumps(record))
-
-
 # outcomes that are gone -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gone", [["at-bsl"], ["at-bsl", "pgd-at"]], ids=["one run", "all runs"])
 @pytest.mark.usefixtures("without_reports")
-def test_a_further_attack_keeps_the_numbers_whose_outcomes_are_gone_and_bench_makes_them_again(
-    suite: Path, cli: Cli, gone: list[str]
+def test_numbers_stay_where_outcomes_are_gone_and_no_attack_is_made_again(
+    suite: Path, cli: Cli
 ) -> None:
     before = {name: texts(name) for name in FRAMES}
-    outcomes = pd.read_parquet(run_of("at-bsl") / "outcomes.parquet")
-    lose_outcomes(*gone)
+    lose_outcomes("at-bsl")
     done = evaluate(cli, run_of("at-bsl"), "fgsm")
     assert done.code == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("warning: the outcomes of ")
-    assert f"{run_of('at-bsl').name} (clean, pgd2)" in line
+    assert run_of("at-bsl").name in line
+    assert "their numbers stand" in line
     for name in FRAMES[:3]:
         after = texts(name)
         assert "fgsm" in set(after["attack"])
         old = after[after["attack"] != "fgsm"].reset_index(drop=True)
         pd.testing.assert_frame_equal(old, before[name])
-    pd.testing.assert_frame_equal(texts("comparisons.csv"), before["comparisons.csv"])
-    states = json.loads(cli(*BENCH, "--dry-run", "--json").stdout)["runs"]
-    assert {s["run_id"].rpartition("-")[0]: s["state"] == "trained" for s in states} == {
-        method: method in gone for method in ("pgd-at", "at-bsl")
-    }
+    pairs = texts("comparisons.csv")
+    assert set(pairs["verdict"]) == {"unknown"}
+    assert pairs["difference"].tolist() == before["comparisons.csv"]["difference"].tolist()
     again = cli(*BENCH)
-    assert (again.code, again.stderr) == (0, "")
-    assert again.stdout.count("outcomes of clean, pgd2 are gone: attacked again") == len(gone)
-    assert "epoch 1/" not in again.stdout
-    made = pd.read_parquet(run_of("at-bsl") / "outcomes.parquet")
-    made = made[made["attack"] != "fgsm"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(made, outcomes)
+    assert again.code == 0
+    assert "accuracy" not in again.stdout.replace("Accuracy", "")
 
 
-def test_a_report_without_some_outcomes_is_the_report_with_them(
+def test_a_report_without_some_outcomes_has_all_tables_but_the_paired_ones(
     suite: Path, cli: Cli, finished: Finished
 ) -> None:
     lose_outcomes("pgd-at")
-    (run_of("pgd-at") / "examples.parquet").unlink()
     (suite / "figures" / "mine.png").touch()
     done = cli("report", suite)
     assert done.code == 0
-    assert f"{run_of('pgd-at').name} (clean, pgd2)" in done.stderr
-    assert "kept as they stand" in done.stderr
-    for file in finished.suite.rglob("*.*"):
+    assert run_of("pgd-at").name in done.stderr
+    for file in finished.suite.rglob("*.csv"):
         name = file.relative_to(finished.suite)
-        if file.suffix in (".csv", ".md", ".tex", ".html"):
+        if name.name not in ("comparisons.csv", "history.csv"):
             assert (suite / name).read_bytes() == file.read_bytes(), name
-        assert (suite / name).exists() or name.name in ("outcomes.parquet", "examples.parquet")
-    refused(cli("report", suite, "--groups", "2,6,2"), "--groups", run_of("pgd-at").name, "pgd2")
-
-
-@pytest.mark.usefixtures("without_reports")
-def test_kept_numbers_tell_how_groups_are_cut(suite: Path, cli: Cli) -> None:
+    assert (suite / "figures" / "mine.png").exists()
     assert cli("report", suite, "--groups", "2,6,2").code == 0
-    before = texts("metrics.csv")
-    lose_outcomes("pgd-at")
-    assert cli("report", suite).code == 0
-    pd.testing.assert_frame_equal(texts("metrics.csv"), before)
+    assert set(texts("metrics.csv")["groups"]) == {"2,6,2"}
 
 
 @pytest.mark.usefixtures("without_reports")
-def test_what_no_csv_file_knows_is_left_out_and_told(suite: Path, cli: Cli) -> None:
-    lose_outcomes("pgd-at")
-    (suite / "metrics.csv").unlink()
-    done = cli("report", suite)
-    assert done.code == 0
-    assert f"{run_of('pgd-at').name} (clean)" in done.stderr
-    assert "left out" in done.stderr
-    assert set(texts("metrics.csv")["method"]) == {"at-bsl"}
-    lose_outcomes("at-bsl")
-    (suite / "metrics.csv").unlink()
-    refused(cli("report", suite), "holds no evaluated run")
-
-
-@pytest.mark.usefixtures("without_reports")
-def test_several_seeds_of_which_one_is_gone_stay_one_row(suite: Path, cli: Cli) -> None:
+def test_the_worst_case_over_seeds_needs_the_outcomes_of_all(suite: Path, cli: Cli) -> None:
     run = run_of("pgd-at")
     words = ("evaluate", run, "--attacks", "pgd2", "--limit-test", "20", "--seed", 1)
     assert cli(*words).code == 0
     before = texts("metrics.csv")
     assert before["attack_id"].str.contains("+", regex=False).any()
-    frame = pd.read_parquet(run / "outcomes.parquet")
-    last = frame["attack_id"].iloc[-1]
-    frame[frame["attack_id"] != last].to_parquet(run / "outcomes.parquet", index=False)
-    assert cli("report", suite).code == 0
-    pd.testing.assert_frame_equal(texts("metrics.csv"), before)
+    (run / "attacks" / f"{list(attacks_of(run))[-1]}.parquet").unlink()
+    done = cli("report", suite)
+    assert done.code == 0
+    assert "the worst case over seeds cannot be taken without them: left out" in done.stderr
+    assert len(texts("metrics.csv")) == len(before) - 1
 
 
 @pytest.mark.usefixtures("without_reports")
@@ -169,25 +134,20 @@ def test_runs_without_outcomes_cannot_be_compared(suite: Path, cli: Cli) -> None
 @pytest.mark.usefixtures("without_reports")
 def test_marks_stay_whose_outcomes_are_gone(suite: Path, cli: Cli) -> None:
     run = RunStore(run_of("at-bsl"))
-    findings = run.reliability()
+    report = run.reliability()
+    assert report is not None
+    findings = [one.model_dump() for one in report.findings]
     findings[0] |= {"flagged": True, "value": 3.0, "threshold": 1.0, "explanation": "seen then"}
-    run.write_reliability(findings)
+    run.write_reliability(findings, report.judged)
     lose_outcomes("at-bsl")
     assert evaluate(cli, run.path, "fgsm").code == 0
-    assert run.reliability()[0] == findings[0]
+    after = run.reliability()
+    assert after is not None
+    assert after.findings[0].model_dump() == findings[0]
+    assert set(report.judged) < set(after.judged)
     marks = texts("metrics.csv").set_index("method").loc["at-bsl", "reliability"]
-    assert len(set(marks)) == 1  # those of the run, kept rows and new ones alike
+    assert len(set(marks)) == 1
     assert findings[0]["check"] in marks.iloc[0].split(";")
-
-
-def test_a_kept_number_that_was_not_checked_is_not_marked() -> None:
-    rows = [("a", "one", "yes"), ("a", "", "no"), ("b", "two", "yes"), ("c", "three", "yes")]
-    kept = pd.DataFrame(rows, columns=["run_id", "reliability", "reliability_report"])
-    flags = {"a": ("x", "y"), "b": (), "c": None}
-    runs = [SimpleNamespace(run_id=name, flagged=found) for name, found in flags.items()]
-    found = _judged_now(kept, cast("Sequence[JudgedRun]", runs))
-    assert list(found["reliability"]) == ["x;y", "", "", "three"]
-    assert list(found["reliability_report"]) == ["yes", "no", "yes", "yes"]
 
 
 # outcomes that are not those of the test images ---------------------------------------------------
@@ -201,22 +161,20 @@ CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_outcomes_count_only_for_every_test_image_once(
-    suite: Path, change: Callable[[pd.DataFrame], pd.DataFrame]
+@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES.keys())
+def test_outcomes_are_those_of_their_record_or_told(
+    suite: Path, cli: Cli, changed: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
-    run = RunStore(run_of("at-bsl"))
-    frame = run.outcomes()
-    clean = frame["attack"] == "clean"
-    run.write_outcomes(pd.concat([frame[clean], change(frame[~clean])]))
-    assert [facts["attack"] for facts in outcomes_there(run).values()] == ["clean"]
+    run = run_of("at-bsl")
+    file = outcomes_file(run, "pgd2")
+    changed(pd.read_parquet(file)).to_parquet(file)
+    refused(cli("compare", run, run_of("pgd-at")), file.name, "not what pgd2-", "delete it")
 
 
-def test_the_order_of_outcomes_and_columns_of_others_do_not_matter(suite: Path) -> None:
-    run = RunStore(run_of("at-bsl"))
-    frame = run.outcomes()
-    run.write_outcomes(frame.sample(frac=1, random_state=0).assign(mine="x"))
-    assert [facts["attack"] for facts in outcomes_there(run).values()] == ["clean", "pgd2"]
+def test_the_order_of_outcomes_and_columns_of_others_do_not_matter(suite: Path, cli: Cli) -> None:
+    file = outcomes_file(run_of("at-bsl"), "pgd2")
+    pd.read_parquet(file).sample(frac=1, random_state=0).assign(mine="x").to_parquet(file)
+    assert cli("compare", run_of("at-bsl"), run_of("pgd-at")).code == 0
 
 
 def _write_text(file: Path) -> None:
@@ -240,40 +198,35 @@ def test_damaged_outcomes_are_one_line_everywhere(
 ) -> None:
     damage, text = case
     run = run_of("at-bsl")
-    damage(run / "outcomes.parquet")
+    file = outcomes_file(run, "pgd2")
+    damage(file)
     before = tree(suite)
-    parts = (run / "outcomes.parquet", text, "delete it")
+    parts = (file, text, "delete it")
     refused(cli("report", suite), *parts)
-    refused(cli(*BENCH), *parts)
-    refused(evaluate(cli, run, "fgsm"), "outcomes.parquet", text)
     refused(cli("compare", run, run_of("pgd-at")), *parts)
     assert tree(suite) == before
+    file.unlink()
+    assert cli("report", suite).code == 0
 
 
 # records that lack something --------------------------------------------------------------------
 
 
 def _without(*path: str) -> Callable[[dict[str, Any]], object]:
-    def change(record: dict[str, Any]) -> None:
+    def changed(record: dict[str, Any]) -> None:
         for key in path[:-1]:
             record = record[key]
         del record[path[-1]]
 
-    return change
+    return changed
 
 
 RECORDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "class_names": (_without("data", "class_names"), "data.class_names is missing"),
-    "data": (_without("data"), "data is missing"),
     "run_id": (_without("run_id"), "run_id is missing"),
-    "status": (_without("status"), "status is missing"),
-    "evaluations": (_without("evaluations"), "evaluations is missing"),
-    "config": (_without("config"), "config is missing"),
-    "eps": (_without("config", "recipe", "attack"), "config.recipe.attack is missing"),
-    "versions": (_without("provenance", "versions"), "provenance.versions is missing"),
-    "a list": (lambda record: record.update(evaluations=[]), "evaluations is wrong"),
+    "run": (_without("run"), "run is missing"),
+    "eps": (_without("run", "recipe", "attack"), "run.recipe.attack is missing"),
     "no counts": (lambda record: record["data"].update(train_counts=["x"]), "train_counts.0 is"),
-    "short counts": (lambda record: record["data"].update(train_counts=[1]), "differ in length"),
 }
 
 
@@ -281,9 +234,9 @@ RECORDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_a_record_without_a_key_is_one_line_everywhere(
     suite: Path, cli: Cli, case: tuple[Callable[[dict[str, Any]], object], str]
 ) -> None:
-    change, text = case
+    changed, text = case
     run = run_of("at-bsl")
-    change_record(run, change)
+    change(run / "run.json", changed)
     before = tree(suite)
     for words in (
         ("report", suite),
@@ -296,16 +249,6 @@ def test_a_record_without_a_key_is_one_line_everywhere(
     assert tree(suite) == before
 
 
-def test_an_evaluation_without_a_fact_is_named(suite: Path, cli: Cli) -> None:
-    run = run_of("at-bsl")
-
-    def change(record: dict[str, Any]) -> None:
-        del record["evaluations"][next(iter(record["evaluations"]))]["test_sha256"]
-
-    change_record(run, change)
-    refused(cli("report", suite), run / "run.json", "evaluations.clean-", "test_sha256 is missing")
-
-
 @pytest.mark.parametrize("content", ["", "[]", "[1]", "null", "3", "{}"])
 def test_a_record_that_is_none_is_one_line(suite: Path, cli: Cli, content: str) -> None:
     run = run_of("at-bsl")
@@ -315,30 +258,26 @@ def test_a_record_that_is_none_is_one_line(suite: Path, cli: Cli, content: str) 
 
 
 @pytest.mark.usefixtures("without_reports")
-def test_a_folder_without_its_record_keeps_its_numbers(suite: Path, cli: Cli) -> None:
-    before = texts("metrics.csv")
+def test_a_folder_without_its_record_leaves_the_tables(suite: Path, cli: Cli) -> None:
     (run_of("at-bsl") / "run.json").unlink()
     done = cli("report", suite)
     assert done.code == 0
-    assert f"{run_of('at-bsl').name} (clean, pgd2)" in done.stderr
-    pd.testing.assert_frame_equal(texts("metrics.csv"), before)
+    assert set(texts("metrics.csv")["method"]) == {"pgd-at"}
 
 
 @pytest.mark.usefixtures("without_reports")
-def test_a_folder_with_nothing_but_its_record(suite: Path, cli: Cli) -> None:
+def test_a_folder_with_nothing_but_its_records_says_all_its_numbers(suite: Path, cli: Cli) -> None:
     run, before = run_of("at-bsl"), texts("metrics.csv")
-    weights = (run / "model.safetensors").read_bytes()
     for file in run.iterdir():
-        file.unlink() if file.name != "run.json" else None
+        file.unlink() if file.is_file() and file.suffix != ".json" else None
+    lose_outcomes("at-bsl")
     assert cli("report", suite).code == 0
     pd.testing.assert_frame_equal(texts("metrics.csv"), before)
     refused(evaluate(cli, run, "fgsm"), run.name, "no model.safetensors", "bench")
     again = cli(*BENCH)
-    assert (again.code, again.stderr) == (0, "")
-    assert again.stdout.count("epoch 1/2") == 1
-    assert (run / "model.safetensors").read_bytes() == weights
-    scores = ["run_id", "attack", "accuracy", "balanced_accuracy", "head", "tail"]
-    pd.testing.assert_frame_equal(texts("metrics.csv")[scores], before[scores])
+    assert again.code == 0
+    assert f"{run.name}: done before (its weights are gone" in again.stdout
+    assert "epoch 1/2" not in again.stdout
 
 
 # other files ------------------------------------------------------------------------------------
@@ -361,7 +300,7 @@ def test_without_weights_a_finished_run_is_done_and_further_attacks_are_refused(
 ) -> None:
     run = run_of("at-bsl")
     (run / "model.safetensors").unlink()
-    outcomes = (run / "outcomes.parquet").read_bytes()
+    made = attacks_of(run)
     done = cli(*BENCH)
     assert (done.code, done.stderr) == (0, "")
     assert f"{run.name}: done before (its weights are gone" in done.stdout
@@ -370,11 +309,11 @@ def test_without_weights_a_finished_run_is_done_and_further_attacks_are_refused(
     (line,) = more.stderr.splitlines()
     assert f"failed: {run.name}: {run / 'model.safetensors'} is gone" in line
     assert "--overwrite all" in line
-    assert (run / "outcomes.parquet").read_bytes() == outcomes
-    states = {r.run_id: outcomes_there(r).keys() for r in SuiteStore(suite).runs()}
-    assert {len(ids) for ids in states.values()} == {2, 3}  # the other run was attacked
+    assert attacks_of(run) == made
+    states = {len(r.attack_ids()) for r in SuiteStore(suite).runs()}
+    assert states == {2, 3}  # the other run was attacked
     assert cli(*BENCH).code == 0
-    assert RunStore(run).status == "done"
+    assert is_done(run)
 
 
 @pytest.mark.usefixtures("without_reports")
@@ -385,4 +324,6 @@ def test_lost_findings_are_made_again_and_nothing_else(suite: Path, cli: Cli) ->
     done = cli("bench", "--methods", "at-bsl", *QUICK, "--output", SUITE)
     assert (done.code, done.stderr) == (0, "")
     assert (run / "reliability.json").read_bytes() == findings
-    assert tree(run)["outcomes.parquet"] == before["outcomes.parquet"]
+    left = {"reliability.json", "log.txt"}
+    after = {name: time for name, time in tree(run).items() if name not in left}
+    assert after == {name: time for name, time in before.items() if name not in left}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bench_helpers import QUICK, Cli, only_run
+from bench_helpers import QUICK, Cli, attacks_of, content, only_run
 from torch import Tensor
 
 from ltrobust.bench import runner
@@ -29,22 +28,25 @@ def bench(cli: Cli, *more: object, method: str = "pgd-at") -> Any:
     return cli("bench", "--methods", method, *QUICK, "--device", "cpu", "--output", "suite", *more)
 
 
-def record() -> dict[str, Any]:
-    return json.loads((only_run(Path("suite")) / "run.json").read_text())
+def profile(suite: str = "suite") -> dict[str, Any]:
+    return content(only_run(Path(suite)) / "profile.json")
+
+
+def record(name: str = "run") -> dict[str, Any]:
+    return content(only_run(Path("suite")) / f"{name}.json")
 
 
 def test_a_profile_adds_up(cli: Cli) -> None:
     outcome = bench(cli, "--profile")
     assert outcome.code == 0
     assert "where the time went" in outcome.stdout
-    stored = record()
-    training = stored["profile"]["training"]
+    training = profile()["training"]
     assert training["epochs"] == training["of_epochs"] == 2
-    assert training["images"] == 2 * sum(stored["data"]["train_counts"])
+    assert training["images"] == 2 * sum(record()["data"]["train_counts"])
     assert set(training["seconds"]) == {*PHASES, "other"}
     assert all(training["seconds"][name] > 0 for name in PHASES)
     assert sum(training["seconds"].values()) == pytest.approx(
-        stored["timings"]["train_seconds"], rel=1e-6
+        record("trained")["train_seconds"], rel=1e-6
     )
     # ten attack steps against one step of the weights
     assert training["seconds"]["attack"] > training["seconds"]["forward"]
@@ -53,10 +55,10 @@ def test_a_profile_adds_up(cli: Cli) -> None:
         training["share_of_matrix_peak"]
     )
     assert training["peak_memory_bytes"] > 10**7
-    evaluation = stored["profile"]["evaluation"]
-    assert set(evaluation["seconds"]) == set(stored["evaluations"])
+    evaluation, made = profile()["evaluation"], attacks_of(only_run(Path("suite")))
+    assert set(evaluation["seconds"]) == set(made)
     for key, seconds in evaluation["seconds"].items():
-        assert seconds == stored["evaluations"][key]["seconds"]
+        assert seconds == made[key]["seconds"]
 
 
 def test_operations_are_those_of_a_step(cli: Cli) -> None:
@@ -66,7 +68,7 @@ def test_operations_are_those_of_a_step(cli: Cli) -> None:
     forward = sum(2 * 9 * a * b * size * size for a, b, size in layers) + 2 * 128 * 10
     first = 2 * 9 * 1 * 32 * 8 * 8
     outer = 3 * forward - first  # images need no gradient here
-    found = record()["profile"]["training"]["flop_per_image"]
+    found = profile()["training"]["flop_per_image"]
     assert found == pytest.approx(10 * 2 * forward + outer, rel=0.02)
 
 
@@ -76,7 +78,7 @@ def test_without_the_flag_nothing_is_measured(cli: Cli, monkeypatch: pytest.Monk
     outcome = bench(cli)
     assert outcome.code == 0
     assert "where the time went" not in outcome.stdout
-    assert "profile" not in record()
+    assert profile() == {}
 
 
 def test_a_run_found_done_is_not_profiled_and_says_so(cli: Cli) -> None:
@@ -84,7 +86,7 @@ def test_a_run_found_done_is_not_profiled_and_says_so(cli: Cli) -> None:
     outcome = bench(cli, "--profile")
     assert outcome.code == 0
     assert "done before; nothing to profile" in outcome.stdout
-    assert "profile" not in record()
+    assert profile() == {}
 
 
 def test_a_resumed_training_is_profiled_over_its_own_epochs(
@@ -101,22 +103,21 @@ def test_a_resumed_training_is_profiled_over_its_own_epochs(
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "_train_epoch", stop)
         assert bench(cli, "--profile").code == 130
-    assert "profile" not in record()
+    assert profile() == {}
     outcome = bench(cli, "--profile")
     assert "resuming after epoch 1" in outcome.stdout
-    stored = record()
-    training = stored["profile"]["training"]
+    training = profile()["training"]
     assert (training["epochs"], training["of_epochs"]) == (1, 2)
-    assert training["images"] == sum(stored["data"]["train_counts"])
-    assert sum(training["seconds"].values()) < stored["timings"]["train_seconds"]
+    assert training["images"] == sum(record()["data"]["train_counts"])
+    assert sum(training["seconds"].values()) < record("trained")["train_seconds"]
 
 
 def test_a_later_attack_joins_the_profile_of_the_training(cli: Cli) -> None:
     bench(cli, "--profile")
-    before = record()["profile"]
+    before = profile()
     outcome = bench(cli, "--profile", "--attacks", "clean,pgd2,pgd3")
     assert outcome.code == 0
-    after = record()["profile"]
+    after = profile()
     assert after["training"] == before["training"]
     assert len(after["evaluation"]["seconds"]) == 3
     kept = before["evaluation"]["seconds"]
@@ -133,9 +134,9 @@ def test_profiling_changes_no_weight(cli: Cli) -> None:
 def test_a_method_without_an_attack_has_a_cheaper_epoch(cli: Cli) -> None:
     """TAET's first stage: operations are counted in every epoch, not once for all."""
     bench(cli, "--profile", "--epochs", 5, method="taet")
-    mixed = record()["profile"]["training"]["flop_per_image"]
+    mixed = profile()["training"]["flop_per_image"]
     bench(cli, "--profile", "--epochs", 5, "--output", "other")
-    attacked = json.loads((only_run(Path("other")) / "run.json").read_text())["profile"]
+    attacked = profile("other")
     assert mixed < 0.8 * attacked["training"]["flop_per_image"]
 
 

@@ -1,19 +1,18 @@
-"""`ltrobust report`: several directories, CSV files alone, filters, and where files are written."""
+"""`ltrobust report`: several directories, filters, and where files are written."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from bench_helpers import Cli, Finished, Outcome, tree
+from bench_helpers import Cli, Finished, Outcome, attacks_of, change, content, tree
 
-from ltrobust.bench.collect import SuiteResults
-from ltrobust.bench.merge import gather
-from ltrobust.errors import UserError
-from ltrobust.report.groups import comparable_groups
+from ltrobust.bench.reports import gather
+from ltrobust.config import Run
+from ltrobust.results.digest import digest_of, outcomes_sha256
+from ltrobust.results.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -30,55 +29,34 @@ def part(finished: Finished, name: str, *methods: str) -> Path:
     return copy
 
 
-def csv_only(finished: Finished, name: str) -> Path:
-    copy = Path(name)
-    shutil.copytree(finished.suite, copy)
-    shutil.rmtree(copy / "runs")
-    return copy
-
-
 def at_ratio(suite: Path, ratio: float) -> Path:
     """Pretend that the runs of a copy were trained at another imbalance ratio."""
     for run in list((suite / "runs").iterdir()):
-        record = json.loads((run / "run.json").read_text())
-        record["config"]["data"]["imbalance_ratio"] = ratio
-        record["data"]["split_sha256"] = f"{ratio:.0f}" * 16
-        record["run_id"] = f"{run.name}x"
-        (run / "run.json").write_text(json.dumps(record))
-        run.rename(run.with_name(record["run_id"]))
+        record = content(run / "run.json")
+        record["run"]["data"]["imbalance_ratio"] = ratio
+        other = Run.model_validate(record["run"])
+        files = [run / "run.json", run / "trained.json", *(run / "attacks").glob("*.json")]
+        for file in files:
+            change(file, lambda said, name=other.run_id: said.update(run_id=name))
+        data = {**record["data"], "split_sha256": f"{ratio:.0f}" * 9}
+        said = {"run": record["run"], "data": data}
+        change(run / "run.json", lambda before, said=said: before.update(said))
+        run.rename(run.with_name(other.run_id))
     return suite
 
 
-def blank(frame: pd.DataFrame, name: str, place: int) -> pd.DataFrame:
-    """A frame with one empty cell, written as text so that other cells stay as they are."""
-    texts = frame.astype(object)
-    texts.loc[texts.index[place], name] = None
-    return texts
-
-
-def older(folder: Path, last: str) -> Path:
-    """Cut metrics.csv after a column, per_class.csv after its first ones, as older versions had."""
-    metrics = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
-    metrics.loc[:, :last].to_csv(folder / "metrics.csv", index=False)
-    classes = pd.read_csv(folder / "per_class.csv", dtype=str, keep_default_na=False)
-    classes.loc[:, :"accuracy"].to_csv(folder / "per_class.csv", index=False)
-    return folder
-
-
-def put(folder: Path, **values: object) -> Path:
-    """Set columns of metrics.csv."""
-    metrics = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
-    metrics.assign(**values).to_csv(folder / "metrics.csv", index=False)
-    return folder
-
-
-def written(results: SuiteResults) -> tuple[str, str]:
-    """metrics.csv and per_class.csv as they would be written, rows in a fixed order."""
-    order = ["run_id", "attack"]
-    return (
-        results.metrics.sort_values(order).to_csv(index=False),
-        results.classes.sort_values([*order, "class_index"]).to_csv(index=False),
-    )
+def contradict(run: Path, attack: str) -> None:
+    """Turn the verdicts of an attack round, as another machine might have found them."""
+    (attack_id,) = (one for one in attacks_of(run) if one.startswith(attack))
+    rows = run / "attacks" / f"{attack_id}.parquet"
+    frame = pd.read_parquet(rows)
+    frame["correct"] = ~frame["correct"]
+    frame.to_parquet(rows)
+    said = {
+        "digest": digest_of(frame, 10).model_dump(),
+        "outcomes_sha256": outcomes_sha256(frame),
+    }
+    change(run / "attacks" / f"{attack_id}.json", lambda record: record.update(said))
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -112,99 +90,70 @@ def test_two_halves_make_the_same_report_as_the_whole(finished: Finished, cli: C
 def test_a_run_in_two_directories_counts_once(finished: Finished, cli: Cli) -> None:
     whole = part(finished, "whole", "at-bsl", "pgd-at")
     good(cli("report", whole, part(finished, "half", "pgd-at"), "--output", "both"))
-    good(cli("report", csv_only(finished, "files"), whole, "--output", "mixed"))
-    for place in ("both", "mixed"):
-        for name in FRAMES:
-            assert Path(place, name).read_bytes() == (finished.suite / name).read_bytes(), name
+    for name in FRAMES:
+        assert Path("both", name).read_bytes() == (finished.suite / name).read_bytes(), name
 
 
 def test_directories_that_contradict_each_other_are_refused(finished: Finished, cli: Cli) -> None:
     whole, other = part(finished, "whole", "at-bsl", "pgd-at"), part(finished, "other", "pgd-at")
     (run,) = (other / "runs").iterdir()
-    outcomes = pd.read_parquet(run / "outcomes.parquet")
-    clean = outcomes["attack"] == "clean"
-    outcomes.loc[clean, "correct"] = ~outcomes.loc[clean, "correct"]
-    outcomes.to_parquet(run / "outcomes.parquet", index=False)
-    refused(cli("report", whole, other), "whole", "other", run.name, "clean", "accuracy")
+    contradict(run, "clean")
+    refused(cli("report", whole, other), "whole", "other", run.name, "different outcomes of clean-")
     good(cli("report", whole, other, "--methods", "at-bsl"))  # what is left out may differ
 
 
-def test_directories_that_agree_on_the_whole_but_not_by_class_are_refused(
+def test_runs_of_one_name_with_other_weights_or_images_are_refused(
     finished: Finished, cli: Cli
 ) -> None:
-    whole, other = csv_only(finished, "whole"), csv_only(finished, "other")
-    classes = pd.read_csv(other / "per_class.csv")
-    first = classes["run_id"] == classes["run_id"].iloc[0]
-    scores = classes.loc[first & (classes["attack"] == "clean"), "accuracy"]
-    classes.loc[scores.index, "accuracy"] = scores.to_numpy()[::-1]
-    classes.to_csv(other / "per_class.csv", index=False)
-    refused(cli("report", whole, other), "whole", "other", "accuracies by class differ")
+    whole, other = part(finished, "whole", "pgd-at"), part(finished, "other", "pgd-at")
+    (run,) = (other / "runs").iterdir()
+    kept = (run / "trained.json").read_bytes()
+    change(run / "trained.json", lambda said: said.update(weights_sha256="0" * 64))
+    refused(cli("report", whole, other), "whole", "other", "different weights", "00000000")
+    (run / "trained.json").write_bytes(kept)
+    change(run / "run.json", lambda said: said["data"].update(split_sha256="0" * 64))
+    refused(cli("report", whole, other), "whole", "other", "different images")
 
 
-@pytest.mark.parametrize("last", ["device", "attack_id", "config_id", "groups", "reliability"])
-def test_what_an_older_copy_lacks_comes_from_the_newer_one(finished: Finished, last: str) -> None:
-    checks = {"reliability": "masking;more", "reliability_report": "yes"}
-    new = put(csv_only(finished, "new"), attack_device="a gpu", parameters="42", **checks)
-    old = put(csv_only(finished, "old"), seconds="1e4", reliability="")
-    old = older(old, last)
-    whole = written(gather([new]))
-    assert written(gather([old, new])) == whole
-    assert written(gather([new, old])) == whole
+def test_what_one_copy_of_a_run_lacks_comes_from_the_other(finished: Finished) -> None:
+    whole = gather([finished.suite])
+    one, two = (part(finished, name, "at-bsl", "pgd-at") for name in ("one", "two"))
+    for run in (one / "runs").iterdir():
+        for file in [*(run / "attacks").glob("clean*"), run / "trained.json", run / "history.csv"]:
+            file.unlink()
+    for run in (two / "runs").iterdir():
+        for file in [*(run / "attacks").glob("*.parquet"), *run.glob("*reliability.json")]:
+            file.unlink()
+        for file in (run / "attacks").glob("pgd2*"):
+            file.unlink()
+    for folders in ([one, two], [two, one]):
+        found = gather(folders)
+        for name in ("metrics", "classes", "confusion"):
+            assert getattr(found, name).to_csv() == getattr(whole, name).to_csv(), name
+        assert found.histories.keys() == whole.histories.keys()
+        assert "clean-" in found.gaps[0]
 
 
 def test_of_two_reliability_reports_both_count(finished: Finished) -> None:
-    one = put(csv_only(finished, "one"), reliability="a;b", reliability_report="yes")
-    two = put(csv_only(finished, "two"), reliability="c;b", reliability_report="yes")
-    none = put(csv_only(finished, "none"), reliability="", reliability_report="no")
-    clear = put(csv_only(finished, "clear"), reliability="", reliability_report="yes")
+    folders = [part(finished, name, "at-bsl") for name in ("one", "two", "none")]
+    for folder, flags in zip(folders, ("ab", "cb", None), strict=True):
+        (path,) = (folder / "runs").iterdir()
+        run = RunStore(path)
+        (path / "reliability.json").unlink()
+        if flags is not None:
+            said = {"value": None, "threshold": None, "explanation": "", "concerns": "all"}
+            findings = [{"check": name, "flagged": True, **said} for name in flags]
+            run.write_reliability(findings, run.attack_ids())
 
     def united(*folders: Path) -> set[tuple[str, str]]:
         metrics = gather(folders).metrics
         columns = metrics[["reliability", "reliability_report"]].fillna("unknown")
         return set(columns.itertuples(index=False, name=None))
 
+    one, two, none = folders
     assert united(one, two) == {("a;b;c", "yes")}
-    assert united(none, two, clear) == {("c;b", "yes")}
-    assert united(none, clear) == {("", "yes")}
-    old = older(put(csv_only(finished, "old"), reliability=""), "reliability")  # says nothing
-    assert united(none, old) == {("unknown", "no")}
-
-
-def test_an_attack_that_only_the_older_copy_has_joins_the_run(finished: Finished) -> None:
-    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
-    whole = gather([new])
-    metrics = pd.read_csv(new / "metrics.csv")
-    metrics[metrics["attack"] == "clean"].to_csv(new / "metrics.csv", index=False)
-    assert len(comparable_groups(gather([old, new]).metrics)) == 2  # of images that nobody names
-    put(old, test_sha256=metrics["test_sha256"].iloc[0])
-    for folders in ([old, new], [new, old]):
-        (group,) = comparable_groups(gather(folders).metrics)
-        assert group.labels == ["at-bsl", "pgd-at"]
-        assert len(group.rows) == len(whole.metrics)
-        assert set(group.rows["train_seconds"]) == set(whole.metrics["train_seconds"])
-
-
-def test_older_copies_that_contradict_are_refused(finished: Finished) -> None:
-    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
-    put(old, balanced_accuracy="0.987")
-    for folders in ([old, new], [new, old]):
-        with pytest.raises(UserError, match=r"balanced_accuracy.*leave one"):
-            gather(folders)
-
-
-def test_groups_cut_otherwise_are_refused_where_one_copy_does_not_say_how(
-    finished: Finished,
-) -> None:
-    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
-    put(old, head="0.987")
-    with pytest.raises(UserError, match=r"different results.*head"):
-        gather([old, new])
-
-
-def test_older_copies_of_other_test_images_stay_apart(finished: Finished) -> None:
-    new, old = csv_only(finished, "new"), older(csv_only(finished, "old"), "device")
-    put(old, n="7", balanced_accuracy="0.5")
-    assert len(gather([old, new]).metrics) == 2 * len(gather([new]).metrics)
+    assert united(none, two) == {("c;b", "yes")}
+    assert united(none) == {("unknown", "no")}
 
 
 def test_several_directories_without_output_are_printed_only(finished: Finished, cli: Cli) -> None:
@@ -237,144 +186,43 @@ def test_the_same_directory_twice_is_one_directory(finished: Finished, cli: Cli)
     assert (whole / "leaderboard.csv").is_file()
 
 
-# CSV files alone --------------------------------------------------------------------------------
+def test_csv_files_alone_are_no_results(finished: Finished, cli: Cli) -> None:
+    good(cli("report", finished.suite, "--output", "files"))
+    refused(cli("report", "files"), "files holds no runs; give a suite's directory")
+    refused(cli("report", finished.suite, "files"), "files holds no runs")
 
 
-def test_csv_files_alone_give_the_same_tables_and_stay_as_they_are(
-    finished: Finished, cli: Cli
-) -> None:
-    folder = csv_only(finished, "files")
-    shutil.rmtree(folder / "tables")
-    (folder / "leaderboard.csv").unlink()
-    figures = {path.name for path in (folder / "figures").iterdir()}
-    good(cli("report", folder))
-    assert tables(folder) == tables(finished.suite)
-    for name in FRAMES:
-        assert (folder / name).read_bytes() == (finished.suite / name).read_bytes(), name
-    assert {path.name for path in (folder / "figures").iterdir()} == figures
-    assert any(name.startswith("training") for name in figures)
-
-
-def test_csv_files_alone_written_elsewhere_lose_nothing(finished: Finished, cli: Cli) -> None:
-    good(cli("report", csv_only(finished, "files"), "--output", "copy"))
-    for name in FRAMES:
-        assert Path("copy", name).read_bytes() == (finished.suite / name).read_bytes(), name
-
-
-def test_metrics_alone_are_enough(finished: Finished, cli: Cli) -> None:
-    Path("files").mkdir()
-    shutil.copy(finished.suite / "metrics.csv", "files")
-    good(cli("report", "files"))
-    names = {path.stem for path in Path("files/tables").iterdir()}
-    assert names == {"leaderboard", "balanced", "groups", "errors", "intervals", "cost"}
-
-
-def test_pairs_without_outcomes_have_no_verdict(finished: Finished, cli: Cli) -> None:
-    good(cli("report", part(finished, "one", "at-bsl"), "--output", "files"))
-    good(cli("report", "files", part(finished, "two", "pgd-at"), "--output", "both"))
-    comparisons = pd.read_csv("both/comparisons.csv")
-    assert len(comparisons) > 0
-    assert set(comparisons["verdict"]) == {"unknown"}
-    whole = pd.read_csv(finished.suite / "comparisons.csv")
-    assert comparisons["difference"].tolist() == pytest.approx(whole["difference"].tolist())
-
-
-def test_older_metrics_are_read(finished: Finished, cli: Cli) -> None:
-    folder = csv_only(finished, "files")
-    metrics = pd.read_csv(folder / "metrics.csv")
-    metrics.loc[:, :"reliability"].to_csv(folder / "metrics.csv", index=False)
-    text = good(cli("report", folder))
-    assert "Cost of training and evaluation" in text
-    cost = pd.read_csv(folder / "tables/cost.csv")
-    assert cost["train_seconds_mean"].isna().all()
-    assert cost["clean_seconds_mean"].notna().all()
-    assert "reliability not checked" not in text  # which the file does not say
-
-
-def test_cost_survives_in_csv_files(finished: Finished) -> None:
+def test_cost_is_that_of_the_records(finished: Finished) -> None:
     cost = pd.read_csv(finished.suite / "tables/cost.csv", float_precision="round_trip")
-    records = [json.loads((run / "run.json").read_text()) for run in finished.runs]
-    for record in records:
-        row = cost[cost["method"] == record["config"]["method"]].iloc[0]
-        assert row["train_seconds_mean"] == record["timings"]["train_seconds"]
-        assert row["peak_memory_bytes_mean"] == record["peak_memory_bytes"]
-        assert row["parameters"] == record["parameters"]
-        pgd = next(e for e in record["evaluations"].values() if e["attack"] == "pgd2")
+    for run in finished.runs:
+        trained = content(run / "trained.json")
+        row = cost[cost["method"] == content(run / "run.json")["run"]["method"]].iloc[0]
+        assert row["train_seconds_mean"] == trained["train_seconds"]
+        assert row["peak_memory_bytes_mean"] == trained["peak_memory_bytes"]
+        assert row["parameters"] == trained["parameters"]
+        pgd = next(one for one in attacks_of(run).values() if one["attack"] == "pgd2")
         assert row["pgd2_seconds_mean"] == pgd["seconds"]
 
 
-def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, finished: Finished) -> None:
-    from ltrobust.bench.csv_files import read_metrics
-
-    metrics = pd.read_csv(finished.suite / "metrics.csv", dtype=str, keep_default_na=False)
-    odd = {"config_id": "1234e5678901", "git_commit": "0012", "method": "nan", "torch": "2.10"}
-    metrics.assign(**odd).to_csv(tmp_path / "metrics.csv", index=False)
-    read = read_metrics(tmp_path)
-    for name, text in odd.items():
-        assert set(read[name]) == {text}
-    assert read["accuracy"].tolist() == [float(text) for text in metrics["accuracy"]]
+# what has not changed ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "parts"),
-    [
-        (lambda m: m.assign(accuracy="high"), ("metrics.csv", "line 2", "accuracy 'high'")),
-        (lambda m: m.assign(seed=0.5), ("line 2", "seed '0.5' is no whole number")),
-        (lambda m: m.drop(columns=["eps", "recipe"]), ("lacks the columns recipe, eps",)),
-        (lambda m: m.iloc[:0], ("metrics.csv has no rows",)),
-        (lambda m: blank(m, "seed", 1), ("metrics.csv, line 3: seed is empty",)),
-        (lambda m: blank(m, "n", 2), ("metrics.csv, line 4: n is empty",)),
-        *(
-            (
-                lambda m, name=name: m.assign(**{name: [0.5, 31.5, 0.5, -2]}),
-                ("metrics.csv: accuracies are fractions in [0, 1]", f"line 3 has {name} 31.5"),
-            )
-            for name in ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
-        ),
-        (lambda m: m.assign(tail=-0.1), ("line 2 has tail -0.1",)),
-    ],
-)
-def test_damaged_metrics_are_one_clear_line(finished: Finished, cli: Cli, change, parts) -> None:
-    folder = csv_only(finished, "files")
-    change(pd.read_csv(folder / "metrics.csv")).to_csv(folder / "metrics.csv", index=False)
-    refused(cli("report", folder), *parts)
-
-
-@pytest.mark.parametrize(
-    ("change", "parts"),
-    [
-        (lambda c: blank(c, "n_train", 3), ("per_class.csv, line 5: n_train is empty",)),
-        (lambda c: blank(c, "n_test", 0), ("per_class.csv, line 2: n_test is empty",)),
-        (lambda c: c.assign(accuracy=31.5), ("per_class.csv: accuracies are fractions", "line 2")),
-    ],
-)
-def test_damaged_classes_are_one_clear_line(finished: Finished, cli: Cli, change, parts) -> None:
-    folder = csv_only(finished, "files")
-    change(pd.read_csv(folder / "per_class.csv")).to_csv(folder / "per_class.csv", index=False)
-    refused(cli("report", folder), *parts)
-
-
-def test_lines_are_counted_as_an_editor_does(finished: Finished, cli: Cli) -> None:
-    folder = csv_only(finished, "files")
-    metrics = blank(pd.read_csv(folder / "metrics.csv"), "n", 1)
-    metrics["device"] = "two\nlines"
-    text = metrics.to_csv(index=False)
-    head, _, rest = text.partition("\n")
-    (folder / "metrics.csv").write_text(f"{head}\n\n  \n{rest}")
-    refused(cli("report", folder), "line 6: n is empty")  # the header, 2 empty, 2 of row one
-
-
-def test_a_class_without_test_images_has_an_empty_accuracy(finished: Finished, cli: Cli) -> None:
-    folder = csv_only(finished, "files")
-    classes = pd.read_csv(folder / "per_class.csv")
-    blank(classes, "accuracy", 3).to_csv(folder / "per_class.csv", index=False)
-    good(cli("report", folder))
-
-
-def test_files_that_are_no_csv_are_one_clear_line(finished: Finished, cli: Cli) -> None:
-    folder = csv_only(finished, "files")
-    (folder / "confusion.csv").write_bytes(b"\xff\xfe\x00")
-    refused(cli("report", folder), "confusion.csv cannot be read")
+def test_a_report_of_the_same_draws_nothing_again(
+    finished: Finished, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = part(finished, "whole", "at-bsl", "pgd-at")
+    good(cli("report", whole))
+    before = tree(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("ltrobust.bench.reports.render", None)  # calling it would fail
+        good(cli("report", whole))
+    assert tree(whole) == before
+    (whole / "tables/balanced.md").write_text("mine")
+    good(cli("report", whole))
+    changed = {name for name, time in tree(whole).items() if before[name] != time}
+    assert changed == {"tables", "tables/balanced.md", ".written.json"}
+    good(cli("report", whole, "--groups", "2,6,2"))
+    assert set(pd.read_csv(whole / "metrics.csv")["groups"]) == {"2,6,2"}
 
 
 # filters ----------------------------------------------------------------------------------------
@@ -448,10 +296,10 @@ def test_filters_that_match_nothing_together_are_told(finished: Finished, cli: C
 def test_output_never_overwrites_results_that_were_read_or_trained(
     finished: Finished, cli: Cli
 ) -> None:
-    whole, files = part(finished, "whole", "at-bsl", "pgd-at"), csv_only(finished, "files")
+    whole, other = part(finished, "whole", "at-bsl", "pgd-at"), part(finished, "other", "pgd-at")
     before = tree(Path())
-    refused(cli("report", files, "--output", files), "--output files", "is read")
-    refused(cli("report", files, "--output", whole), "--output whole", "runs of its own")
+    refused(cli("report", other, "--output", other), "--output other", "is read")
+    refused(cli("report", other, "--output", whole), "--output whole", "runs of its own")
     assert tree(Path()) == before
 
 
@@ -462,22 +310,9 @@ def test_a_written_report_can_be_written_again(finished: Finished, cli: Cli) -> 
     assert "confusion.md" in tables(Path("copy"))
 
 
-def test_groups_cannot_be_cut_again_without_outcomes(finished: Finished, cli: Cli) -> None:
-    files = csv_only(finished, "files")
-    refused(cli("report", files, "--groups", "2,6,2"), "--groups needs stored outcomes", "files")
-    good(cli("report", finished.suite, "--groups", "2,6,2", "--output", "cut"))
-    refused(cli("report", "cut", finished.suite), "cut differently (2,6,2 and 3,4,3)", "--groups")
-    good(cli("report", "cut", "--methods", "at-bsl", "--output", "half"))
-    other = part(finished, "other", "pgd-at")
-    refused(cli("report", "half", other), "cut head, medium and tail differently", "2,6,2; 3,4,3")
-
-
-def test_runs_without_outcomes_are_no_results(finished: Finished, cli: Cli) -> None:
+def test_runs_without_attacks_are_no_results(finished: Finished, cli: Cli) -> None:
     copy = part(finished, "copy", "at-bsl")
     (run,) = (copy / "runs").iterdir()
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "evaluations": {}}))
-    (run / "outcomes.parquet").unlink()
-    (copy / "metrics.csv").unlink()
+    shutil.rmtree(run / "attacks")
     refused(cli("report", copy), "copy holds no evaluated run yet")
     refused(cli("report", finished.suite, copy), "copy holds no evaluated run yet")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, Cli, Finished, only_run
+from bench_helpers import QUICK, Cli, Finished, attacks_of, content, is_done, only_run, outcomes_of
 from safetensors import safe_open
 
 METRICS = (
@@ -37,12 +38,8 @@ def per_class(finished: Finished) -> pd.DataFrame:
     return pd.read_csv(finished.suite / "per_class.csv")
 
 
-def records(finished: Finished) -> dict[str, dict]:
-    return {run.name: json.loads((run / "run.json").read_text()) for run in finished.runs}
-
-
 def outcomes(finished: Finished) -> dict[str, pd.DataFrame]:
-    return {run.name: pd.read_parquet(run / "outcomes.parquet") for run in finished.runs}
+    return {run.name: outcomes_of(run) for run in finished.runs}
 
 
 # metrics.csv ------------------------------------------------------------------------------------
@@ -157,7 +154,7 @@ def test_balanced_accuracy_and_groups_are_means_of_the_classes(
         assert row.accuracy == pytest.approx(np.average(classes, weights=here["n_test"]), abs=1e-12)
 
 
-# outcomes.parquet -------------------------------------------------------------------------------
+# attacks/*.parquet -------------------------------------------------------------------------------
 
 
 def test_outcomes_have_the_promised_columns_and_types(finished: Finished) -> None:
@@ -203,33 +200,39 @@ def test_metrics_follow_from_the_outcomes(finished: Finished, metrics: pd.DataFr
 
 
 def test_run_json_holds_the_config_and_where_the_result_comes_from(finished: Finished) -> None:
-    for name, record in records(finished).items():
-        assert record["run_id"] == name
-        assert record["status"] == "done"
-        assert record["error"] is None
-        assert record["config"]["data"]["limit_train"] == 60
-        assert record["config"]["recipe"]["epochs"] == 2
-        assert record["config"]["seed"] == 0
+    for run in finished.runs:
+        record, trained = content(run / "run.json"), content(run / "trained.json")
+        assert record["run_id"] == trained["run_id"] == run.name
+        assert is_done(run)
+        assert record["run"]["data"]["limit_train"] == 60
+        assert record["run"]["recipe"]["epochs"] == 2
+        assert record["run"]["seed"] == 0
         assert {"torch", "ltrobust", "pyautoattack"} <= record["provenance"]["versions"].keys()
         assert {"git_commit", "device", "device_name"} <= record["provenance"].keys()
-        assert record["timings"]["train_seconds"] > 0
-        assert record["peak_memory_bytes"] > 0
-        assert record["parameters"] > 0
+        assert trained["train_seconds"] > 0
+        assert trained["peak_memory_bytes"] > 0
+        assert trained["parameters"] > 0
+        weights = (run / "model.safetensors").read_bytes()
+        assert trained["weights_sha256"] == hashlib.sha256(weights).hexdigest()
         assert sum(record["data"]["train_counts"]) <= 60
 
 
 def test_run_json_is_enough_to_make_the_same_run_id_again(finished: Finished) -> None:
     from ltrobust.config import Run
 
-    for name, record in records(finished).items():
-        assert Run.model_validate(record["config"]).run_id == name
+    for run in finished.runs:
+        assert Run.model_validate(content(run / "run.json")["run"]).run_id == run.name
 
 
-def test_each_attack_in_run_json_is_one_in_the_outcomes(finished: Finished) -> None:
-    frames = outcomes(finished)
-    for name, record in records(finished).items():
-        assert record["evaluations"].keys() == set(frames[name]["attack_id"])
-        assert all(key.startswith(e["attack"]) for key, e in record["evaluations"].items())
+def test_each_record_of_an_attack_counts_its_outcomes(finished: Finished) -> None:
+    for run in finished.runs:
+        frame = outcomes_of(run)
+        for key, record in attacks_of(run).items():
+            own = frame[frame["attack_id"] == key]
+            assert key.startswith(record["attack"])
+            assert sum(record["digest"]["right"]) == own["correct"].sum()
+            assert sum(sum(one.values()) for one in record["digest"]["predictions"]) == len(own)
+            assert (run / "attacks" / f"{key}.json").stat().st_size < 3000
 
 
 def test_history_has_the_promised_columns_and_one_row_per_epoch(finished: Finished) -> None:
@@ -288,7 +291,7 @@ def test_same_command_elsewhere_gives_the_same_bytes_and_verdicts(cli: Cli, tmp_
     first, second = runs
     assert first.name == second.name
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-    pd.testing.assert_frame_equal(*(pd.read_parquet(run / "outcomes.parquet") for run in runs))
+    pd.testing.assert_frame_equal(*(outcomes_of(run) for run in runs))
 
 
 @pytest.mark.usefixtures("without_figures", "few_checks")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from bench_helpers import QUICK, Cli, command, environment, only_run
+from bench_helpers import QUICK, Cli, command, environment, is_done, only_run, outcomes_of
 from safetensors.torch import load_file, save_file
 
 from ltrobust.attacks.autoattack import VERSIONS, parts
@@ -99,7 +98,7 @@ def bits(place: Path) -> bytes:
 
 
 def verdicts(place: Path) -> pd.DataFrame:
-    return pd.read_parquet(only_run(place / "suite") / "outcomes.parquet")
+    return outcomes_of(only_run(place / "suite"))
 
 
 def finish(place: Path, *words: str) -> None:
@@ -107,7 +106,7 @@ def finish(place: Path, *words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["ltrobust", *words])
-        patch.setattr("ltrobust.bench.collect.render", lambda *args: {})
+        patch.setattr("ltrobust.bench.reports.render", lambda *args: {})
         with contextlib.suppress(SystemExit):
             main()
 
@@ -292,30 +291,36 @@ class Killed(BaseException):
 def kill_after(write: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let only that many files of a run be written; return the list that their names go to."""
     written: list[str] = []
-    replace = os.replace
 
-    def counted(source: str, target: Path) -> None:
-        replace(source, target)
-        if "runs" in Path(target).parts:
-            written.append(Path(target).name)
-            if len(written) == write:
-                raise Killed
+    def counted(name: str) -> None:
+        real = getattr(os, name)
 
-    monkeypatch.setattr(os, "replace", counted)
+        def write_one(source: str, target: Path) -> None:
+            real(source, target)
+            path = Path(target)
+            if "runs" in path.parts:
+                below = path.parts[path.parts.index("runs") + 2 :]
+                written.append("/".join(below))
+                if len(written) == write:
+                    raise Killed
+
+        monkeypatch.setattr(os, name, write_one)
+
+    counted("replace")
+    counted("link")
     return written
 
 
 def remains(place: Path) -> tuple[object, ...]:
     """What must not depend on when a bench was killed."""
     run = only_run(place / "suite")
-    record = json.loads((run / "run.json").read_text())
     measured = ["seconds", "train_seconds", "peak_memory_bytes"]
     metrics = pd.read_csv(place / "suite" / "metrics.csv").drop(columns=measured)
     history = pd.read_csv(run / "history.csv").drop(columns="seconds")
-    names = sorted(path.name for path in run.iterdir())
+    names = sorted(str(path.relative_to(run)) for path in run.rglob("*"))
     frames = [frame.to_csv() for frame in (metrics, history, verdicts(place))]
     examples = (run / "examples.parquet").read_bytes()
-    return names, record["status"], sorted(record), bits(place), examples, *frames
+    return names, is_done(run), bits(place), examples, *frames
 
 
 def telling(writes: list[str]) -> list[int]:
@@ -340,8 +345,12 @@ def test_killed_after_any_write_and_resumed_leaves_what_an_unbroken_run_leaves(
 
     writes = bench(tmp_path / "unbroken")
     expected = remains(tmp_path / "unbroken")
-    assert {"run.json", "state.pt", "model.safetensors", "outcomes.parquet"} <= set(writes)
+    assert {"run.json", "state.pt", "model.safetensors", "trained.json"} <= set(writes)
     assert "examples.parquet" in writes
+    assert {Path(name).suffix for name in writes if name.startswith("attacks/")} == {
+        ".json",
+        ".parquet",
+    }
     wrong = []
     for number in range(1, len(writes) + 1) if every else telling(writes):
         name = writes[number - 1]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, TINY, Cli, Finished, only_run, tree
+from bench_helpers import QUICK, TINY, Cli, Finished, attacks_of, only_run, outcomes_of, tree
 
-from ltrobust.bench.store import EXAMPLE_COLUMNS, RunStore
 from ltrobust.data import load_data
 from ltrobust.errors import UserError
+from ltrobust.results.store import EXAMPLE_COLUMNS, RunStore
 
 WORDS = ("bench", "--methods", "pgd-at", *QUICK, "--device", "cpu", "--output", "suite")
 
@@ -84,7 +83,7 @@ def test_a_bench_leaves_one_image_a_class_attacked_as_the_verdicts_were(finished
         assert sorted(examples["label"]) == list(range(10))
         assert set(examples["attack"]) == {"pgd2"}
         assert set(examples["eps"]) == {0.1}
-        outcomes = pd.read_parquet(run / "outcomes.parquet").set_index(["attack", "index"])
+        outcomes = outcomes_of(run).set_index(["attack", "index"])
         for row in examples.to_dict("records"):
             np.testing.assert_array_equal(row["clean"], images[row["index"]])
             assert np.abs(row["adversarial"] - row["clean"] / 255).max() <= 0.1 + 1e-6
@@ -109,14 +108,12 @@ def test_examples_change_no_outcome(
             assert quick(*WORDS).code == 0
         run = only_run(folder / "suite")
         assert (run / "examples.parquet").exists() == (place == "with")
-        record = json.loads((run / "run.json").read_text())
         kept.append(
             (
-                pd.read_parquet(run / "outcomes.parquet").to_csv(),
+                outcomes_of(run).to_csv(),
                 (run / "model.safetensors").read_bytes(),
                 (run / "reliability.json").read_text(),
-                sorted(record),
-                list(record["evaluations"]),
+                list(attacks_of(run)),
             )
         )
     assert kept[0] == kept[1]
@@ -130,9 +127,9 @@ def test_lost_examples_are_made_again_and_nothing_else(quick: Cli) -> None:
     file.unlink()
     assert quick(*WORDS).code == 0
     assert file.read_bytes() == content
-    untouched = ("history.csv", "model.safetensors", "outcomes.parquet")
-    assert {name: tree(run)[name] for name in untouched} == {
-        name: before[name] for name in untouched
+    changing = {"examples.parquet", "log.txt"}
+    assert {k: v for k, v in tree(run).items() if k not in changing} == {
+        k: v for k, v in before.items() if k not in changing
     }
     again = tree(run)
     assert "done before" in quick(*WORDS).stdout

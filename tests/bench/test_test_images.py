@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from bench_helpers import QUICK, Cli, Finished, only_run
+from bench_helpers import QUICK, Cli, Finished, attacks_of, only_run
 
 from ltrobust.bench.external import as_before
 from ltrobust.bench.settings import make_settings
+from ltrobust.results.records import AttackRecord
 
 pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
 
@@ -25,8 +25,7 @@ def run(finished: Finished) -> Path:
 
 
 def evaluations(run: Path) -> dict[str, dict]:
-    made = json.loads((run / "run.json").read_text())["evaluations"]
-    return {one["attack"]: one for one in made.values()}
+    return {one["attack"]: one for one in attacks_of(run).values()}
 
 
 def test_a_further_attack_takes_the_runs_own_test_images_and_keeps_the_files(
@@ -58,13 +57,9 @@ def test_flags_win_over_what_the_record_says(run: Path, cli: Cli) -> None:
     assert evaluations(run)["fgsm"]["limit_test"] == 30
 
 
-def made(attack: str, limit: int | None, **settings: str) -> dict:
-    return {
-        "attack": attack,
-        "limit_test": limit,
-        "test_protocol": "long-tailed",
-        "settings": settings,
-    }
+def made(attack: str, limit: int | None, **settings: str) -> AttackRecord:
+    facts = {"attack": attack, "limit_test": limit, "settings": settings}
+    return AttackRecord.model_construct(test_protocol="long-tailed", **facts)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +74,13 @@ def made(attack: str, limit: int | None, **settings: str) -> dict:
 )
 def test_what_is_left_open_is_as_most_evaluations_have_it(flags, expected) -> None:
     found = [made("clean", 20), made("pgd20", 20, search="bf16"), made("fgsm", 40, search="bf16")]
-    record = {"evaluations": dict(zip("abc", found, strict=True))}
-    settings = as_before(record, make_settings(flags))
+    settings = as_before({}, dict(zip("abc", found, strict=True)), make_settings(flags))
     assert (settings.test_protocol, settings.limit_test, settings.search) == expected
 
 
 def test_before_any_evaluation_what_bench_was_told_counts() -> None:
     told = make_settings({"limit_test": 50, "test_protocol": "long-tailed", "search": "bf16"})
-    settings = as_before({"overrides": told.overrides()}, make_settings({}))
+    settings = as_before(told.overrides(), {}, make_settings({}))
     assert (settings.test_protocol, settings.limit_test, settings.search) == (
         "long-tailed",
         50,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bench_helpers import TINY, Cli, only_run
+from bench_helpers import TINY, Cli, attacks_of, content, only_run
 
 import ltrobust
 from ltrobust.bench.settings import make_settings
-from ltrobust.bench.store import RunStore
 from ltrobust.errors import UserError
+from ltrobust.results.store import RunStore
 from ltrobust.threads import computing_with
 from ltrobust.training import trainer
 
@@ -53,9 +52,9 @@ def stopped(cli: Cli, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> Stop:
     save = RunStore.save_state
 
     def begin(*words: object, saved: bool = True) -> None:
-        def stop(store: RunStore, state: dict[str, Any]) -> None:
+        def stop(store: RunStore, *state: Any) -> None:
             if saved:
-                save(store, state)
+                save(store, *state)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -66,12 +65,12 @@ def stopped(cli: Cli, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> Stop:
     return begin
 
 
-def record() -> dict[str, Any]:
-    return json.loads((only_run(OUT) / "run.json").read_text())
+def trained() -> dict[str, Any]:
+    return content(only_run(OUT) / "trained.json")
 
 
 def attacked_with() -> list[int]:
-    return [one["provenance"]["threads"] for one in record()["evaluations"].values()]
+    return [one["provenance"]["threads"] for one in attacks_of(only_run(OUT)).values()]
 
 
 def test_a_stopped_run_goes_on_with_the_threads_it_began_with(
@@ -83,8 +82,8 @@ def test_a_stopped_run_goes_on_with_the_threads_it_began_with(
     assert "  resuming after epoch 1, with 2 CPU threads\n" in outcome.stdout
     assert "it began with" not in outcome.stdout
     assert set(seen) == {2}
-    assert record()["provenance"]["threads"] == 2
-    assert "earlier_threads" not in record()["provenance"]
+    assert trained()["threads"] == 2
+    assert trained()["earlier_threads"] == []
     assert attacked_with() == [2]
 
 
@@ -95,9 +94,8 @@ def test_other_threads_on_resuming_are_told_and_recorded(
     outcome = cli(*RESUME, "--threads", "1")
     assert "warning: it began with 2 CPU threads; " in outcome.stdout
     assert set(seen) == {1}
-    origin = record()["provenance"]
-    assert origin["threads"] == 1
-    assert origin["earlier_threads"] == [{"threads": 2, "until_epoch": 1}]
+    assert trained()["threads"] == 1
+    assert trained()["earlier_threads"] == [{"threads": 2, "until_epoch": 1}]
 
 
 @pytest.mark.parametrize("words", [("--overwrite", "all"), ()])
@@ -107,7 +105,7 @@ def test_what_begins_anew_takes_the_threads_of_now(
     stopped("--threads", "2", saved=bool(words))
     assert cli(*RESUME, *words).code == 0
     assert set(seen) == {1}
-    assert record()["provenance"]["threads"] == 1
+    assert trained()["threads"] == 1
 
 
 def test_what_is_added_to_a_finished_run_takes_the_threads_of_now(
@@ -117,7 +115,7 @@ def test_what_is_added_to_a_finished_run_takes_the_threads_of_now(
     assert set(seen) == {2}
     cli(*RESUME, "--attacks", "clean,fgsm", "--no-checks")
     cli("evaluate", only_run(OUT), "--attacks", "noise", "--threads", "2", "--no-checks")
-    assert record()["provenance"]["threads"] == 2
+    assert trained()["threads"] == 2
     assert attacked_with() == [2, 1, 2]
 
 

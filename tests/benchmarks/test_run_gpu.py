@@ -54,7 +54,8 @@ def test_slices_bring_back_tables_only_and_merge_into_one_report(
     runs = sorted(path.name for path in (tmp_path / "out" / "runs").iterdir())
     assert [name.rpartition("-")[0] for name in runs] == ["at-bsl", "pgd-at"]
     files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert {"run.json", "outcomes.parquet", "history.csv", "reliability.json"} <= files
+    assert {"run.json", "trained.json", "history.csv", "reliability.json"} <= files
+    assert {path.parent.name for path in (tmp_path / "out").rglob("*.parquet")} >= {"attacks"}
     assert not [name for name in files if name.endswith((".safetensors", "state.pt"))]
     merged = call(program, "merge", "out", "report", cwd=tmp_path)
     assert merged.returncode == 0, merged.stderr

@@ -173,14 +173,14 @@ def test_citation_refers_to_the_papers_of_the_shipped_methods() -> None:
 
 
 def test_results_format_describes_every_column() -> None:
-    from ltrobust.bench.collect import METRICS_COLUMNS, PER_CLASS_COLUMNS
+    from ltrobust.results.frames import METRICS_COLUMNS, PER_CLASS_COLUMNS
 
     text = (ROOT / "docs" / "results-format.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     for file, columns in (
         ("metrics.csv", METRICS_COLUMNS),
         ("per_class.csv", PER_CLASS_COLUMNS),
-        ("outcomes.parquet", ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]),
+        ("attacks/*.parquet", ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]),
     ):
         first_cells = " ".join(re.findall(r"^\| (.*?) \|", sections[file], re.M))
         assert re.findall(r"`(\w+)`", first_cells) == columns

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 import ltrobust
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.runner import load_defended
-from ltrobust.bench.store import SuiteStore
 from ltrobust.config import Run
 from ltrobust.data import load_data
 from ltrobust.data.augment import to_float
 from ltrobust.evaluation.evaluate import Evaluator, TestSet, outcomes
 from ltrobust.evaluation.probe import probe, spread
 from ltrobust.evaluation.reliability import Evaluation, Finding, findings
+from ltrobust.results.store import SuiteStore
 
 CPU = torch.device("cpu")
 EPS = 26 / 255
@@ -406,13 +406,14 @@ def test_published_run_on_real_images_has_no_flag(method: str) -> None:
     if name is None:
         pytest.skip(f"{RESULTS.name} has no run of {method}")
     stored = suite.run(name)
-    run = Run(**stored.read()["config"])
+    run = stored.begun_record().run
+    assert isinstance(run, Run)
     data = load_data("cifar10-lt", imbalance_ratio=50)
     model = load_defended(run, data, stored, CPU)
     test = TestSet(data.test_images, data.test_labels, data.test_index)
     record = probe(Evaluator(model, test, num_classes=10, device=CPU), eps=8 / 255)
-    frames = stored.outcomes().groupby("attack")
-    made = [Evaluation(a, 0.0 if a == "clean" else 8 / 255, "Linf", f) for a, f in frames]
+    attacks = stored.attacks().values()
+    made = [Evaluation(a.attack, a.eps, "Linf", stored.outcomes(a)) for a in attacks]
     found = findings(record, made)
     assert [f.check for f in found if f.flagged] == []
     assert [f.check for f in found if f.value is None] == []

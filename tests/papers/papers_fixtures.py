@@ -5,16 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import PlannedRun
-from ltrobust.bench.store import SuiteStore
 from ltrobust.papers.entries import Scale, shipped_folder
 from ltrobust.papers.reproduce import Job, make_jobs
+from ltrobust.results.digest import digest_of, images_sha256, outcomes_sha256
+from ltrobust.results.records import AttackRecord, DataFacts, Provenance, RunRecord, Versions, now
+from ltrobust.results.store import SuiteStore
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STRENGTH = {"clean": 1.0, "fgsm": 0.65, "pgd20": 0.5, "pgd100": 0.49, "cw20": 0.47}
@@ -39,15 +39,17 @@ def plausible(planned: PlannedRun, attack: str, labels: np.ndarray) -> np.ndarra
 def store_flags(store: SuiteStore, flagged: dict[str, str]) -> None:
     """Write a reliability report for every stored run: method to the check that is flagged."""
     for run in store.runs():
-        method = run.read()["config"]["method"]
+        method = run.run_id.rpartition("-")[0]
         checks = ("tiny-logits", "pgd-above-autoattack")
+        said = {"value": None, "threshold": None, "explanation": "", "concerns": "all"}
         run.write_reliability(
-            [{"check": check, "flagged": flagged.get(method) == check} for check in checks]
+            [{"check": one, "flagged": flagged.get(method) == one, **said} for one in checks],
+            run.attack_ids(),
         )
 
 
 def store_results(made: Job, output: Path, chance: Chance = plausible, n: int = 400) -> SuiteStore:
-    """Write run.json, outcomes and history of every run of a job, as if it had been done."""
+    """Write records, outcomes and history of every run of a job, as if it had been done."""
     store = SuiteStore(output)
     for plan in made.plans:
         for planned in plan.runs:
@@ -55,58 +57,72 @@ def store_results(made: Job, output: Path, chance: Chance = plausible, n: int = 
     return store
 
 
+ORIGIN = Provenance(
+    versions=Versions(torch="2", ltrobust="0"),
+    python="3",
+    git_commit="",
+    device="cpu",
+    device_name="cpu",
+    threads=1,
+)
+
+
 def _store_run(store: SuiteStore, planned: PlannedRun, chance: Chance, n: int) -> None:
     run = store.run(planned.run.run_id)
-    record, old = run.read(), run.outcomes()
+    data = DataFacts(
+        class_names=list(CIFAR),
+        train_counts=[int(500 * 10 ** (-c / 9)) for c in range(10)],
+        imbalance_ratio=10.0,
+        image_shape=[3, 32, 32],
+        split_sha256="ab",
+        source=None,
+    )
+    run.begin(
+        RunRecord(
+            run_id=planned.run.run_id,
+            run=planned.run,
+            overrides={},
+            data=data,
+            provenance=ORIGIN,
+            made=now(),
+        )
+    )
+    run.write_history(_history(planned))
     labels = np.arange(n) % 10
-    frames, evaluations = ([old] if len(old) else []), dict(record.get("evaluations", {}))
+    there = run.attack_ids()
     for attack_id, spec in planned.attack_ids().items():
-        if attack_id in evaluations:
+        if attack_id in there:
             continue
         rng = np.random.default_rng(zlib.crc32(f"{planned.run.run_id} {attack_id}".encode()))
         right = rng.random(n) < chance(planned, spec.name, labels)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "index": np.arange(n),
-                    "label": labels,
-                    "attack": spec.name,
-                    "attack_id": attack_id,
-                    "pred": np.where(right, labels, (labels + 1) % 10),
-                    "correct": right,
-                }
-            )
+        frame = pd.DataFrame(
+            {
+                "index": np.arange(n),
+                "label": labels,
+                "attack": spec.name,
+                "attack_id": attack_id,
+                "pred": np.where(right, labels, (labels + 1) % 10),
+                "correct": right,
+                "fell": np.where(right, "", spec.name),
+            }
         )
-        evaluations[attack_id] = {
-            "attack": spec.name,
-            "eps": spec.eps,
-            "settings": spec.settings(),
-            "library": spec.library,
-            "test_protocol": planned.test.protocol,
-            "limit_test": planned.test.limit,
-            "test_sha256": images_sha256(np.arange(n), labels),
-            "seconds": 1.0,
-        }
-    data: dict[str, Any] = {
-        "class_names": list(CIFAR),
-        "train_counts": [int(500 * 10 ** (-c / 9)) for c in range(10)],
-        "imbalance_ratio": 10.0,
-        "split_sha256": "ab",
-    }
-    run.update(
-        run_id=planned.run.run_id,
-        status="done",
-        config=planned.run.model_dump(mode="json"),
-        data=data,
-        evaluations=evaluations,
-        provenance={
-            "versions": {"torch": "2", "ltrobust": "0"},
-            "git_commit": "",
-            "device_name": "cpu",
-        },
-    )
-    run.write_outcomes(pd.concat(frames, ignore_index=True))
-    run.write_history(_history(planned))
+        record = AttackRecord(
+            run_id=planned.run.run_id,
+            attack_id=attack_id,
+            attack=spec.name,
+            eps=spec.eps,
+            settings=spec.settings(),
+            library=spec.library,
+            test_protocol=planned.test.protocol,
+            limit_test=planned.test.limit,
+            test_sha256=images_sha256(np.arange(n), labels),
+            seconds=1.0,
+            provenance=ORIGIN,
+            digest=digest_of(frame, 10),
+            outcomes_sha256=outcomes_sha256(frame),
+            made=now(),
+        )
+        run.add_attack(record, frame)
 
 
 def _history(planned: PlannedRun) -> list[dict[str, float]]:

@@ -13,12 +13,13 @@ from matplotlib.transforms import Bbox
 from papers_fixtures import job, store_flags, store_results
 
 from ltrobust.bench.plan import PlannedRun
-from ltrobust.bench.store import SuiteStore
 from ltrobust.papers.compare import compare
 from ltrobust.papers.entries import entry_names, read_scales, shipped_folder
 from ltrobust.papers.figures import entry_figure, figure_note, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.published import read_values
+from ltrobust.results.records import to_bytes
+from ltrobust.results.store import SuiteStore
 
 FOLDER = shipped_folder()
 VALUES = read_values(FOLDER)
@@ -94,8 +95,9 @@ def test_the_range_is_told_where_runs_had_different_training_images(tmp_path) ->
     made = job("robal-table", tmp_path)
     store = store_results(made, tmp_path)
     run = next(iter(store.runs()))
-    data = run.read()["data"]
-    run.update(data={**data, "train_counts": [100] * 10})
+    record = run.begun_record()
+    data = record.data.model_copy(update={"train_counts": [100] * 10})
+    (run.path / "run.json").write_bytes(to_bytes(record.model_copy(update={"data": data})))
     assert "1,000 to 2,040 training images" in scale_note(Ours(made.plans, store))
 
 

@@ -268,7 +268,7 @@ def test_a_claim_follows_the_interval_of_our_difference(tmp_path, robal, expecte
 
 def test_a_claim_without_our_runs_is_not_measured(tmp_path) -> None:
     made = job("robal-fake-gain", tmp_path)
-    from ltrobust.bench.store import SuiteStore
+    from ltrobust.results.store import SuiteStore
 
     claims = judge(made.entry, VALUES, Ours(made.plans, SuiteStore(tmp_path)))
     assert set(claims["verdict"]) == {"not measured"}

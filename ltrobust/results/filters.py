@@ -1,4 +1,4 @@
-"""Which results a report is asked for, by what stands in metrics.csv."""
+"""Which runs a report is asked for, by what stands of them in metrics.csv."""
 
 from __future__ import annotations
 

@@ -1,0 +1,154 @@
+"""The best method of each comparable setting against every other, image by image or over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ltrobust.evaluation.compare import UNKNOWN, paired_counts, paired_row, seeds_row
+from ltrobust.evaluation.metrics import Grouping, class_groups
+from ltrobust.report.aggregate import scores, tail_images
+from ltrobust.report.groups import Group
+from ltrobust.results.collect import Evaluation, JudgedRun
+
+LEAD_COLUMNS = [
+    *("setting", "attack", "eps", "group", "best", "other", "best_run_id", "other_run_id", "n"),
+    *("difference", "low", "high", "p", "verdict", "basis"),
+]
+CONTESTED = {"balanced": "balanced_accuracy", "tail": "tail"}
+PAIRED, SEEDS = "paired images", "seeds"
+Judged = tuple[JudgedRun, Evaluation]
+
+
+def leads(
+    groups: Sequence[Group],
+    runs: Sequence[JudgedRun],
+    grouping: Grouping,
+    classes: pd.DataFrame,
+) -> pd.DataFrame:
+    """Set the best method of each comparable setting and attack against every other.
+
+    Methods with one training seed are compared over the same test images, methods with several
+    over their seeds. A verdict is "unknown" where neither can be done, such as without outcomes.
+
+    Args:
+        groups: the results.
+        runs: those whose outcomes are at hand; others may stand in `groups`.
+        grouping: how head, medium and tail are cut.
+        classes: rows of per_class.csv, which say how many images a group has; may be empty.
+
+    Returns:
+        Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
+        is the best method.
+    """
+    found = {
+        (run.run_id, evaluation.attack_id): (run, evaluation)
+        for run in runs
+        for evaluation in run.evaluations
+    }
+    pairs = _Pairs()
+    tails = tail_images(classes)
+    records = [
+        {"setting": group.slug, "attack": attack, "group": contested, **row}
+        for group in groups
+        for attack in group.attacks
+        for contested in CONTESTED
+        for row in _against_best(group, attack, contested, found, pairs, grouping, tails)
+    ]
+    return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
+
+
+def _against_best(
+    group: Group,
+    attack: str,
+    contested: str,
+    found: Mapping[tuple[str, str], Judged],
+    pairs: _Pairs,
+    grouping: Grouping,
+    tails: Mapping[tuple[str, str], int],
+) -> list[dict[str, Any]]:
+    score = CONTESTED[contested]
+    frame = scores(group)
+    means = frame[frame["attack"] == attack].set_index("label")[f"{score}_mean"].dropna()
+    if len(means) < 2:
+        return []
+    best = min(means.index, key=lambda label: (-means[label], label))
+    rows = {label: _rows(group, label, attack) for label in means.index}
+    images: Any = int(group.key["n"])
+    if contested == "tail":  # missing where neither outcomes nor classes tell
+        first = rows[best].iloc[0]
+        images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
+    return [
+        {
+            "eps": float(rows[best]["eps"].iloc[0]),
+            "best": best,
+            "other": label,
+            "best_run_id": ",".join(rows[best]["run_id"]),
+            "other_run_id": ",".join(rows[label]["run_id"]),
+            "n": images,
+            **_lead(rows[best], rows[label], contested, found, pairs, grouping),
+        }
+        for label in sorted(means.index, key=lambda label: (-means[label], label))
+        if label != best
+    ]
+
+
+def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
+    rows = group.rows
+    return rows[(rows["label"] == label) & (rows["attack"] == attack)].sort_values("seed")
+
+
+def _lead(
+    best: pd.DataFrame,
+    other: pd.DataFrame,
+    contested: str,
+    found: Mapping[tuple[str, str], Judged],
+    pairs: _Pairs,
+    grouping: Grouping,
+) -> dict[str, Any]:
+    score = CONTESTED[contested]
+    if max(len(best), len(other)) > 1:
+        return {**seeds_row(best[score].to_list(), other[score].to_list()), "basis": SEEDS}
+    mine, theirs = (
+        found.get((rows["run_id"].iloc[0], rows["attack_id"].iloc[0])) for rows in (best, other)
+    )
+    counts = None if mine is None or theirs is None else pairs.counts(mine, theirs)
+    if counts is None or mine is None:
+        nothing = dict.fromkeys(("low", "high", "p"), math.nan)
+        difference = float(best[score].iloc[0] - other[score].iloc[0])
+        return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
+    run, _ = mine
+    if contested == "tail":
+        counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
+    row = paired_row(counts, contested)
+    names = ("n", "difference", "low", "high", "p", "verdict")
+    return {**{name: row[name] for name in names}, "basis": PAIRED}
+
+
+class _Pairs:
+    """Paired counts of evaluations, made once; outcomes are read for them and let go."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, ...], pd.DataFrame | None] = {}
+        self._last: tuple[Evaluation, pd.DataFrame | None] | None = None
+
+    def counts(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
+        """Rows of `paired_counts`; None on different images, or where outcomes are gone."""
+        (run, one), (other, two) = mine, theirs
+        key = (run.run_id, one.attack_id, other.run_id, two.attack_id)
+        if key not in self._counts:
+            self._counts[key] = self._made(run, one, two)
+        return self._counts[key]
+
+    def _made(self, run: JudgedRun, one: Evaluation, two: Evaluation) -> pd.DataFrame | None:
+        if one.facts.test_sha256 != two.facts.test_sha256:
+            return None
+        if self._last is None or self._last[0] is not one:
+            self._last = one, one.outcomes()  # the best one is set against many
+        best, rival = self._last[1], two.outcomes()
+        if best is None or rival is None:
+            return None
+        return paired_counts(best, rival, len(run.train_counts))
