@@ -157,7 +157,9 @@ MicroBatch = Annotated[
 ]
 ProfileFlag = Annotated[
     bool | None,
-    _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
+    _flag(
+        "Measure where the time goes, into profile.json.", "--profile/--no-profile", panel=RUNNING
+    ),
 ]
 NoChecks = Annotated[
     bool | None,

@@ -25,11 +25,11 @@ from ltrobust.results.store import RunStore
 
 def lacks_reliability(store: RunStore) -> bool:
     """Whether a run has attacks that its reliability report does not know."""
-    made = store.attacks()
-    if all(one.attack == "clean" for one in made.values()):
+    there = _there(store, store.attacks())
+    if all(one.attack == "clean" for one in there.values()):
         return False
     report = store.reliability()
-    return report is None or not _there(store, made).keys() <= set(report.judged)
+    return report is None or not there.keys() <= set(report.judged)
 
 
 def _there(store: RunStore, made: dict[str, AttackRecord]) -> dict[str, AttackRecord]:

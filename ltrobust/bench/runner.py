@@ -159,7 +159,8 @@ def _go_on(
         keep_place(store, data)
         store.succeed()
         return ""
-    store.begin(_record(planned.run, data, plan))
+    if record is None or not store.begun:
+        store.begin(_record(planned.run, data, plan), anew=True)
     keep_place(store, data)
     with reporter.copy_to(store.log):
         reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")

@@ -98,7 +98,7 @@ def claimed(folder: Path, run_id: str, beat: float = BEAT) -> Iterator[Claim]:
         lock.acquire()
     except Timeout:
         raise ClaimedError(f"{_who(run_id, _read(file))} is doing it") from None
-    except PermissionError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(
             f"{error.filename or folder} cannot be written ({error.strerror}); change its "
             "permissions or choose another directory with --output"

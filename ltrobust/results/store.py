@@ -82,12 +82,15 @@ class RunStore:
             )
         return record
 
-    def begin(self, record: RunRecord) -> RunRecord:
+    def begin(self, record: RunRecord, *, anew: bool = False) -> RunRecord:
         """Say what the run is, unless that is said; return what stands.
 
-        A run of which nothing but the record is there is begun anew, with a new origin.
+        Args:
+            record: what the run is.
+            anew: for who has claimed the run: where nothing is trained and nothing attacked, it
+                begins here and now, whoever began it before.
         """
-        if not (self.begun or self._exists("trained.json") or self.attack_ids()):
+        if anew and not (self.begun or self.attack_ids()):
             (self.path / "run.json").unlink(missing_ok=True)
         self._create("run.json", record)
         return self.begun_record()
@@ -209,7 +212,9 @@ class RunStore:
             self.drop_state()
 
     def forget_training(self) -> None:
-        """Forget how weights came about that are gone and nothing is left of."""
+        """Forget how weights came about of which nothing is left."""
+        begun = {"threads": None, "earlier_threads": []}
+        self.write_place(self.place().model_copy(update=begun))
         for name in ("trained.json", "examples.parquet", "reliability.json"):
             (self.path / name).unlink(missing_ok=True)
         for folder in ("probes", "attacks"):

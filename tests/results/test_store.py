@@ -196,8 +196,9 @@ def test_a_run_is_begun_anew_only_where_nothing_of_it_is_there(tmp_path: Path) -
     record = run.begun_record()
     later = record.model_copy(update={"made": time(9)})
     assert run.begin(later) == record
-    (run.path / "trained.json").unlink()
-    assert run.begin(later) == later
+    assert run.begin(later, anew=True) == later
+    add_attack(run, attack("pgd2", correct=[True, False]))
+    assert run.begin(record, anew=True) == later
 
 
 def test_a_second_training_with_other_weights_adds_nothing(tmp_path: Path) -> None:
