@@ -37,6 +37,16 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
 
 
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file where it does not say the same; see `write_atomic`."""
+    try:
+        same = path.read_bytes() == content
+    except OSError:
+        same = False
+    if not same:
+        write_atomic(path, content)
+
+
 def create(path: Path, content: bytes) -> bool:
     """Write a whole file where none is; of several writers at a time one succeeds.
 

@@ -25,7 +25,7 @@ from pyarrow import ArrowException
 from ltrobust.errors import RunError, UserError
 from ltrobust.output import PLAIN, encoded
 from ltrobust.results.digest import OUTCOME_COLUMNS, images_sha256, outcomes_sha256
-from ltrobust.results.files import create, sweep, write_atomic, writing
+from ltrobust.results.files import create, sweep, write_atomic, write_changed, writing
 from ltrobust.results.records import (
     AnyRecord,
     AttackRecord,
@@ -100,9 +100,9 @@ class RunStore:
         return self._read(PlaceRecord, "place.json") or PlaceRecord()
 
     def write_place(self, place: PlaceRecord) -> None:
-        """Write place.json, where it would say something else."""
-        if place != self.place():
-            write_atomic(self.path / "place.json", to_bytes(place))
+        """Write place.json, where it says something."""
+        if place != PlaceRecord() or self._exists("place.json"):
+            write_changed(self.path / "place.json", to_bytes(place))
 
     @property
     def failure(self) -> str | None:
@@ -367,7 +367,7 @@ class RunStore:
             "findings": [dict(one) for one in findings],
         }
         record = ReliabilityRecord.model_validate(content)
-        write_atomic(self.path / "reliability.json", to_bytes(record))
+        write_changed(self.path / "reliability.json", to_bytes(record))
 
     def profile(self) -> ProfileRecord:
         """Where the time went, as far as it was measured."""
@@ -487,9 +487,7 @@ class SuiteStore:
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a report file, such as `tables/balanced.md`, where it says something else."""
         path = self.path / name
-        wanted = encoded(content) if isinstance(content, str) else content
-        if self._checksum_of(name) != _checksum(wanted):
-            write_atomic(path, wanted)
+        write_changed(path, encoded(content) if isinstance(content, str) else content)
         return path
 
     def write_reports(self, files: Mapping[str, str | bytes], made_of: str = "") -> None:
