@@ -213,7 +213,8 @@ class RunStore:
 
     def forget_training(self) -> None:
         """Forget how weights came about of which nothing is left."""
-        begun = {"threads": None, "earlier_threads": []}
+        nothing = PlaceRecord()
+        begun = {"threads": nothing.threads, "earlier_threads": nothing.earlier_threads}
         self.write_place(self.place().model_copy(update=begun))
         for name in ("trained.json", "examples.parquet", "reliability.json"):
             (self.path / name).unlink(missing_ok=True)

@@ -153,7 +153,7 @@ def test_several_seeds_give_their_mean_and_students_interval(tmp_path) -> None:
     assert found is not None
     assert found.seeds == (0, 1, 2)
     each = [
-        one.evaluation.rows["correct"].mean()
+        one.evaluation.outcomes()["correct"].mean()
         for one in ours.find(Variant(method="pgd-at"), 50, "pgd20")
     ]
     assert found.value == pytest.approx(np.mean(each))
@@ -330,7 +330,7 @@ def test_class_means_are_over_the_named_classes(tmp_path) -> None:
     made = job("taet-tail", tmp_path)
     ours = Ours(made.plans, store_results(made, tmp_path))
     (found,) = ours.find(Variant(method="taet"), 10, "pgd20")
-    rows = found.evaluation.rows
+    rows = found.evaluation.outcomes()
     by_class = rows.groupby("label")["correct"].mean()
     rare = [CIFAR.index(name) for name in ("dog", "frog", "horse", "ship", "truck")]
     mean = ours.measure(Variant(method="taet"), 10, "pgd20", "mean:dog,frog,horse,ship,truck")

@@ -9,7 +9,7 @@ from pathlib import Path
 from synthetic_runs import attack, write_run
 
 READER = """
-import resource, sys
+import sys
 import ltrobust.report
 from pathlib import Path
 from ltrobust.results.collect import collect
@@ -19,7 +19,8 @@ runs = collect([Path(sys.argv[1])])
 assert len(metrics_table(runs)[0]) == len(confusion_table(runs)["attack_id"].unique()) == 2
 assert runs[0].evaluations[0].outcomes() is not None
 assert "torch" not in sys.modules
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+(peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
 """
 
 
