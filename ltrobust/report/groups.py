@@ -106,7 +106,7 @@ _ATTACK = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Results that may stand in one table.
 
