@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subprocesses inherit it
 
@@ -14,7 +16,29 @@ from typing import Any
 
 import pytest
 
+TESTS = Path(__file__).parent
+LONGEST = (
+    "methods/test_conformance.py",
+    "bench/test_resume.py",
+    "bench/test_foreign_models.py",
+    "evaluation/test_reliability.py",
+    "report/test_gallery.py",
+    "bench/test_report_command.py",
+    "benchmarks/test_speed_scripts.py",
+    "benchmarks/test_run_gpu.py",
+    "bench/test_cli_end_to_end.py",
+    "attacks/test_autoattack.py",
+    "docs/test_docs.py",
+    "evaluation/test_in_place.py",
+)
+"""Files that take tens of seconds; a new one need not join unless it ends the suite alone."""
 ITERATIONS = {"apgd": 3, "apgd_targeted": 2, "fab": 2}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: whole files go to processes, and the last one must be short."""
+    place = {TESTS / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +48,17 @@ def _seeded() -> None:
         module = sys.modules.get(name)
         if module is not None:
             getattr(module, "manual_seed" if name == "torch" else "seed")(0)
+
+
+@pytest.fixture(scope="module")
+def light_figures() -> Iterator[None]:
+    """Make figures but save no pictures, which takes most of the time of a tiny report.
+
+    For tests of what is around reports; those in tests/report look at the pictures.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ltrobust.report.figure_bytes", lambda figure, kind: kind.encode())
+        yield
 
 
 @pytest.fixture
