@@ -23,6 +23,8 @@ from ltrobust.data import load_data
 from ltrobust.data.augment import to_float
 from ltrobust.errors import RunError, UserError
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 TINY: dict[str, Any] = {"epochs": 2, "limit_train": 60, "batch_size": 16, "device": "cpu"}
 COLUMNS = [
     *("attack", "eps", "n", "accuracy", "balanced_accuracy", "head", "medium", "tail"),
@@ -95,7 +97,8 @@ def test_the_seed_decides_the_weights(trained: ltrobust.TrainedModel) -> None:
 
 @pytest.mark.parametrize("select", ["best", "best-on-test"])
 def test_a_chosen_checkpoint_is_the_same_in_memory_and_on_disk(tmp_path: Path, select: str) -> None:
-    settings = {**TINY, "epochs": 3, "limit_train": 200, "limit_test": 20, "select": select}
+    more = {"epochs": 3, "limit_train": 200, "limit_test": 20, "batch_size": 64}
+    settings = {**TINY, **more, "select": select}
     in_memory = ltrobust.train("pgd-at", **settings)
     stored = ltrobust.train("pgd-at", output=tmp_path, **settings)
     assert equal(in_memory.model, stored.model)
@@ -242,7 +245,7 @@ def test_importing_costs_no_torch() -> None:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stored(tmp_path_factory: pytest.TempPathFactory, light_figures: None) -> Path:
     """A suite with a run of a method with an adjustment at inference, and one without."""
     suite = tmp_path_factory.mktemp("api") / "suite"
     for_each = {**TINY, "epochs": 1, "limit_test": 20, "attacks": "clean,pgd2"}
@@ -330,6 +333,7 @@ GREY = SHADES.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
 CLASSES = torch.tensor([0, 0, 1, 1, 0])  # the last one is wrong without an attack
 
 
+@pytest.mark.usefixtures("short_autoattack")
 @pytest.mark.parametrize("attack", ["fgsm", "pgd5", "tpgd3x2", "autoattack", "noise", "clean"])
 def test_predictions_on_attacked_images_are_the_verdicts(attack: str) -> None:
     found = ltrobust.attack(Halves(), GREY, CLASSES, attack, eps=0.1, device="cpu")
