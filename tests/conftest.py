@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subprocesses inherit it
@@ -50,14 +51,36 @@ def _seeded() -> None:
             getattr(module, "manual_seed" if name == "torch" else "seed")(0)
 
 
-@pytest.fixture(scope="module")
-def light_figures() -> Iterator[None]:
-    """Make figures but save no pictures, which takes most of the time of a tiny report.
+def outline(figure: Any, kind: str) -> bytes:
+    """The texts and lines of a figure in place of its picture."""
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    lines = [line.get_xydata().tolist() for line in figure.findobj(Line2D)]
+    return f"{kind} {texts} {lines}".encode()
+
+
+@contextmanager
+def _outlined() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ltrobust.report.figure_bytes", outline)
+        yield
+
+
+@pytest.fixture(scope="session")
+def outlined() -> Callable[[], AbstractContextManager[None]]:
+    """While it lasts figures are made but no pictures, most of the time of a tiny report.
 
     For tests of what is around reports; those in tests/report look at the pictures.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust.report.figure_bytes", lambda figure, kind: kind.encode())
+    return _outlined
+
+
+@pytest.fixture(scope="module")
+def light_figures(outlined: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """A module whose reports have no pictures."""
+    with outlined():
         yield
 
 

@@ -6,19 +6,18 @@ import contextlib
 import gc
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from bench_helpers import QUICK, Cli, Finished, Outcome
 
 from ltrobust.evaluation.effort import Effort
 from ltrobust.evaluation.reliability import affordable
-from ltrobust.report import figure_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _light_figures(light_figures: None) -> None:
-    """Only `finished` saves its figures in full."""
+    """No report here has pictures."""
 
 
 @pytest.fixture(autouse=True)
@@ -106,21 +105,24 @@ def _light_collections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Two methods, two attacks, digits-lt; the one bench here whose figures are saved in full."""
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    outlined: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Finished:
+    """Two methods, two attacks, digits-lt."""
     from ltrobust.cli import main
 
     place = tmp_path_factory.mktemp("finished")
     words = ["bench", "--methods", "pgd-at,at-bsl", *QUICK, "--output", "suite"]
     out, err = io.StringIO(), io.StringIO()
     with (
+        outlined(),
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         patch.chdir(place)
         patch.setattr(sys, "argv", ["ltrobust", *words])
-        patch.setattr("ltrobust.report.figure_bytes", figure_bytes)
         with pytest.raises(SystemExit) as left:
             main()
     outcome = Outcome(int(left.value.code or 0), out.getvalue(), err.getvalue())
