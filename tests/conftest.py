@@ -85,6 +85,12 @@ def light_figures(outlined: Callable[[], AbstractContextManager[None]]) -> Itera
 
 
 @pytest.fixture
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave index.html empty, a third of the time of the rest of a report."""
+    monkeypatch.setattr("ltrobust.report.page.page", lambda *args, **more: "")
+
+
+@pytest.fixture
 def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let AutoAttack make few iterations, for tests of what is around it."""
     from ltrobust.attacks.autoattack import _Attacks

@@ -69,12 +69,6 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave index.html empty, a third of the time of the rest of a report."""
-    monkeypatch.setattr("ltrobust.report.page.page", lambda *args, **more: "")
-
-
-@pytest.fixture
 def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out tables too: of the reports only metrics.csv and per_class.csv are written."""
     monkeypatch.setattr("ltrobust.bench.collect.render", lambda *args: {})
