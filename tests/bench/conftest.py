@@ -14,6 +14,9 @@ from bench_helpers import QUICK, Cli, Finished, Outcome
 from ltrobust.evaluation.effort import Effort
 from ltrobust.evaluation.reliability import affordable
 
+LEAST = Effort(4, looked_at=4, confirmed=4, attacks=("noise", "fgsm"), queries=2)
+"""What the reliability checks of a tiny bench may cost."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _light_figures(light_figures: None) -> None:
@@ -78,8 +81,7 @@ def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check reliability with little effort; what the checks find is not looked at here."""
-    least = Effort(4, looked_at=4, confirmed=4, attacks=("noise", "fgsm"), queries=2)
-    monkeypatch.setattr("ltrobust.bench.checks.affordable", lambda *args: least)
+    monkeypatch.setattr("ltrobust.bench.checks.affordable", lambda *args: LEAST)
 
 
 @pytest.fixture
@@ -117,6 +119,7 @@ def finished(
     ):
         patch.chdir(place)
         patch.setattr(sys, "argv", ["ltrobust", *words])
+        patch.setattr("ltrobust.bench.checks.affordable", lambda *args: LEAST)
         with pytest.raises(SystemExit) as left:
             main()
     outcome = Outcome(int(left.value.code or 0), out.getvalue(), err.getvalue())
