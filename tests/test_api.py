@@ -132,10 +132,9 @@ def test_evaluate_gives_one_row_an_attack_and_one_outcome_an_image(
 def test_evaluate_takes_names_lists_loaded_data_and_any_module() -> None:
     data = load_data("digits-lt", limit_test=30)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    listed = ltrobust.evaluate(model, data, ["clean", "cw2"], eps=0.05, device="cpu")
-    named = ltrobust.evaluate(
-        model, "digits-lt", "clean,cw2", eps=0.05, limit_test=30, device="cpu"
-    )
+    words = {"eps": 0.05, "device": "cpu", "no_checks": True}
+    listed = ltrobust.evaluate(model, data, ["clean", "cw2"], **words)
+    named = ltrobust.evaluate(model, "digits-lt", "clean,cw2", limit_test=30, **words)
     assert listed["eps"].tolist() == [0.0, 0.05]
     both = (frame.drop(columns="seconds") for frame in (listed, named))
     assert next(both).equals(next(both))
@@ -273,7 +272,7 @@ def test_a_stored_run_comes_back_as_a_module_with_its_data(stored: Path) -> None
     assert torch.equal(run(run.test_images), trained(trained.test_images))
     assert not torch.equal(run(run.test_images), run.model.net(run.test_images))
     assert len(ltrobust.load(path, limit_test=40).test_labels) == 40
-    table = ltrobust.evaluate(run, run.data, "clean,pgd2", device="cpu")
+    table = ltrobust.evaluate(run, run.data, "clean,pgd2", device="cpu", no_checks=True)
     known = ltrobust.report(stored, methods="robal-n").metrics
     assert table["accuracy"].tolist() == known["accuracy"].tolist()
 
@@ -359,13 +358,14 @@ def test_the_search_is_the_plain_pgd_on_the_model() -> None:
 
 def test_arrays_and_loaders_are_taken_wherever_tensors_are() -> None:
     model, words = Halves(), {"eps": 0.1, "device": "cpu"}
+    unchecked = {**words, "no_checks": True}
     loader = DataLoader(TensorDataset(GREY, CLASSES), batch_size=2)
     plain = ltrobust.attack(model, GREY, CLASSES, "pgd5", **words)  # type: ignore[arg-type]
     arrays = GREY.double().numpy(), CLASSES.int().numpy()
     assert torch.equal(ltrobust.attack(model, *arrays, "pgd5", **words), plain)
     assert torch.equal(ltrobust.attack(model, loader, attack="pgd5", **words), plain)
     tables = [
-        ltrobust.evaluate(model, data, "clean,pgd5", **words)  # type: ignore[arg-type]
+        ltrobust.evaluate(model, data, "clean,pgd5", **unchecked)  # type: ignore[arg-type]
         for data in ((GREY, CLASSES), arrays, list(arrays), loader)
     ]
     assert all(table["accuracy"].tolist() == [0.8, 0.4] for table in tables)
