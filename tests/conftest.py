@@ -91,6 +91,12 @@ def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan without estimates of memory, for which networks are built and run."""
+    monkeypatch.setattr("ltrobust.bench.estimate.memory_needs", lambda *args: {})
+
+
+@pytest.fixture
 def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let AutoAttack make few iterations, for tests of what is around it."""
     from ltrobust.attacks.autoattack import _Attacks

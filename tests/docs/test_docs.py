@@ -76,6 +76,7 @@ def test_every_command_parses(page: Path, words: list[str]) -> None:
         group.commands[words[0]].make_context(words[0], words[1:])
 
 
+@pytest.mark.usefixtures("without_memory")
 @pytest.mark.parametrize(
     ("page", "words"), [p for p in COMMANDS if p.values[1][0] == "bench" and "--help" not in p.id]
 )
