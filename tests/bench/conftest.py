@@ -118,6 +118,8 @@ def finished(
         contextlib.redirect_stderr(err),
     ):
         patch.chdir(place)
+        for name in ("LTROBUST_DATA_DIR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
         patch.setattr(sys, "argv", ["ltrobust", *words])
         patch.setattr("ltrobust.bench.checks.affordable", lambda *args: LEAST)
         with pytest.raises(SystemExit) as left:
