@@ -92,7 +92,7 @@ def flags(found: dict[str, Finding]) -> list[str]:
 
 @pytest.mark.parametrize("method", ["pgd-at", pytest.param("taet", marks=pytest.mark.slow)])
 def test_well_trained_model_has_no_flag(method: str) -> None:
-    model = ltrobust.train(method, epochs=20, device="cpu").model
+    model = ltrobust.train(method, epochs=12, device="cpu").model
     made = []
     tested = evaluator(model)
     for name in ("clean", "noise", "fgsm", "pgd20", "pgd40", "mim20", "cw20", "lsa20", "dlr20"):
