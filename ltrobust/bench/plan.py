@@ -20,6 +20,7 @@ from ltrobust.bench.store import SuiteStore
 from ltrobust.combination import Combination, canonical, find, named
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
 from ltrobust.models import ARCHS
@@ -77,7 +78,7 @@ def make_plan(settings: Settings) -> Plan:
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
     fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
-    ratios: tuple[float | None, ...] = settings.imbalance_ratio or (spec.imbalance_ratio,)
+    ratios = [checked_ratio(r) for r in settings.imbalance_ratio or (spec.imbalance_ratio,)]
     runs = []
     for ratio in ratios:
         data = DataSpec(

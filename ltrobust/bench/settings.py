@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from ltrobust.config import Frozen, Radius
-from ltrobust.data import DEFAULT_DATASET, FOLDER_PREFIX, data_label
+from ltrobust.data import DEFAULT_DATASET, LOCAL_PREFIXES, NATURAL, data_label
 from ltrobust.data.augment import AugmentPolicy
 from ltrobust.errors import UserError, unknown
 from ltrobust.yaml_files import read_mapping
@@ -78,7 +78,9 @@ MOST_SEEDS = 1000
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_items)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_once)]
-Ratios = Annotated[tuple[float, ...], BeforeValidator(_split_items), AfterValidator(_once)]
+Ratios = Annotated[
+    tuple[float | Literal["natural"], ...], BeforeValidator(_split_items), AfterValidator(_once)
+]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_items_or_none)]
 Options = Annotated[tuple[str, ...], BeforeValidator(_items_or_none)]
 Positive = Annotated[int, Field(ge=1)]
@@ -123,10 +125,12 @@ class Settings(Frozen):
 
     @field_validator("imbalance_ratio")
     @classmethod
-    def _ratio_is_at_least_one(cls, ratios: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    def _ratio_is_at_least_one(
+        cls, ratios: tuple[float | Literal["natural"], ...] | None
+    ) -> tuple[float | Literal["natural"], ...] | None:
         for ratio in ratios or ():
-            if not (math.isfinite(ratio) and ratio >= 1):
-                raise ValueError(f"must be a number >= 1 (n_max / n_min), got {ratio}")
+            if ratio != NATURAL and not (math.isfinite(ratio) and ratio >= 1):
+                raise ValueError(f"must be a number >= 1 (n_max / n_min) or natural, got {ratio}")
         return ratios
 
     @field_validator("seeds")
@@ -145,7 +149,13 @@ class Settings(Frozen):
     @property
     def output_dir(self) -> Path:
         """The suite's directory."""
-        return self.output or Path("results") / data_label(self.dataset).removeprefix(FOLDER_PREFIX)
+        if self.output is not None:
+            return self.output
+        label = data_label(self.dataset)
+        local = label.startswith(LOCAL_PREFIXES)
+        return Path("results") / (label.partition(":")[2] if local else label).strip("/").replace(
+            ":", "-"
+        )
 
 
 def make_settings(flags: dict[str, Any], suite: Path | None = None) -> Settings:
