@@ -81,7 +81,7 @@ Arch = Annotated[
         "small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10, resnet50-224.", panel=TRAINING
     ),
 ]
-RecipeName = Annotated[str | None, _flag("unified (default) or paper.", panel=TRAINING)]
+RecipeName = Annotated[str | None, _flag("unified (default), fast or paper.", panel=TRAINING)]
 Augment = Annotated[
     str | None, _flag("none (default; crop and flip), randaugment or autoaugment.", panel=TRAINING)
 ]

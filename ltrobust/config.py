@@ -74,12 +74,24 @@ class Frozen(BaseModel):
 
 
 class TrainingAttack(Frozen):
-    """The inner maximisation of adversarial training, in [0, 1] image units."""
+    """The inner maximisation of adversarial training, in [0, 1] image units.
+
+    Attributes:
+        eps: radius of the ball.
+        step_size: length of a step.
+        steps: number of gradient steps.
+        start: kind of random start.
+        start_scale: factor of a uniform start.
+        project: keep images within eps; False clips them to [0, 1] only, which with one step of
+            eps from a start of 2 eps is N-FGSM (de Jorge et al., NeurIPS 2022, eq. 5).
+    """
 
     eps: Radius
     step_size: Annotated[float, BeforeValidator(fraction), Field(ge=0)]
     steps: int = Field(ge=0)
     start: Start = "uniform"
+    start_scale: float = Field(default=1.0, gt=0)
+    project: bool = True
 
 
 class Recipe(Frozen):

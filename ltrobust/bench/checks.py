@@ -51,11 +51,11 @@ def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter:
             Evaluation(e["attack"], e["eps"], _norm(e), rows)
         )
     _probe_once(evaluator, store, sha, by_images.get(sha, []), reporter)
-    probes = store.read().get("probes", {})
+    probes, history = store.read().get("probes", {}), store.history()
     found = []
     for images, evaluations in by_images.items():
         known = [kept for key, kept in probes.items() if key.startswith(images[:12])]
-        found += [findings(experiments, evaluations) for experiments in known or [None]]
+        found += [findings(experiments, evaluations, history) for experiments in known or [None]]
     worst = [max(same, key=_seriousness) for same in zip(*found, strict=True)]
     record = store.read()
     lost = set(record["evaluations"]) - made.keys()

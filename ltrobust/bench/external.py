@@ -48,7 +48,7 @@ from ltrobust.evaluation.foreign import (
     normalized,
 )
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import ARCHS, build_model
+from ltrobust.models import build_model, canonical_arch
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
 from ltrobust.report.across import EXTERNAL
@@ -228,7 +228,7 @@ def checkpoint_model(
     head_of = "pgd-at" if method is None else canonical(method)
     defense = find(head_of)(torch.tensor(train_counts))
     net = build_model(
-        ARCHS.canonical(arch),
+        canonical_arch(arch),
         num_classes=len(train_counts),
         in_channels=image_shape[0],
         image_size=image_shape[1],

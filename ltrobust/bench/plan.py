@@ -23,8 +23,8 @@ from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spe
 from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import ARCHS
-from ltrobust.training.schedule import UNIFIED
+from ltrobust.models import canonical_arch
+from ltrobust.training.schedule import ONE_CYCLE, UNIFIED
 from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
 
@@ -198,14 +198,15 @@ def _resolve_run(
     if settings.recipe == "paper":
         arch, recipe, options = _paper(method, settings, spec)
     else:
-        arch, recipe, options = settings.arch or spec.arch, unified(settings, spec), {}
+        common = fast if settings.recipe == "fast" else unified
+        arch, recipe, options = settings.arch or spec.arch, common(settings, spec), {}
     recipe = _override(recipe, chosen.get(RECIPE, {}))
     return Run(
         method=method.name,
         options=method.check_options({**options, **_own(chosen, method)}),
         method_source=method.source,
         data=data,
-        arch=ARCHS.canonical(arch),
+        arch=canonical_arch(arch),
         recipe_name=settings.recipe,
         recipe=recipe,
         seed=seed,
@@ -281,6 +282,34 @@ def unified(settings: Settings, spec: DatasetSpec) -> Recipe:
         attack=TrainingAttack(eps=eps, step_size=eps / 4, steps=10, start="uniform"),
         augment=settings.augment or "none",
     )
+
+
+def fast(settings: Settings, spec: DatasetSpec) -> Recipe:
+    """The recipe for few epochs: two passes a step, a one-cycle rate, everything else unified.
+
+    The inner attack is N-FGSM (de Jorge et al., NeurIPS 2022): one step of eps from uniform noise
+    of twice eps, clipped to [0, 1] and not to the ball. Epochs, rate and its course are theirs too.
+    """
+    common = unified(settings, spec)
+    eps = common.attack.eps
+    return common.model_copy(
+        update={
+            "epochs": settings.epochs or FAST_EPOCHS,
+            "lr": 0.2,
+            "schedule": ONE_CYCLE,
+            "attack": TrainingAttack(
+                eps=eps,
+                step_size=eps,
+                steps=1,
+                start="uniform-clipped",
+                start_scale=2.0,
+                project=False,
+            ),
+        }
+    )
+
+
+FAST_EPOCHS = 30
 
 
 def _paper(

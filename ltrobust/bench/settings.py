@@ -99,7 +99,7 @@ class Settings(Frozen):
     limit_test: Positive | None = None
     test_protocol: Literal["balanced", "long-tailed"] = "balanced"
     arch: str | None = None
-    recipe: Literal["unified", "paper"] = "unified"
+    recipe: Literal["unified", "fast", "paper"] = "unified"
     augment: AugmentPolicy | None = None
     select: Literal["last", "best", "best-on-test"] = "last"
     epochs: Positive | None = None

@@ -5,11 +5,14 @@ Networks are built with fresh weights; loading a checkpoint is not done here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
+from ltrobust.errors import UserError, unknown
 from ltrobust.models.network import HeadFactory, Network, NetworkSpec
 from ltrobust.models.preact_resnet import PreActResNet18
 from ltrobust.models.resnet import ResNet18
@@ -18,13 +21,14 @@ from ltrobust.models.small_cnn import SmallCNN
 from ltrobust.models.wideresnet import WideResNet
 from ltrobust.registry import Registry
 
-__all__ = ["ARCHS", "HeadFactory", "Network", "NetworkSpec", "build_model"]
+__all__ = ["ARCHS", "HeadFactory", "Network", "NetworkSpec", "build_model", "canonical_arch"]
 
 ARCHS: Registry[Callable[[NetworkSpec], Network]] = Registry("architecture")
 ARCHS.add("resnet18", ResNet18)
 ARCHS.add("preactresnet18", PreActResNet18)
 ARCHS.add("wrn-28-10", partial(WideResNet, depth=28, widen=10))
 ARCHS.add("wrn-34-10", partial(WideResNet, depth=34, widen=10))
+ARCHS.add("wrn-16-2", partial(WideResNet, depth=16, widen=2))
 ARCHS.add("resnet50-224", ResNet50At224)
 ARCHS.add("small-cnn", SmallCNN)
 
@@ -40,7 +44,7 @@ def build_model(
     """Build a network with fresh weights, drawn from torch's current random state.
 
     Args:
-        arch: a name in `ARCHS`.
+        arch: a name in `ARCHS`, with parameters where it has some: "resnet18:width=16".
         num_classes: number of logits C.
         in_channels: channels of the images.
         image_size: height and width of the images in pixels, 8 or more.
@@ -50,7 +54,56 @@ def build_model(
         A network that maps float images (B, in_channels, H, W) in [0, 1] to logits (B, C).
 
     Raises:
-        UserError: the name is unknown, or the images are too small for the architecture.
+        UserError: the name or a parameter is unknown, or the images are too small for the
+            architecture.
     """
+    name, given = _parsed(arch)
     spec = NetworkSpec(num_classes, in_channels, image_size, head or nn.Linear)
-    return ARCHS.get(arch)(spec)
+    return ARCHS.get(name)(spec, **given)
+
+
+def canonical_arch(arch: str) -> str:
+    """The one spelling of an architecture: parameters in order, those at their default left out.
+
+    Raises:
+        UserError: the name or a parameter is unknown, or a value is no positive integer.
+    """
+    name, given = _parsed(arch)
+    defaults = _parameters(name)
+    chosen = {key: given.get(key, default) for key, default in defaults.items()}
+    changed = [f"{key}={value}" for key, value in chosen.items() if value != defaults[key]]
+    return PARAMETER.join([name, *changed])
+
+
+PARAMETER = ":"
+"""Before each parameter in an architecture's name."""
+
+
+def _parsed(arch: str) -> tuple[str, dict[str, int]]:
+    """Name and parameters of "resnet18:width=16"."""
+    first, *texts = arch.split(PARAMETER)
+    name = ARCHS.canonical(first)
+    known = _parameters(name)
+    given: dict[str, int] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not known:
+            raise UserError(f"architecture {name} takes no parameters, got '{text}'")
+        if key not in known:
+            raise unknown(f"parameter of {name}:", key, known)
+        if not (value.isascii() and value.isdecimal() and int(value) > 0) or key in given:
+            raise UserError(
+                f"architecture '{arch}': {key} is given once, as a positive integer, "
+                f"such as {name}{PARAMETER}{key}={known[key]}"
+            )
+        given[key] = int(value)
+    return name, given
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    """An architecture's parameters with their defaults: keyword-only arguments of its builder."""
+    builder = ARCHS.get(name)
+    if isinstance(builder, partial):  # its arguments are its name
+        return {}
+    found = inspect.signature(builder).parameters.values()
+    return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}

@@ -13,7 +13,7 @@ from ltrobust.models.relu import ReLU
 
 
 class ResNet18(Network):
-    """ResNet-18 with a CIFAR stem; 11.2 million weights, D = 512.
+    """ResNet-18 with a CIFAR stem; 11.2 million weights, D = 512; 0.70 million at width 16.
 
     Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016; stage
     widths 64, 128, 256, 512 with two basic blocks each and 1x1 projection shortcuts (option B).
@@ -23,21 +23,25 @@ class ResNet18(Network):
     adversarial robustness literature load with `strict=True`.
 
     Initialisation: PyTorch's defaults.
+
+    Args:
+        spec: the shape of the data and the last layer.
+        width: channels of the first stage; the others have 2, 4 and 8 times as many.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__(spec, feature_dim=512)
-        self.conv1 = nn.Conv2d(spec.in_channels, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, stride=1)
-        self.layer2 = _stage(64, 128, stride=2)
-        self.layer3 = _stage(128, 256, stride=2)
-        self.layer4 = _stage(256, 512, stride=2)
+    def __init__(self, spec: NetworkSpec, *, width: int = 64) -> None:
+        super().__init__(spec, feature_dim=8 * width)
+        self.conv1 = nn.Conv2d(spec.in_channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
         self.relu = ReLU()
         self.attach_head(spec.head)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, in_channels, H, W) to the pooled last stage, (B, 512)."""
+        """Map images (B, in_channels, H, W) to the pooled last stage, (B, D)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return global_average(x)

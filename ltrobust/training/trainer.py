@@ -29,8 +29,9 @@ from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.overfitting import FEW_STEPS, pgd_accuracy, warning
 from ltrobust.training.profile import UNTIMED, Clock
-from ltrobust.training.schedule import learning_rates
+from ltrobust.training.schedule import learning_rates, rate_at
 from ltrobust.training.selection import Judge, make_judge
 
 State = dict[str, Any]
@@ -169,8 +170,6 @@ def train(
     for epoch in range(first + len(trained.history), epochs):
         began = time.perf_counter()
         rate = rates[epoch - first]
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         ctx = common.changed(
             epoch=epoch,
             generator=generator(device, run.seed, "attack", epoch),
@@ -189,6 +188,13 @@ def train(
             "train_acc": _clean_accuracy(model, trained.method, images, labels, run.seed),
             "train_robust_acc": model.take_accuracy(),
         }
+        if recipe.attack.steps <= FEW_STEPS and not math.isnan(row["train_robust_acc"]):
+            stands = pgd_accuracy(
+                trained.net, trained.method, images, labels, recipe.attack, run.seed
+            )
+            row["train_pgd_acc"] = stands
+            if told := warning(stands, row["train_robust_acc"]):
+                reporter.line(told)
         if judge:
             with evaluated(trained):
                 row.update(judge.look(trained.net, trained.method, epoch, device))
@@ -324,6 +330,11 @@ def _train_epoch(
     draw = generator(images.device, run.seed, "augment", ctx.epoch)
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
     for number, size in enumerate(sizes):
+        if recipe.schedule.kind == "one-cycle":
+            position = ctx.epoch - ctx.first_epoch + (number + 0.5) / len(sizes)
+            ctx = ctx.changed(lr=rate_at(recipe.schedule, recipe.lr, recipe.epochs, position))
+        for group in optimizer.param_groups:
+            group["lr"] = ctx.lr
         with clock.step(size):
             with clock.phase("data"):
                 chosen = sampler.take(size).to(images.device)
