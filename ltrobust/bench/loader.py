@@ -35,7 +35,7 @@ class Loader:
         if key not in self._loaded:
             local = spec.name.startswith(LOCAL_PREFIXES)
             loaded = load_quietly(
-                self._settings.dataset if local else spec.name,
+                (planned.cell or self._settings).dataset if local else spec.name,
                 data_dir=self._settings.data_dir,
                 download=self._settings.download,
                 imbalance_ratio=spec.imbalance_ratio or NATURAL,

@@ -31,12 +31,16 @@ class Images:
         read: takes positions (M,) int64, returns their images, uint8 (M, C, H, W).
         index: (N,) int64, what each image is called in the whole set; None means 0 .. N - 1.
         order: the order in which the files hold them, for the record.
+        shape: (C, H, W) of all of them, where that is known unread.
+        at_once: how many to ask for at a time where not all are wanted in memory.
     """
 
     labels: IndexArray
     read: Callable[[IndexArray], ImageArray]
     index: IndexArray | None = None
     order: str = "its own"
+    shape: tuple[int, int, int] | None = None
+    at_once: int = 512
 
     def by_class(self, num_classes: int) -> list[IndexArray]:
         """Return the positions of each class in canonical order."""

@@ -28,6 +28,8 @@ from ltrobust.registry import Registry
 
 MEDMNIST, TINY, IMAGENET = "medmnist", "tiny-imagenet-lt", "imagenet-lt"
 MEDMNIST_SIZES = (28, 64, 128, 224)
+LARGE, LARGE_ARCH = 128, "torchvision:resnet18"
+"""From this size on the first layer must not keep every pixel: the ImageNet form of ResNet-18."""
 TINY_CLASSES = 200
 IMAGENET_SIZE = 224
 REAL, FIXTURES = "the real files", "fixtures in the official layout, not the real files"
@@ -322,8 +324,12 @@ def dataset_spec(name: str) -> DatasetSpec:
         spec = _tiny(int(known.argument))
     if known.size is None:
         return spec
+    large = known.size >= LARGE and known.family != IMAGENET
     return replace(
-        spec, name=name if known.local else str(known), crop_padding=padding_of(known.size)
+        spec,
+        name=name if known.local else str(known),
+        crop_padding=padding_of(known.size),
+        arch=LARGE_ARCH if large else spec.arch,
     )
 
 

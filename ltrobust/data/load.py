@@ -7,21 +7,29 @@ that are depends on its arguments alone, never on a global generator.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ltrobust.data.base import Images, LongTailedData, Source
-from ltrobust.data.catalog import TINY, dataset_spec, known_name
+from ltrobust.data.cache import read_or_map
+from ltrobust.data.catalog import TINY, checked_ratio, dataset_spec, known_name
 from ltrobust.data.digits import digits_pools
 from ltrobust.data.holdout import PER_CLASS
 from ltrobust.data.listing import in_one_line
-from ltrobust.data.opening import CIFAR_LAYOUTS, fingerprint, open_source, path_of
+from ltrobust.data.opening import (
+    CIFAR_LAYOUTS,
+    data_root,
+    fingerprint,
+    open_source,
+    path_of,
+)
 from ltrobust.data.selection import (
     TestProtocol,
     check_test_protocol,
@@ -30,7 +38,7 @@ from ltrobust.data.selection import (
     select_train,
     train_counts,
 )
-from ltrobust.data.spec import NATURAL, DataName
+from ltrobust.data.spec import DataName
 from ltrobust.data.split import (
     ImbalanceType,
     IndexArray,
@@ -78,9 +86,57 @@ def load_data(
     Raises:
         UserError: an argument is out of range, or the files are missing, damaged or too few.
     """
+    asked = locals()
+    choice = _choose(**asked)
+    root = data_root(data_dir)
+
+    def told() -> str:
+        return f"{choice.name} {data_fingerprint(name, data_dir)}"
+
+    return _load(choice, lambda images, at: read_or_map(images, at, root, told))
+
+
+def outline_data(name: str, **arguments: Any) -> LongTailedData:
+    """`load_data` without reading images: one of each part stands for all, so their pixels are not
+    to be used. Labels, counts, names and checksums are the real ones.
+
+    Raises:
+        UserError: as `load_data`, but for images that cannot be read.
+    """
+
+    def first_alone(images: Images, at: IndexArray) -> Tensor:
+        one = torch.from_numpy(images.read(at[:1]))
+        return one[:1].expand(len(at), -1, -1, -1)
+
+    return _load(_choose(name, **arguments), first_alone)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which images of a source are taken."""
+
+    name: DataName
+    given: str
+    source: Source
+    train: IndexArray
+    test: IndexArray
+    notes: tuple[str, ...]
+
+
+def _choose(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    imbalance_ratio: float | Literal["natural"] | None = None,
+    imbalance_type: ImbalanceType = "exp",
+    split_seed: int = 0,
+    limit_train: int | None = None,
+    test_protocol: TestProtocol = "balanced",
+    limit_test: int | None = None,
+) -> _Choice:
     spec, known = dataset_spec(name), known_name(name)
-    ratio = spec.imbalance_ratio if imbalance_ratio is None else imbalance_ratio
-    ratio = None if ratio == NATURAL else ratio
+    ratio = checked_ratio(spec.imbalance_ratio if imbalance_ratio is None else imbalance_ratio)
     if ratio is not None:
         check_imbalance_ratio(ratio)
     check_imbalance_type(imbalance_type)
@@ -88,58 +144,57 @@ def load_data(
     check_test_protocol(test_protocol)
     with _readable():
         source = open_source(known, data_dir, download)
-        pools, tests, n_max = _pools(known, source, ratio, split_seed)
-        sizes, test_sizes = [len(pool) for pool in pools], [len(pool) for pool in tests]
-        kept = train_counts(sizes, n_max, ratio, imbalance_type)
-        test_kept = None
-        if test_protocol == "long-tailed":
-            test_kept = (
-                proportional_counts(test_sizes, kept)
-                if ratio is None or n_max is None
-                else ruled_test_counts(test_sizes, kept, ratio, imbalance_type)
-            )
-        notes = _notes(source, (sizes, kept), (test_sizes, test_kept)) if known.local else ()
-        for note in notes:
-            warnings.warn(note, DataWarning, stacklevel=2)
-        train = select_train(pools, kept, limit_train)
-        test = select_test(tests, test_kept, limit_test)
-        return LongTailedData(
-            name=name if known.local else str(known),
-            class_names=source.class_names,
-            train_images=torch.from_numpy(source.train.read(train)),
-            train_labels=torch.from_numpy(source.train.labels[train]),
-            train_index=torch.from_numpy(_named(source.train, train)),
-            test_images=torch.from_numpy(source.test.read(test)),
-            test_labels=torch.from_numpy(source.test.labels[test]),
-            test_index=torch.from_numpy(source.test.named(test)),
-            **_validation(source),
-            path=str(path_of(known).resolve()) if known.local else "",
-            notes=notes,
-            source=_facts(source),
+    pools, tests, n_max = _pools(known, source, ratio, split_seed)
+    sizes, test_sizes = [len(pool) for pool in pools], [len(pool) for pool in tests]
+    kept = train_counts(sizes, n_max, ratio, imbalance_type)
+    test_kept = None
+    if test_protocol == "long-tailed":
+        test_kept = (
+            proportional_counts(test_sizes, kept)
+            if ratio is None or n_max is None
+            else ruled_test_counts(test_sizes, kept, ratio, imbalance_type)
         )
+    notes = _notes(source, (sizes, kept), (test_sizes, test_kept)) if known.local else ()
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=3)
+    train = select_train(pools, kept, limit_train)
+    return _Choice(known, name, source, train, select_test(tests, test_kept, limit_test), notes)
 
 
-def _named(images: Images, positions: IndexArray) -> IndexArray:
-    return np.ascontiguousarray(images.named(positions))
+def _load(choice: _Choice, read: Callable[[Images, IndexArray], Tensor]) -> LongTailedData:
+    """Read the chosen images and what is known of them."""
+    known, source = choice.name, choice.source
+    parts: dict[str, Tensor] = {}
+    chosen = {"train": choice.train, "test": choice.test, "val": _validation(source)}
+    for part, positions in chosen.items():
+        images = getattr(source, part)
+        if images is not None:
+            with _readable():
+                parts[f"{part}_images"] = read(images, positions)
+            parts[f"{part}_labels"] = torch.from_numpy(images.labels[positions])
+            parts[f"{part}_index"] = torch.from_numpy(images.named(positions))
+    return LongTailedData(
+        name=choice.given if known.local else str(known),
+        class_names=source.class_names,
+        **parts,
+        path=str(path_of(known).resolve()) if known.local else "",
+        notes=choice.notes,
+        source=_facts(source),
+    )
 
 
-def _validation(source: Source) -> dict[str, torch.Tensor]:
+def _validation(source: Source) -> IndexArray:
     """The first images of each class of the authors' own validation part, where there is one."""
     if source.val is None:
-        return {}
+        return np.empty(0, np.int64)
     pools = source.val.by_class(len(source.class_names))
-    chosen = np.sort(np.concatenate([pool[:PER_CLASS] for pool in pools]))
-    return {
-        "val_images": torch.from_numpy(source.val.read(chosen)),
-        "val_labels": torch.from_numpy(source.val.labels[chosen]),
-        "val_index": torch.from_numpy(source.val.named(chosen)),
-    }
+    return np.sort(np.concatenate([pool[:PER_CLASS] for pool in pools]))
 
 
-def _facts(source: Source) -> dict[str, dict[str, object]]:
+def _facts(source: Source) -> dict[str, dict[str, Any]]:
     """What a result must say about where its images come from."""
     parts = {"train": source.train, "val": source.val, "test": source.test}
-    facts: dict[str, dict[str, object]] = {
+    facts: dict[str, dict[str, Any]] = {
         part: images.facts() for part, images in parts.items() if images is not None
     }
     return {**facts, "files": dict(source.files)} if source.files else facts

@@ -25,6 +25,8 @@ from ltrobust.errors import UserError
 PARTS = ("train", "val", "test")
 PIECE = 1 << 24
 """Bytes of images that are read at a time."""
+MANY = 2_000_000_000
+"""Bytes of images that a call should ask for, where not all fit into memory."""
 
 
 def medmnist_source(name: str, size: int | None, data_dir: Path) -> Source | None:
@@ -94,7 +96,10 @@ def _part(path: Path, part: str, count: int, side: int, channels: int) -> Images
         known = np.frombuffer(_read(labels, count), np.uint8).astype(np.int64)
     with _member(path, f"{part}_images", shape):
         pass
-    return Images(known, partial(_images, path, part, shape), order="official")
+    read = partial(_images, path, part, shape)
+    # each call reads the whole member, so many at once
+    at_once = max(1, MANY // (side * side * channels))
+    return Images(known, read, order="official", shape=(channels, side, side), at_once=at_once)
 
 
 def _images(path: Path, part: str, shape: tuple[int, ...], positions: IndexArray) -> ImageArray:

@@ -34,7 +34,10 @@ def test_registered_data_sets_in_listing_order():
         ("medmnist:dermamnist@64", (7, None, 8 / 255, 100, 128, "resnet18", 4, True)),
         ("medmnist:organamnist", (11, None, 8 / 255, 100, 128, "resnet18", 4, False)),
         ("folder:/my/images", (None, None, 8 / 255, 100, 128, "resnet18", 4, True)),
-        ("folder:/my/images@224", (None, None, 8 / 255, 100, 128, "resnet18", 28, True)),
+        (
+            "folder:/my/images@224",
+            (None, None, 8 / 255, 100, 128, "torchvision:resnet18", 28, True),
+        ),
         ("hf:/my/files", (None, None, 8 / 255, 100, 128, "resnet18", 4, True)),
     ],
 )
