@@ -37,6 +37,7 @@ from ltrobust.bench.reports import make_report
 from ltrobust.bench.runner import defended, load_defended, run_plan
 from ltrobust.bench.settings import DEFAULT_ATTACKS, make_cells, make_settings
 from ltrobust.bench.store import SuiteStore, suite_of
+from ltrobust.bench.tuning import run_tuned
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import DataWarning, RunError, UserError, unknown
@@ -476,7 +477,7 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
     load = Loader(plan)
     with store.lock():
-        failures = run_plan(plan, store, load, Reporter())
+        failures = run_tuned(plan, store, load, Reporter())
         results = build_report(store)
     _warn(load.notes())
     if failures:

@@ -95,7 +95,10 @@ Augment = Annotated[
 ]
 Select = Annotated[
     str | None,
-    _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
+    _flag(
+        "last (default), best (held-out images), val (options too) or best-on-test (leaks).",
+        panel=TRAINING,
+    ),
 ]
 Seeds = Annotated[
     list[str] | None,
@@ -320,7 +323,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
         memory_warning,
     )
     from ltrobust.bench.loader import Loader, tell
-    from ltrobust.bench.runner import run_plan
+    from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
@@ -339,7 +342,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             if tight:
                 reporter.line(f"warning: {tight}")
         try:
-            failures = run_plan(plan, store, load, reporter)
+            failures = run_tuned(plan, store, load, reporter)
         except KeyboardInterrupt:
             if plan.settings.overwrite != "all":
                 raise

@@ -148,7 +148,7 @@ class Run(Frozen):
     recipe: Recipe
     seed: int
     precision: Literal["fp32", "bf16"]
-    select: Literal["last", "best", "best-on-test"] = "last"
+    select: Literal["last", "best", "best-on-test", "val"] = "last"
     select_on: TestSpec | None = None
 
     @property

@@ -31,7 +31,7 @@ class Loader:
     def __call__(self, planned: PlannedRun) -> LongTailedData:
         """Return the data of a run; UserError when it cannot be loaded."""
         spec, test = planned.run.data, planned.test
-        key = (spec, test, planned.run.select == "best")
+        key = (spec, test, planned.run.select in ("best", "val"))
         if key not in self._loaded:
             local = spec.name.startswith(LOCAL_PREFIXES)
             loaded = load_quietly(

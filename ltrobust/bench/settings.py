@@ -102,7 +102,7 @@ class Settings(Frozen):
     arch: str | None = None
     recipe: Literal["unified", "fast", "paper"] = "unified"
     augment: AugmentPolicy | None = None
-    select: Literal["last", "best", "best-on-test"] = "last"
+    select: Literal["last", "best", "best-on-test", "val"] = "last"
     epochs: Positive | None = None
     batch_size: Positive | None = None
     eps: Radius | None = None

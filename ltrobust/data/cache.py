@@ -115,8 +115,8 @@ class ImageCache:
             size = self._image * self._shape[0] / 1e9
             raise UserError(
                 f"cannot keep {size:.1f} GB of decoded images in '{self.path.parent}' "
-                f"({error.strerror or error}); free space there, choose another --data-dir, or allow "
-                f"more memory with {LIMIT_VARIABLE} (gigabytes)"
+                f"({error.strerror or error}); free space there, choose another --data-dir, or "
+                f"allow more memory with {LIMIT_VARIABLE} (gigabytes)"
             ) from error
 
     def _whole(self) -> bool:

@@ -59,10 +59,7 @@ def test_images_and_digits_are_those_of_torchvision(
 
 def test_the_largest_class_is_the_head(svhn: Any, tmp_path: Path):
     data = load_data("svhn-lt", data_dir=tmp_path, imbalance_ratio=4)
-    assert data.imbalance_ratio == 4
-    counts = data.train_counts
-    assert counts[1] == max(counts)
-    assert counts[1] > counts[2] >= counts[0] >= counts[3] >= counts[9]
+    assert data.train_counts == (4, 6, 5, 3, 3, 2, 2, 2, 1, 1)
 
 
 def test_published_checksums_are_those_of_torchvision():
@@ -87,7 +84,9 @@ def test_a_missing_part_and_other_files_are_named(svhn: Any, tmp_path: Path):
 
 
 def test_other_images_are_refused(svhn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_svhn(tmp_path / "svhn", {**LABELS, "test": list(reversed(LABELS["test"]))})
+    # the train file alone would differ in the time that stands in it
+    write_svhn(tmp_path / "other", {**LABELS, "test": list(reversed(LABELS["test"]))})
+    (tmp_path / "other" / "test_32x32.mat").replace(tmp_path / "svhn" / "test_32x32.mat")
     assert f"not {MD5['test']}" in refused(tmp_path)
     write_svhn(tmp_path / "svhn", {**LABELS, "test": LABELS["test"][:-2]})
     assert "class '0' has no test images" in refused(tmp_path)
