@@ -94,14 +94,16 @@ def _parsed(arch: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"architecture {name} takes no parameters, got '{text}'")
         if key not in known:
             raise unknown(f"parameter of {name}:", key, known)
-        if isinstance(known[key], str) and key not in given:
+        if key in given:
+            raise UserError(f"architecture '{arch}': {key} is to be given once")
+        if isinstance(known[key], str):
             check_stem(value)
             given[key] = value
             continue
-        if not (value.isascii() and value.isdecimal() and int(value) > 0) or key in given:
+        if not (value.isascii() and value.isdecimal() and int(value) > 0):
             raise UserError(
-                f"architecture '{arch}': {key} is given once, as a positive integer, "
-                f"such as {name}{PARAMETER}{key}={known[key]}"
+                f"architecture '{arch}': {key} is a positive integer, such as "
+                f"{name}{PARAMETER}{key}={known[key]}"
             )
         given[key] = int(value)
         if key == "depth":

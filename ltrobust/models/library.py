@@ -121,10 +121,10 @@ def _torchvision_body(name: str, spec: NetworkSpec) -> nn.Module:
         body = models.get_model(name, weights=None, image_size=spec.image_size)
     except TypeError:
         body = models.get_model(name, weights=None)
-    modules = dict(body.named_modules())
-    last = list(modules)[-1]
-    layers = [path for path, module in modules.items() if isinstance(module, nn.Linear)]
-    if not layers or not last.startswith(layers[-1].rpartition(".")[0]):
+    if getattr(body, "aux_logits", False):
+        raise UserError(f"architecture torchvision:{name} has auxiliary outputs; use another")
+    layers = [path for path, m in body.named_modules() if isinstance(m, nn.Linear)]
+    if not layers:
         raise UserError(f"architecture torchvision:{name} does not end in a linear layer")
     _replace(body, layers[-1], nn.Identity())
     if spec.in_channels != 3:

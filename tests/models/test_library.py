@@ -126,6 +126,7 @@ def test_wrong_names_are_told_in_one_line(arch: str, said: str) -> None:
     ("arch", "size", "said"),
     [
         ("torchvision:squeezenet1_0", 64, "does not end in a linear layer"),
+        ("torchvision:googlenet", 64, "has auxiliary outputs"),
         ("torchvision:vit_b_16", 20, "does not take images of 20 pixels"),
         ("torchvision:vgg11:stem=cifar", 32, "has stride 1 already"),
         ("torchvision:alexnet", 16, "does not take images of 16 pixels"),
