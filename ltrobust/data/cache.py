@@ -7,6 +7,7 @@ comes here.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -176,11 +177,6 @@ class ImageCache:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one process build at a time; the others wait and find it done."""
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield
-            return
         with self.path.with_suffix(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
