@@ -422,12 +422,11 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 def _show_cells(plan: Plan, store: SuiteStore) -> None:
     """Print what each cell of a grid needs, and the time of all."""
     from ltrobust.bench.cells import cell_rows
-    from ltrobust.bench.plan import STATES
     from ltrobust.progress import in_words
 
     rows, seconds, unread = cell_rows(plan, store)
     table = Table(title="cells")
-    for column in ("dataset", "imbalance ratio", "arch", "options", "runs", *STATES, "time"):
+    for column in ("dataset", "ratio", "arch", "options", "runs", "time"):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -23,8 +23,8 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
     """Count the runs of each cell by state and estimate the time that is left.
 
     Returns:
-        Rows of text: data set, ratio, architecture, options, runs, runs in each of `STATES`, time;
-        the seconds of all; and the data sets whose files are not there, so that no time is known.
+        Rows of text: data set, ratio, architecture, options, runs in each of `STATES`, time; the
+        seconds of all; and the data sets whose files are not there, so that no time is known.
     """
     states = cached(plan, store)
     cells: dict[tuple[str, ...], list[PlannedRun]] = {}
@@ -40,8 +40,8 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
             time = in_words(expected.seconds)
         except UserError:
             unread.append(cell[0])
-        numbers = [str(counts[state]) if counts[state] else "-" for state in STATES]
-        rows.append([*cell, str(len(runs)), *numbers, time])
+        states_of = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        rows.append([*cell, states_of, time])
     return rows, seconds, list(dict.fromkeys(unread))
 
 

@@ -145,7 +145,7 @@ def test_a_grid_is_shown_and_done_in_one_directory(cli: Cli):
     assert cli(*words).code == 0
     assert len(list(Path("out/runs").iterdir())) == 3
     again = cli(*words, "--dry-run")
-    assert "new" in again.stdout
+    assert "2 evaluated" in again.stdout
     absent = cli(
         "bench", "--dataset", "digits-lt,svhn-lt", *TINY, "--methods", "pgd-at", "--dry-run"
     )
