@@ -34,6 +34,7 @@ from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.combination import canonical, find
 from ltrobust.config import Run, TestSpec, config_hash
 from ltrobust.data import (
+from ltrobust.data.catalog import checked_ratio
     LongTailedData,
     data_fingerprint,
     data_label,
@@ -443,7 +444,8 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
         test_protocol=settings.test_protocol,
         limit_test=settings.limit_test,
     )
-    return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    ratio = ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    return data, checked_ratio(ratio)
 
 
 def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def find_parquet(folder: Path, image: str = "", label: str = "") -> HuggingFaceF
     tests = {part: files for part, files in tests.items() if files}
     for what, files in (("train", train), ("test", tests)):
         if not files:
-            names = " or ".join(TEST_PARTS if what == "test" else ("train",))
+            looked_for = " or ".join(TEST_PARTS if what == "test" else ("train",))
             raise UserError(
                 f"'{place}' has no {what} part: no files such as {what}-00000-of-00001.parquet or "
-                f"{what}/0000.parquet (looked for {names})"
+                f"{what}/0000.parquet (looked for {looked_for})"
             )
     features = _features(folder, train[0])
     known = schema(train[0])

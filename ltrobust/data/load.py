@@ -90,10 +90,13 @@ def load_data(
     choice = _choose(**asked)
     root = data_root(data_dir)
 
-    def told() -> str:
-        return f"{choice.name} {data_fingerprint(name, data_dir)}"
+    def read(part: str, images: Images, at: IndexArray) -> Tensor:
+        def told() -> str:
+            return f"{choice.name} {data_fingerprint(name, data_dir)} {part}"
 
-    return _load(choice, lambda images, at: read_or_map(images, at, root, told))
+        return read_or_map(images, at, root, told)
+
+    return _load(choice, read)
 
 
 def outline_data(name: str, **arguments: Any) -> LongTailedData:
@@ -104,7 +107,7 @@ def outline_data(name: str, **arguments: Any) -> LongTailedData:
         UserError: as `load_data`, but for images that cannot be read.
     """
 
-    def first_alone(images: Images, at: IndexArray) -> Tensor:
+    def first_alone(_part: str, images: Images, at: IndexArray) -> Tensor:
         one = torch.from_numpy(images.read(at[:1]))
         return one[:1].expand(len(at), -1, -1, -1)
 
@@ -161,7 +164,7 @@ def _choose(
     return _Choice(known, name, source, train, select_test(tests, test_kept, limit_test), notes)
 
 
-def _load(choice: _Choice, read: Callable[[Images, IndexArray], Tensor]) -> LongTailedData:
+def _load(choice: _Choice, read: Callable[[str, Images, IndexArray], Tensor]) -> LongTailedData:
     """Read the chosen images and what is known of them."""
     known, source = choice.name, choice.source
     parts: dict[str, Tensor] = {}
@@ -170,7 +173,7 @@ def _load(choice: _Choice, read: Callable[[Images, IndexArray], Tensor]) -> Long
         images = getattr(source, part)
         if images is not None:
             with _readable():
-                parts[f"{part}_images"] = read(images, positions)
+                parts[f"{part}_images"] = read(part, images, positions)
             parts[f"{part}_labels"] = torch.from_numpy(images.labels[positions])
             parts[f"{part}_index"] = torch.from_numpy(images.named(positions))
     return LongTailedData(

@@ -6,7 +6,7 @@ Weights are never downloaded, and input normalisation is not done: images stay i
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,7 @@ def _body(library: str, name: str, spec: NetworkSpec) -> nn.Module:
 def _timm_body(name: str, spec: NetworkSpec) -> nn.Module:
     import timm
 
-    settings = {"pretrained": False, "num_classes": 0, "in_chans": spec.in_channels}
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": spec.in_channels}
     try:  # transformers are built for a size
         return timm.create_model(name, img_size=spec.image_size, **settings)
     except TypeError:
