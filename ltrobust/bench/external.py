@@ -34,12 +34,12 @@ from ltrobust.bench.store import RunStore, SuiteStore
 from ltrobust.combination import canonical, find
 from ltrobust.config import Run, TestSpec, config_hash
 from ltrobust.data import (
-from ltrobust.data.catalog import checked_ratio
     LongTailedData,
     data_fingerprint,
     data_label,
     dataset_spec,
 )
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.callables import load_model, parse_arguments
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
