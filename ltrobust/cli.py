@@ -54,12 +54,17 @@ def _flag(text: str, *names: str, panel: str, **extra: Any) -> Any:
 
 Dataset = Annotated[
     str | None,
-    _flag("digits-lt (default), cifar10-lt, cifar100-lt or folder:PATH.", "--dataset", panel=DATA),
+    _flag(
+        "digits-lt (default), cifar10-lt, dermamnist, ... (see ltrobust datasets), folder:PATH or "
+        "hf:PATH; @64 resizes.",
+        "--dataset",
+        panel=DATA,
+    ),
 ]
 Ratio = Annotated[
     list[str] | None,
     _flag(
-        "n_max / n_min of the training set, such as 50 or 10,50; repeatable.",
+        "n_max / n_min of the training set, such as 50 or 10,50, or natural; repeatable.",
         "--imbalance-ratio",
         panel=DATA,
     ),
@@ -78,7 +83,10 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     _flag(
-        "small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10, resnet50-224.", panel=TRAINING
+        "small-cnn, resnet18, preactresnet18, wrn-28-10 (or other numbers), resnet50-224, "
+        "torchvision:NAME or timm:NAME; parameters such as resnet18:width=16:depth=10 and "
+        "torchvision:resnet50:stem=cifar (3x3 stem for small images).",
+        panel=TRAINING,
     ),
 ]
 RecipeName = Annotated[str | None, _flag("unified (default), fast or paper.", panel=TRAINING)]
@@ -87,7 +95,10 @@ Augment = Annotated[
 ]
 Select = Annotated[
     str | None,
-    _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
+    _flag(
+        "last (default), best (held-out images), val (options too) or best-on-test (leaks).",
+        panel=TRAINING,
+    ),
 ]
 Seeds = Annotated[
     list[str] | None,
@@ -292,12 +303,12 @@ def train(
 def _bench(
     flags: dict[str, Any], suite: Path | None, *, dry_run: bool = False, json_output: bool = False
 ) -> None:
-    from ltrobust.bench.plan import make_plan
-    from ltrobust.bench.settings import make_settings
+    from ltrobust.bench.plan import make_grid
+    from ltrobust.bench.settings import make_cells
     from ltrobust.bench.store import SuiteStore
 
-    settings = make_settings(flags, suite)
-    plan, store = make_plan(settings), SuiteStore(settings.output_dir)
+    cells = make_cells(flags, suite)
+    plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
     if dry_run:
         _show_plan(plan, store, json_output)
         return
@@ -312,7 +323,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
         memory_warning,
     )
     from ltrobust.bench.loader import Loader, tell
-    from ltrobust.bench.runner import run_plan
+    from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
@@ -331,7 +342,7 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
             if tight:
                 reporter.line(f"warning: {tight}")
         try:
-            failures = run_plan(plan, store, load, reporter)
+            failures = run_tuned(plan, store, load, reporter)
         except KeyboardInterrupt:
             if plan.settings.overwrite != "all":
                 raise
@@ -405,6 +416,23 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         what = f"{describe(planned.run)}{after}"
         table.add_row(run_id, what, names, room, states[run_id])
     out.print(table)
+    _show_cells(plan, store)
+
+
+def _show_cells(plan: Plan, store: SuiteStore) -> None:
+    """Print what each cell of a grid needs, and the time of all."""
+    from ltrobust.bench.cells import cell_rows
+    from ltrobust.progress import in_words
+
+    rows, seconds, unread = cell_rows(plan, store)
+    table = Table(title="cells")
+    for column in ("dataset", "ratio", "arch", "options", "runs", "time"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
+    out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -861,16 +889,55 @@ def show(
         out.print(f"quirk: {quirk}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json")
-def datasets(json_output: Json = False, debug: Debug = False) -> None:
-    """List the data sets and what each brings to a run."""
+datasets_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback(
+    epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json\n\n"
+    "  ltrobust datasets show dermamnist"
+)
+def datasets(context: typer.Context, json_output: Json = False, debug: Debug = False) -> None:
+    """List the data sets and what each brings to a run; `show NAME` tells all about one."""
     from dataclasses import asdict
 
     from ltrobust.data import DATASETS
 
+    if context.invoked_subcommand:
+        return
     rows = [asdict(DATASETS.get(name)) for name in DATASETS]
     columns = ("name", "num_classes", "imbalance_ratio", "eps", "epochs", "arch", "description")
-    _print_list(rows, columns, "datasets (and folder:PATH)", json_output)
+    _print_list(rows, columns, "datasets (and folder:PATH, hf:PATH)", json_output)
+
+
+@datasets_app.command(
+    name="show",
+    epilog="Examples:\n\n  ltrobust datasets show cifar10-lt --data-dir ~/data\n\n"
+    "  ltrobust datasets show folder:photos@64 --json",
+)
+def show_dataset(
+    name: Annotated[str, typer.Argument(help="The data set, such as dermamnist.")],
+    data_dir: DataDir = None,
+    imbalance_ratio: Annotated[
+        str | None, _flag("n_max / n_min of the split, or natural.", panel=DATA)
+    ] = None,
+    split_seed: SplitSeed = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell classes, terms, citation, defaults with their source, and checksums of a data set."""
+    from ltrobust.bench.settings import make_settings
+    from ltrobust.data.describe import describe_dataset, lines_of
+
+    flags = {"imbalance_ratio": imbalance_ratio, "split_seed": split_seed}
+    asked = make_settings(flags)
+    ratios = asked.imbalance_ratio or (None,)
+    facts = describe_dataset(name, data_dir, imbalance_ratio=ratios[0], split_seed=asked.split_seed)
+    if json_output:
+        print(json.dumps(facts, indent=2))
+        return
+    for line in lines_of(facts):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  ltrobust version")

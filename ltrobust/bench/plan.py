@@ -5,7 +5,8 @@ A plan loads no data and trains nothing, so `--dry-run` is instant and shows exa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from ltrobust.bench.store import SuiteStore
 from ltrobust.combination import Combination, canonical, find, named
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
 from ltrobust.models import canonical_arch
@@ -37,12 +39,14 @@ class PlannedRun:
         test: the test images.
         attacks: what to attack with.
         base: run id of the trained run that a post-hoc run acts on, which stands before it.
+        cell: the settings that it comes from, where they are not those of the whole plan.
     """
 
     run: Run
     test: TestSpec
     attacks: tuple[AttackSpec, ...]
     base: str | None = None
+    cell: Settings | None = None
 
     def attack_ids(self) -> dict[str, AttackSpec]:
         """The attacks by their id."""
@@ -77,7 +81,7 @@ def make_plan(settings: Settings) -> Plan:
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
     fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
-    ratios: tuple[float | None, ...] = settings.imbalance_ratio or (spec.imbalance_ratio,)
+    ratios = [checked_ratio(r) for r in settings.imbalance_ratio or (spec.imbalance_ratio,)]
     runs = []
     for ratio in ratios:
         data = DataSpec(
@@ -94,6 +98,21 @@ def make_plan(settings: Settings) -> Plan:
                 runs += [PlannedRun(one, test, attacks, base) for one, base in _with_bases(run)]
     unique = {planned.run.run_id: planned for planned in runs}
     return Plan(settings, device, tuple(unique.values()))
+
+
+def make_grid(cells: Sequence[Settings]) -> Plan:
+    """Resolve the cells of a grid into one plan; what two cells share is done for the first.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    runs: dict[tuple[str, frozenset[str]], PlannedRun] = {}
+    plans = [make_plan(cell) for cell in cells]
+    for plan in plans:
+        for planned in plan.runs:
+            key = planned.run.run_id, frozenset(planned.attack_ids())
+            runs.setdefault(key, replace(planned, cell=plan.settings))
+    return replace(plans[0], runs=tuple(runs.values()))
 
 
 def _with_bases(run: Run) -> list[tuple[Run, str | None]]:
@@ -160,6 +179,10 @@ def resolve_precision(name: str, device: str) -> str:
         if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         else "fp32"
     )
+
+
+STATES = ("new", "stopped", "failed", "trained", "evaluated")
+"""How far a run can have come."""
 
 
 def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:

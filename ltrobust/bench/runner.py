@@ -242,7 +242,7 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, pla
         status="running",
         error=None,
         config=planned.run.model_dump(mode="json"),
-        overrides=plan.settings.overrides(),
+        overrides=(planned.cell or plan.settings).overrides(),
         data=record.get("data") or data_facts(data),
         provenance=origin or provenance(plan.device),
         timings=record.get("timings") or {},

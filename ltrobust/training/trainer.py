@@ -29,6 +29,7 @@ from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.feed import chosen_images, fed, placed, reach
 from ltrobust.training.overfitting import FEW_STEPS, pgd_accuracy, warning
 from ltrobust.training.profile import UNTIMED, Clock
 from ltrobust.training.schedule import learning_rates, rate_at
@@ -163,7 +164,7 @@ def train(
         model=model,
         held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
     )
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
+    images, labels = placed(data.train_images, device), data.train_labels.to(device)
     reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
     reporter.advance("run", len(trained.history))
 
@@ -320,15 +321,20 @@ def _train_epoch(
     clock: Clock,
 ) -> float:
     """Run one epoch and return its mean loss. Nothing waits for the device before the end."""
-    total = torch.zeros((), device=images.device)
+    device = labels.device
+    total = torch.zeros((), device=device)
     seen = 0
-    sampler = method.sampler(labels.cpu(), ctx) or Shuffled(run, len(labels), ctx.epoch)
+    own = method.sampler(labels.cpu(), ctx)
+    sampler = own or Shuffled(run, len(labels), ctx.epoch)
     sizes = list(_batch_sizes(recipe, len(sampler)))
     reporter.begin("part", f"epoch {ctx.epoch + 1}", len(sizes))
     clock.begin_epoch(len(sizes))
     spec = dataset_spec(run.data.name)
-    draw = generator(images.device, run.seed, "augment", ctx.epoch)
+    draw = generator(device, run.seed, "augment", ctx.epoch)
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
+    # what another sampler draws may depend on the step before
+    ahead = reach(images, device) if own is None else 0
+    batches = fed(images, (sampler.take(size) for size in sizes), device, ahead)
     for number, size in enumerate(sizes):
         if recipe.schedule.kind == "one-cycle":
             position = ctx.epoch - ctx.first_epoch + (number + 0.5) / len(sizes)
@@ -337,9 +343,9 @@ def _train_epoch(
             group["lr"] = ctx.lr
         with clock.step(size):
             with clock.phase("data"):
-                chosen = sampler.take(size).to(images.device)
+                chosen, found = next(batches)
                 y = labels[chosen]
-                batch = policy_augment(images[chosen], recipe.augment, generator=draw_policy)
+                batch = policy_augment(found, recipe.augment, generator=draw_policy)
                 batch = random_crop_flip(
                     enlarge(batch, model.net.input_size),
                     padding=spec.crop_padding,
@@ -449,11 +455,12 @@ def _clean_accuracy(
 ) -> float:
     """Share of right answers, eval mode, on a fixed sample of training images as they are."""
     order = torch.randperm(len(labels), generator=generator("cpu", seed, "accuracy-sample"))
-    chosen = order[:ACCURACY_IMAGES].to(images.device)
+    chosen = order[:ACCURACY_IMAGES].to(labels.device)
     model.eval()
-    right = torch.zeros((), device=images.device)
+    right = torch.zeros((), device=labels.device)
     for part in chosen.split(250):
-        x = to_float(enlarge(images[part], model.net.input_size))
+        found = chosen_images(images, part, labels.device)
+        x = to_float(enlarge(found, model.net.input_size))
         logits = method.adjust(model(x))
         right += (logits.argmax(1) == labels[part]).sum()
     return float(right) / len(chosen)

@@ -64,7 +64,7 @@ def undeclared(folders: Iterable[str], known: set[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("ltrobust", "methods"), ()),
+        (("ltrobust", "methods"), ("medmnist", "timm")),
         (("tests",), ("dev",)),
         (("benchmarks",), ("dev", "mutation")),
     ],
