@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_logits
+from ltrobust.attacks.pgd import Mode, attack_logits
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import soft_logit_margin
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
@@ -133,7 +133,7 @@ class MMA(Method):
 
     def _score(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The soft logit margin (B,); below 0 an image is right."""
-        mode = "train" if self.train_mode else ctx.mode
+        mode: Mode = "train" if self.train_mode else ctx.mode
         return soft_logit_margin(attack_logits(model, x, mode), y)
 
     def _bisected(
