@@ -929,9 +929,9 @@ def half(
 
     settings = {"limit_test": limit_test, "data_dir": data_dir}
     given = {key: value for key, value in settings.items() if value is not None}
-    rows = keep_half(run, attacks, **given).to_dict("records")
-    columns = ("attack", "n", "changed", "accuracy", "accuracy_rounded")
-    _print_list(rows, columns, "float16 weights kept: no verdict changed", False)
+    found = keep_half(run, attacks, **given)
+    rows = [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+    _print_list(rows, tuple(found), "float16 weights kept: no verdict changed", False)
 
 
 @app.command(epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json")
