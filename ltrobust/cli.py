@@ -889,6 +889,79 @@ def show(
         out.print(f"quirk: {quirk}", markup=False, highlight=False, soft_wrap=True)
 
 
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(models_app, name="models")
+RunDirectory = Annotated[Path, typer.Argument(help="results/<suite>/runs/<run_id>")]
+
+
+@models_app.callback(
+    epilog="Examples:\n\n  ltrobust models\n\n"
+    "  ltrobust models --results results/cifar10-lt-cpu --json"
+)
+def models(
+    context: typer.Context,
+    results: Annotated[
+        list[Path] | None,
+        _flag("Where results are; default ./results.", "--results", panel=RUNNING),
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List stored runs that have weights; `card RUN` describes one, `half RUN` rounds it."""
+    from ltrobust.zoo import list_models
+
+    if context.invoked_subcommand:
+        return
+    rows = [model.row() for model in list_models(results or [Path("results")])]
+    if not json_output:
+        for row in rows:
+            row["numbers"] = _in_cells(row["numbers"])
+            row["weights"] = f"{row['weights']}, {row['megabytes']:.2f} MB"
+    columns = ("path", "method", "arch", "parameters", "recipe", "weights", "numbers")
+    title = "models: balanced accuracy [95% interval], % († in doubt)"
+    _print_list(rows, columns, title, json_output)
+
+
+def _in_cells(numbers: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{one['attack']}{'†' if one['doubted'] else ''} {100 * one['balanced_accuracy']:.1f} "
+        f"[{100 * one['ci_low']:.1f}, {100 * one['ci_high']:.1f}], n {one['n']:,}"
+        for one in numbers
+    )
+
+
+@models_app.command(
+    epilog="Example:\n\n  ltrobust models card results/demo/runs/at-bsl-0123456789ab"
+)
+def card(run: RunDirectory, debug: Debug = False) -> None:
+    """Print the model card of a run, markdown: recipe, protocol, numbers with intervals, marks."""
+    from ltrobust.zoo import model_card
+
+    print(model_card(run))
+
+
+@models_app.command(
+    epilog="Example:\n\n  ltrobust models half results/demo/runs/at-bsl-0123456789ab"
+)
+def half(
+    run: RunDirectory,
+    attacks: Annotated[
+        str, _flag("Whose verdicts must not change; default clean,pgd20.", panel=EVALUATION)
+    ] = "clean,pgd20",
+    limit_test: LimitTest = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Store a run's weights as float16, if no verdict changes with it."""
+    from ltrobust.zoo import keep_half
+
+    settings = {"limit_test": limit_test, "data_dir": data_dir}
+    given = {key: value for key, value in settings.items() if value is not None}
+    found = keep_half(run, attacks, **given)
+    rows = [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+    _print_list(rows, tuple(found), "float16 weights kept: no verdict changed", False)
+
+
 datasets_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(datasets_app, name="datasets")
 

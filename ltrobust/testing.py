@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.combination import find, has_needs
+from ltrobust.combination import find
 from ltrobust.config import Recipe, Run
 from ltrobust.context import HeldOut
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
-from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError, UserError
 from ltrobust.method import (
     METHODS,
@@ -36,7 +35,6 @@ from ltrobust.method import (
     load_plugin,
 )
 from ltrobust.modifier import Modifier, PostHoc
-from ltrobust.seeds import generator
 from ltrobust.training.checkpoint import (
     from_bytes,
     load_weights,
@@ -45,15 +43,17 @@ from ltrobust.training.checkpoint import (
     to_bytes,
 )
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.schedule import learning_rates
 from ltrobust.training.trainer import (
     Base,
     State,
     Trained,
     base_run,
     build,
-    epochs_before,
-    feedback_images,
+    epoch_context,
     own_recipe,
+    run_context,
+    spare_feedback,
     take_over,
     train,
     train_step,
@@ -145,23 +145,11 @@ class Trial:
         """What the defense is told in each epoch of the run."""
         if self.stage is None:
             return
-        first, cpu = epochs_before(self.run), torch.device("cpu")
-        needed = has_needs(trained.method)
-        data = hold_out(self.data) if needed else self.data
-        for epoch in range(first, first + self.stage.epochs):
-            yield Context(
-                class_counts=torch.tensor(data.train_counts),
-                epoch=epoch,
-                epochs=first + self.stage.epochs,
-                attack=self.stage.attack,
-                generator=generator("cpu", self.run.seed, "attack", epoch),
-                first_epoch=first,
-                model=model,
-                index=torch.arange(len(data.train_labels)),
-                sampling=generator("cpu", self.run.seed, "sampling", epoch),
-                held_out=feedback_images(data, trained, cpu) if needed else None,
-                lr=self.stage.lr,
-            )
+        data = spare_feedback(self.data, trained)
+        common = run_context(self.run, self.stage, data, trained, model, torch.device("cpu"))
+        rates = learning_rates(self.stage.schedule, self.stage.lr, self.stage.epochs)
+        for epoch, rate in enumerate(rates, common.first_epoch):
+            yield epoch_context(common, self.run, epoch, rate)
 
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Two batches with their positions: one of many classes, one of the largest class alone."""

@@ -4,7 +4,7 @@
     delta   = eps tanh(mu + sigma r), sigma = softplus(rho), r ~ N(0, 1), per pixel
     min over f, max over G of  CE(f(x + delta), y) + lambda H(delta),     lambda = 0.01
 
-Dong et al. 2020, section 4.2, the amortised variant of ADT-EXP. Both networks learn from one
+Dong et al. 2020, the amortised variant of ADT-EXP. Both networks learn from one
 backward pass, whose gradient at x + delta is reversed for G. H is the mean entropy per pixel.
 """
 

@@ -6,7 +6,7 @@
     wrong: trained clean with CE
     L = (1 - c) mean[those terms] + c CE(f(x), y),     c = 1/3
 
-Ding et al. 2020, eq. 7 to 9 and algorithm 1. d_max is 1.5 eps (12/255 at 8/255); the bisection ends
+Ding et al. 2020. d_max is 1.5 eps (12/255 at 8/255); the bisection ends
 at 1.05 d_max, and each image remembers its margin e from epoch to epoch.
 """
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import Mode, attack_logits
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import soft_logit_margin
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
@@ -75,6 +75,7 @@ from ltrobust.training.schedule import Schedule
         "an image is right only where its class has more than half of the mass, which with many "
         "classes few images reach early on; all others are trained clean",
         "images whose margin reached d_max leave the sum but not the divisor of the mean",
+        "the largest margins are float32, so that the search ends 1e-9 elsewhere",
         "12 more passes a step than PGD-AT, 11 of them forward only",
     ),
     passes="K + 13",
@@ -132,8 +133,8 @@ class MMA(Method):
 
     def _score(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The soft logit margin (B,); below 0 an image is right."""
-        with attack_mode(model, "train" if self.train_mode else ctx.mode), torch.no_grad():
-            return soft_logit_margin(model(x), y)
+        mode: Mode = "train" if self.train_mode else ctx.mode
+        return soft_logit_margin(attack_logits(model, x, mode), y)
 
     def _bisected(
         self,

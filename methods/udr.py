@@ -73,6 +73,9 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
     quirks=(
         "lambda falls whenever mean |d| is below eps, that is as long as most pixels stay inside; "
         "floor: none: the authors' code lets it fall below 0, where the ball pushes outwards",
+        "leak, not rebuilt: the authors report the best epoch by PGD-20 on the test set",
+        "the authors' network sees input normalised by mean and standard deviation; here it does "
+        "not",
         "the authors publish it on AWP only, with AWP's train-mode attack and extra passes: "
         "write pgd-at+awp+udr for it",
         "udr on pgd-at and on trades is a third party's version (CGRm): natural, scale: on "
@@ -81,6 +84,8 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
         "stuck: the third party clips to the image inside the differentiated pass, where torch "
         "gives no gradient at 0 and 1, so that a pixel that got there stays; in the stored cases "
         "about 1% of the pixels end elsewhere without it, by up to 0.056",
+        "on TRADES the third party's divergence has a detached clean side, and its attack runs in "
+        "eval mode, unlike the authors'",
         "mean |d| is per pixel, after the clipping to the image, so that dark and bright pixels "
         "lower it",
     ),

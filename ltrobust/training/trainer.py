@@ -150,20 +150,9 @@ def train(
     if judge and state is not None:
         judge.best = state["best"]
     rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
-    if has_needs(trained.method) and not len(data.val_labels):
-        data = hold_out(data)
+    data = spare_feedback(data, trained)
     epochs = first + recipe.epochs
-    common = Context(
-        class_counts=torch.tensor(data.train_counts, device=device),
-        epoch=first,
-        epochs=epochs,
-        attack=recipe.attack,
-        generator=generator(device, run.seed, "attack", first),
-        micro_batch=thrift.micro_batch,
-        first_epoch=first,
-        model=model,
-        held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
-    )
+    common = run_context(run, recipe, data, trained, model, device, thrift)
     images, labels = placed(data.train_images, device), data.train_labels.to(device)
     reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
     reporter.advance("run", len(trained.history))
@@ -171,12 +160,7 @@ def train(
     for epoch in range(first + len(trained.history), epochs):
         began = time.perf_counter()
         rate = rates[epoch - first]
-        ctx = common.changed(
-            epoch=epoch,
-            generator=generator(device, run.seed, "attack", epoch),
-            sampling=generator("cpu", run.seed, "sampling", epoch),
-            lr=rate,
-        )
+        ctx = epoch_context(common, run, epoch, rate)
         trained.method.on_epoch_start(ctx)
         loss = _train_epoch(
             run, recipe, images, labels, model, trained.method, optimizer, ctx, reporter, clock
@@ -286,6 +270,56 @@ def evaluated(trained: Trained) -> Iterator[None]:
         yield
     finally:
         trained.net.load_state_dict(before)
+
+
+def spare_feedback(data: LongTailedData, trained: Trained) -> LongTailedData:
+    """Hold images out of training for a method that needs them, unless some are already."""
+    needed = has_needs(trained.method) and not len(data.val_labels)
+    return hold_out(data) if needed else data
+
+
+def run_context(
+    run: Run,
+    recipe: Recipe,
+    data: LongTailedData,
+    trained: Trained,
+    model: nn.Module,
+    device: torch.device,
+    thrift: Thrift = Thrift(),
+) -> Context:
+    """What a method is told of its run: what is the same in all epochs.
+
+    Args:
+        run: the run.
+        recipe: what it trains itself; see `own_recipe`.
+        data: its training images, those for feedback held out; see `spare_feedback`.
+        trained: its network and method.
+        model: the network as it is trained.
+        device: where it is trained.
+        thrift: how to save memory.
+    """
+    first = epochs_before(run)
+    return Context(
+        class_counts=torch.tensor(data.train_counts, device=device),
+        epoch=first,
+        epochs=first + recipe.epochs,
+        attack=recipe.attack,
+        generator=generator(device, run.seed, "attack", first),
+        micro_batch=thrift.micro_batch,
+        first_epoch=first,
+        model=model,
+        held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
+    )
+
+
+def epoch_context(common: Context, run: Run, epoch: int, rate: float) -> Context:
+    """What a method is told of an epoch, whose random streams are its own."""
+    return common.changed(
+        epoch=epoch,
+        generator=generator(common.class_counts.device, run.seed, "attack", epoch),
+        sampling=generator("cpu", run.seed, "sampling", epoch),
+        lr=rate,
+    )
 
 
 def feedback_images(data: LongTailedData, trained: Trained, device: torch.device) -> HeldOut:
