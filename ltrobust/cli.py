@@ -803,6 +803,56 @@ def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Examples:\n\n  ltrobust submit results/digits-lt --check\n\n"
+    "  ltrobust submit results/digits-lt --license CC-BY-4.0 --by 'A. Author'"
+)
+def submit(
+    directory: Annotated[Path, typer.Argument(help="A suite's directory, results/<suite>.")],
+    check: Annotated[bool, _flag("Check and write nothing.", "--check", panel=RUNNING)] = False,
+    license_name: Annotated[
+        str | None,
+        _flag(
+            "Under which licence you give the results: CC0-1.0, CC-BY-4.0 or MIT.",
+            "--license",
+            panel=RUNNING,
+        ),
+    ] = None,
+    by: Annotated[str | None, _flag("Who submits, as it shall be shown.", panel=RUNNING)] = None,
+    weights: Annotated[
+        bool, _flag("Pack the networks too (default).", "--weights/--no-weights", panel=RUNNING)
+    ] = True,
+    output: Annotated[
+        Path | None, _flag("The zip file; default <suite>.zip here.", panel=RUNNING)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Check a suite's results for the leaderboard and pack them for a pull request."""
+    from ltrobust.submission import check_submission, pack_submission
+
+    if not check and (license_name is None or by is None):
+        raise UserError("give --license and --by, such as --license CC-BY-4.0 --by 'A. Author'")
+    found = check_submission(directory)
+    for line in found.remarks:
+        out.print(f"remark: {line}", soft_wrap=True, markup=False, highlight=False)
+    for line in found.problems:
+        err.print(f"problem: {line}", soft_wrap=True, markup=False, highlight=False)
+    count = f"{found.runs} runs, {found.evaluations} evaluations"
+    if found.problems:
+        raise UserError(f"{directory} ({count}) has problems, listed above: {len(found.problems)}")
+    out.print(f"{directory}: {count}, no problems", soft_wrap=True, markup=False, highlight=False)
+    if check:
+        return
+    choices = {"license_name": str(license_name), "by": str(by)}
+    target = pack_submission(directory, found, output=output, weights=weights, **choices)
+    out.print(
+        f"packed: {target}; unpack it under results/submissions/ and open a pull request",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(methods_app, name="methods")
 
