@@ -27,6 +27,12 @@ from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
 """Part of every key: raise it when the meaning of a stored field changes."""
+ATTACK_PROTOCOL = 1
+"""Raise it by hand when an attack of the same name and settings gives other verdicts than before.
+
+Results of different numbers are never compared. The version of the package says nothing of that: it
+changes with every commit.
+"""
 
 Start = Literal["uniform", "uniform-clipped", "one-sided", "gaussian", "none"]
 """uniform(-eps, eps), of which the first gradient is taken as it is, or clipped to [0, 1];
@@ -163,7 +169,7 @@ class AttackSpec(Frozen):
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
     of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
-    no part of the settings, of the key or of a dump.
+    no part of the settings, of the key or of a dump. `protocol` is `ATTACK_PROTOCOL` (None: 1).
     """
 
     name: str
@@ -180,6 +186,7 @@ class AttackSpec(Frozen):
     restarts: int | None = None
     search: Literal["bf16"] | None = None
     version: str | None = None
+    protocol: int | None = None
     library: str
     batch_size: int | None = None
     seed: int = 0
@@ -193,7 +200,7 @@ class AttackSpec(Frozen):
         """Attack name and a hash of its settings and of the choice of test images."""
         chosen = _chosen(self)
         if self.kind != "autoattack":
-            del chosen["library"]  # ours: SCHEMA says when its meaning changes
+            del chosen["library"]  # ours: the protocol says when its meaning changes
         return f"{self.name}-{stable_hash({'attack': chosen, 'test': _chosen(test)})}"
 
     def settings(self) -> dict[str, Any]:

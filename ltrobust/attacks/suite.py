@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ltrobust.attacks.autoattack import VERSIONS
 from ltrobust.attacks.pgd import LossFn
-from ltrobust.config import AttackSpec, fraction
+from ltrobust.config import ATTACK_PROTOCOL, AttackSpec, fraction
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import (
     cross_entropy_sum,
@@ -26,6 +26,8 @@ from ltrobust.losses import (
 
 PLAIN = ("clean", "fgsm", "noise", *VERSIONS)
 COUNTED = ("pgd", "cw", "mim", "lsa", "dlr", "tpgd")
+OURS = "ltrobust"
+"""The library of our own attacks. No version: `ATTACK_PROTOCOL` says what may be compared."""
 AUTOATTACK_BATCH = 250
 """pyautoattack's own default; its noise depends on the batch, so it is part of the settings."""
 L2_EPS = 0.5
@@ -80,7 +82,7 @@ def attack_spec(
     l2 = asked.norm == "L2"
     radius = asked.eps if asked.eps is not None else L2_EPS if l2 else eps
     if asked.family == "clean":
-        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=_ours())
+        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=OURS)
     common: dict[str, Any] = {
         "name": asked.name,
         "asked": name,
@@ -88,6 +90,7 @@ def attack_spec(
         "norm": asked.norm,
         "restarts": asked.restarts,
         "search": search,
+        "protocol": ATTACK_PROTOCOL if ATTACK_PROTOCOL > 1 else None,
         "seed": seed,
     }
     if asked.family in VERSIONS:
@@ -98,7 +101,7 @@ def attack_spec(
             batch_size=AUTOATTACK_BATCH,
             **common,
         )
-    return AttackSpec(kind="first-order", library=_ours(), **common, **_first_order(asked, radius))
+    return AttackSpec(kind="first-order", library=OURS, **common, **_first_order(asked, radius))
 
 
 def _first_order(asked: _Name, eps: float) -> dict[str, Any]:
@@ -154,10 +157,6 @@ def _radius(name: str, text: str, norm: str) -> float:
     if norm == "Linf" and eps > 1:
         raise UserError(f"attack '{name}': an L-inf radius is in [0, 1] image units, got {eps:g}")
     return eps
-
-
-def _ours() -> str:
-    return f"ltrobust {version('ltrobust')}"
 
 
 def _unknown_attack(name: str) -> UserError:
