@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.store import RunStore, SuiteStore
     from ltrobust.papers.reproduce import Job
+    from ltrobust.trackers import Mirror
 
 app = typer.Typer(
     name="ltrobust",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -168,6 +168,14 @@ NoChecks = Annotated[
     ),
 ]
 Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
+Track = Annotated[
+    str | None,
+    _flag(
+        "Show the runs while they come in tensorboard, mlflow or wandb (a list of these).",
+        "--track",
+        panel=RUNNING,
+    ),
+]
 Overwrite = Annotated[
     str | None, _flag("Redo: never, failed (default) or all runs.", panel=RUNNING)
 ]
@@ -235,6 +243,7 @@ def bench(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    track: Track = None,
     dry_run: DryRun = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -243,10 +252,19 @@ def bench(
     flags = {k: v for k, v in locals().items() if k not in _OWN}
     if json_output and not dry_run:
         raise UserError("--json goes with --dry-run; the results of a bench are its CSV files")
-    _bench(flags, suite, dry_run=dry_run, json_output=json_output)
+    _bench(flags, suite, track, dry_run=dry_run, json_output=json_output)
 
 
-_OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
+_OWN = {
+    "suite",
+    "track",
+    "dry_run",
+    "json_output",
+    "debug",
+    "method",
+    "run_directory",
+    "checkpoint",
+}
 _OF_EVALUATE = {"checkpoint_key", "model", "model_args", "name", "normalize", "seed", "precision"}
 
 
@@ -282,15 +300,21 @@ def train(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    track: Track = None,
     debug: Debug = False,
 ) -> None:
     """Train one defense and evaluate it on clean images only."""
     flags = {k: v for k, v in locals().items() if k not in _OWN}
-    _bench({**flags, "methods": method, "attacks": "clean"}, suite)
+    _bench({**flags, "methods": method, "attacks": "clean"}, suite, track)
 
 
 def _bench(
-    flags: dict[str, Any], suite: Path | None, *, dry_run: bool = False, json_output: bool = False
+    flags: dict[str, Any],
+    suite: Path | None,
+    track: str | None = None,
+    *,
+    dry_run: bool = False,
+    json_output: bool = False,
 ) -> None:
     from ltrobust.bench.plan import make_plan
     from ltrobust.bench.settings import make_settings
@@ -301,10 +325,20 @@ def _bench(
     if dry_run:
         _show_plan(plan, store, json_output)
         return
-    _execute(plan, store)
+    mirror = None if track is None else _mirror(track, store, plan)
+    _execute(plan, store, mirror)
+    if mirror is not None:
+        mirror.close()
 
 
-def _execute(plan: Plan, store: SuiteStore) -> None:
+def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:
+    from ltrobust.trackers import Mirror, open_trackers
+
+    only = {planned.run.run_id for planned in plan.runs}
+    return Mirror(store.path, open_trackers(track.split(","), store.path), only)
+
+
+def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> None:
     from ltrobust.bench.estimate import (
         estimate,
         loaded_training_set,
@@ -317,7 +351,8 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
 
     load = Loader(plan)
     expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
-    with store.lock(), Reporter(out) as reporter:
+    watch = None if mirror is None else mirror.sync
+    with store.lock(), Reporter(out, watch=watch) as reporter:
         reporter.line(
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
@@ -851,6 +886,21 @@ def submit(
         markup=False,
         highlight=False,
     )
+
+
+@app.command(epilog="Example:\n\n  ltrobust track results/digits-lt --to tensorboard,mlflow")
+def track(
+    directory: Annotated[Path, typer.Argument(help="A suite's directory, results/<suite>.")],
+    to: Annotated[
+        str, _flag("tensorboard, mlflow or wandb (a list of these).", "--to", panel=RUNNING)
+    ],
+    debug: Debug = False,
+) -> None:
+    """Show stored results in TensorBoard, MLflow or Weights & Biases."""
+    from ltrobust.trackers import FOLDER, send
+
+    count = send(directory, to.split(","))
+    out.print(f"{count} runs are shown; files: {directory / FOLDER}", soft_wrap=True)
 
 
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
