@@ -1,4 +1,4 @@
-"""What the documentation site has besides the pages of this folder; mkdocs calls it while it builds.
+"""What the documentation site has besides the pages of this folder; called while mkdocs builds.
 
 The command line's reference is made from the commands, the pages of results from `results/` as it
 stands, and files of the repository that pages link to come along. No page is written by hand here.
@@ -183,8 +183,7 @@ def gallery_page() -> str:
 
 def _figure(file: Path, title: str = "") -> str:
     name = file.relative_to(ROOT).as_posix()
-    pdf = (
-        f" ([PDF](../{name.removesuffix('png')}pdf))" if file.with_suffix(".pdf").is_file() else ""
-    )
+    there = file.with_suffix(".pdf").is_file()
+    pdf = f" ([PDF](../{name.removesuffix('png')}pdf))" if there else ""
     words = title or file.stem.replace("-", " ")
     return f"### {words}\n\n![{words}](../{name}){pdf}"

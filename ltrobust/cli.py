@@ -255,16 +255,8 @@ def bench(
     _bench(flags, suite, track, dry_run=dry_run, json_output=json_output)
 
 
-_OWN = {
-    "suite",
-    "track",
-    "dry_run",
-    "json_output",
-    "debug",
-    "method",
-    "run_directory",
-    "checkpoint",
-}
+_OWN = {"suite", "track", "dry_run", "json_output", "debug", "method"}
+_OWN |= {"run_directory", "checkpoint"}
 _OF_EVALUATE = {"checkpoint_key", "model", "model_args", "name", "normalize", "seed", "precision"}
 
 

@@ -145,12 +145,8 @@ class Mirror:
 def _names(metrics: pd.DataFrame) -> list[str]:
     """Attacks by name; with their radius and id where a run has several of one name."""
     several = metrics["attack"].duplicated(keep=False)
-    return [
-        f"{row['attack']}-eps{row['eps']:.4g}-{str(row['attack_id'])[-4:]}"
-        if again
-        else row["attack"]
-        for row, again in zip(metrics.to_dict("records"), several, strict=True)
-    ]
+    ends = metrics["eps"].map("-eps{:.4g}".format) + "-" + metrics["attack_id"].str[-4:]
+    return list(metrics["attack"] + ends.where(several, ""))
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """TensorBoard: event files below `trackers/tensorboard`, a folder for each run.
 
-A run's events are written anew whenever its suite is shown, so that a resumed run has each epoch once.
+A run's events are written anew whenever its suite is shown, so that a resumed run has each epoch
+once.
 """
 
 from __future__ import annotations
