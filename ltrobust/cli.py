@@ -106,7 +106,8 @@ Option = Annotated[
     ),
 ]
 Plugin = Annotated[
-    list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
+    list[Path] | None,
+    _flag("A Python file with a method, attack or network of yours; repeatable.", panel=TRAINING),
 ]
 Attacks = Annotated[
     list[str] | None,
@@ -893,6 +894,23 @@ def track(
 
     count = send(directory, to.split(","))
     out.print(f"{count} runs are shown; files: {directory / FOLDER}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust new method my-defense\n\n"
+    "  ltrobust new attack my-attack --output attacks"
+)
+def new(
+    kind: Annotated[str, typer.Argument(help="method, attack or network.")],
+    name: Annotated[str, typer.Argument(help="Its name, such as my-defense.")],
+    output: Annotated[Path, _flag("The folder to write to; default here.", panel=RUNNING)] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Write a file to begin a plugin with, and its test; both work as they are."""
+    from ltrobust.scaffold import write_new
+
+    for path in write_new(kind, name, output):
+        out.print(f"written: {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")

@@ -141,7 +141,8 @@ class TestSpec(Frozen):
 class Run(Frozen):
     """One training run. Two runs with equal fields end with equal weights (same machine kind).
 
-    `select_on` is set only where the test images themselves choose the checkpoint.
+    `select_on` is set only where the test images themselves choose the checkpoint. `method_source`
+    and `arch_source` are SHA-256 of files that do not ship with the package.
     """
 
     method: str
@@ -149,6 +150,7 @@ class Run(Frozen):
     method_source: str = ""
     data: DataSpec
     arch: str
+    arch_source: str = ""
     recipe_name: str
     recipe: Recipe
     seed: int
@@ -165,7 +167,8 @@ class Run(Frozen):
 class AttackSpec(Frozen):
     """One evaluation attack with every setting that changes its verdicts.
 
-    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
+    `kind` is "clean", "first-order" (a setting of the PGD core), "autoattack" or "custom" (somebody
+    else's attack, whose file's SHA-256 is `source`). `restarts` counts
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
     of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
@@ -174,7 +177,7 @@ class AttackSpec(Frozen):
 
     name: str
     asked: str = Field(default="", exclude=True, repr=False)
-    kind: Literal["clean", "first-order", "autoattack"]
+    kind: Literal["clean", "first-order", "autoattack", "custom"]
     eps: float = Field(ge=0)
     norm: Literal["Linf", "L2"] = "Linf"
     loss: Literal["ce", "cw", "lsa", "dlr", "targeted"] | None = None
@@ -187,6 +190,7 @@ class AttackSpec(Frozen):
     search: Literal["bf16"] | None = None
     version: str | None = None
     protocol: int | None = None
+    source: str | None = None
     library: str
     batch_size: int | None = None
     seed: int = 0

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from ltrobust.attacks.autoattack import VERSIONS
+from ltrobust.attacks.custom import ATTACKS, BATCH
 from ltrobust.attacks.pgd import LossFn
 from ltrobust.config import ATTACK_PROTOCOL, AttackSpec, fraction
 from ltrobust.errors import UserError, unknown
@@ -23,6 +24,7 @@ from ltrobust.losses import (
     scaled_cross_entropy,
     targeted_cross_entropy,
 )
+from ltrobust.sources import source_of
 
 PLAIN = ("clean", "fgsm", "noise", *VERSIONS)
 COUNTED = ("pgd", "cw", "mim", "lsa", "dlr", "tpgd")
@@ -78,6 +80,10 @@ def attack_spec(
     Raises:
         UserError: the name is unknown, or its ending does not go with it.
     """
+    plain, _, radius_text = name.partition("@")
+    if plain in ATTACKS:
+        own_eps = _radius(name, radius_text, "Linf") if radius_text else eps
+        return _custom(plain, name, own_eps, seed)
     asked = _take_apart(name)
     l2 = asked.norm == "L2"
     radius = asked.eps if asked.eps is not None else L2_EPS if l2 else eps
@@ -102,6 +108,19 @@ def attack_spec(
             **common,
         )
     return AttackSpec(kind="first-order", library=OURS, **common, **_first_order(asked, radius))
+
+
+def _custom(name: str, asked: str, eps: float, seed: int) -> AttackSpec:
+    return AttackSpec(
+        name=ATTACKS.canonical(name),
+        asked=asked,
+        kind="custom",
+        eps=eps,
+        library="a plugin",
+        batch_size=BATCH,
+        seed=seed,
+        source=source_of(ATTACKS.get(name)),
+    )
 
 
 def _first_order(asked: _Name, eps: float) -> dict[str, Any]:
@@ -160,7 +179,7 @@ def _radius(name: str, text: str, norm: str) -> float:
 
 
 def _unknown_attack(name: str) -> UserError:
-    known = [*PLAIN, "pgd20", "pgd100", "cw20", "mim20", "lsa20", "dlr20", "tpgd20"]
+    known = [*ATTACKS, *PLAIN, "pgd20", "pgd100", "cw20", "mim20", "lsa20", "dlr20", "tpgd20"]
     error = unknown("attack", name, known)
     return UserError(
         f"{error} (any number of steps in pgdN, cwN, mimN, lsaN, dlrN, tpgdN; endings xR, -l2, "

@@ -22,7 +22,7 @@ from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, Trainin
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import canonical_arch
+from ltrobust.models import arch_source, canonical_arch
 from ltrobust.training.schedule import ONE_CYCLE, UNIFIED
 from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
@@ -206,6 +206,7 @@ def _resolve_run(
         method_source=method.source,
         data=data,
         arch=canonical_arch(arch),
+        arch_source=arch_source(arch),
         recipe_name=settings.recipe,
         recipe=recipe,
         seed=seed,
