@@ -319,9 +319,11 @@ def _bench(
         _show_plan(plan, store, json_output)
         return
     mirror = None if track is None else _mirror(track, store, plan)
-    _execute(plan, store, mirror)
-    if mirror is not None:
-        mirror.close()
+    try:
+        _execute(plan, store, mirror)
+    finally:
+        if mirror is not None:
+            mirror.close()
 
 
 def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:

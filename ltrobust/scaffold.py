@@ -122,8 +122,8 @@ def write_new(kind: str, name: str, folder: Path) -> list[Path]:
         "name": name,
         "module": module,
         "kind": kind,
-        "title": "".join(word.capitalize() for word in name.split("-")),
         "home": "ltrobust.testing" if kind == "method" else "ltrobust.testing_parts",
+        "title": "".join(word.capitalize() for word in name.split("-")),
     }
     files = {
         folder / f"{module}.py": TEMPLATES[kind].format(**words),

@@ -53,6 +53,7 @@ ATTACK = AttackSpec(
     momentum=1.0,
     version="standard",
     protocol=2,
+    source="ab",
     library="pyautoattack 0.2.0",
     batch_size=250,
     seed=1,

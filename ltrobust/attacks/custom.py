@@ -6,12 +6,13 @@ and takes the verdict with the float32 network; an attack need not and cannot de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ltrobust.errors import RunError
+from ltrobust.errors import RunError, UserError
 from ltrobust.registry import Registry
 
 AttackFunction = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Tensor]
@@ -23,10 +24,17 @@ ATTACKS: Registry[AttackFunction] = Registry("attack")
 BATCH = 250
 """Images at a time: an attack may depend on its batch, so it is part of the settings."""
 ROUNDING = 1e-6
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def register_attack(name: str) -> Callable[[AttackFunction], AttackFunction]:
-    """Register an attack under `name`, which `--attacks` then takes, also as `name@EPS`."""
+    """Register an attack under `name`, which `--attacks` then takes, also as `name@EPS`.
+
+    Raises:
+        UserError: the name is taken, or holds what means something in `--attacks`.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"attack name '{name}' may hold letters, digits, '-' and '_' only")
     return ATTACKS.register(name)
 
 

@@ -267,7 +267,9 @@ class Evaluator:
         fell = torch.zeros_like(pred)
         standing = (pred == self.test.labels).nonzero().flatten()
         self.reporter.begin("part", spec.title, max(1, len(standing)))
-        for number, chosen in enumerate(standing.split(spec.batch_size or 1)):
+        for number, chosen in enumerate(
+            standing.split(spec.batch_size or 1) if len(standing) else ()
+        ):
             x, y = self.x(chosen), self.test.labels[chosen].to(self.device)
             draw = generator(self.device, spec.seed, "attack", spec.name, number)
             with attack_mode(self.model):

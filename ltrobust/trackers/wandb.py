@@ -51,7 +51,7 @@ class WandbTracker:
     def close(self) -> None:
         """End the runs."""
         for run in self._runs.values():
-            run.finish(quiet=True)
+            run.finish()
 
     def _run(self, run_id: str, config: dict[str, Any] | None = None) -> Any:
         if run_id not in self._runs:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ltrobust.attacks.custom import register_attack
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.cli import main
 from ltrobust.config import TestSpec
 from ltrobust.errors import UserError
 from ltrobust.method import load_builtin_methods, load_plugin, registries
@@ -81,7 +84,7 @@ def test_what_new_writes_keeps_the_contract(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("mehtod", "mine", "did you mean 'method'"),
+        ("methods", "mine", "did you mean 'method'"),
         ("method", "My Own", "small letters"),
         ("method", "../x", "small letters"),
     ],
@@ -148,6 +151,18 @@ def test_an_edited_file_is_another_attack_and_another_network(tmp_path: Path) ->
     assert arch_source("theirs-net") != before
 
 
+@pytest.mark.parametrize("name", ["a+b", "a@1", "8/255", ""])
+def test_names_that_mean_something_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="may hold letters"):
+        register_attack(name)
+
+
+def test_a_plugin_takes_no_name_of_ours(tmp_path: Path) -> None:
+    load_plugin(plugin(tmp_path, ATTACK.replace('"theirs"', '"pgd20"'), body="x"))
+    with pytest.raises(UserError, match="has the name of one of ours"):
+        attack_spec("pgd20", 0.1)
+
+
 def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     file = plugin(tmp_path, NETWORK + "\n1 / 0\n", body="maps", spare=False)
     with pytest.raises(UserError, match="ZeroDivisionError"):
@@ -156,10 +171,6 @@ def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_the_page_of_plugins_runs(tmp_path: Path, monkeypatch, capsys) -> None:
-    import re
-
-    from ltrobust.cli import main
-
     for name in ("_figures", "_more_figures", "_figure_files"):  # most of a tiny bench's time
         monkeypatch.setattr(f"ltrobust.report.{name}", lambda *args: {})
     monkeypatch.chdir(tmp_path)
@@ -168,7 +179,7 @@ def test_the_page_of_plugins_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     check_attack("sign-noise", plugin="sign_noise.py")
     check_network("pooled", plugin="pooled.py")
     tiny = "--epochs 1 --limit-train 60 --limit-test 20 --no-checks --output results/x"
-    written = re.findall(r"^ltrobust ((?:new|bench).*)$", DOCS.read_text(), re.M)
+    written = re.findall(r"^\$ ltrobust ((?:new|bench).*)$", DOCS.read_text(), re.M)
     assert len(written) == 4
     for line in written:
         words = line if line.startswith("new") else f"{line} {tiny}"

@@ -72,7 +72,7 @@ def test_everything_is_told_once(suite: Path) -> None:
     kinds = [one[0] for one in notes.told]
     assert kinds == ["begin", *["epoch"] * len(history()), *["attack"] * 3, "figures", "close"]
     assert notes.told[0][2]["recipe.attack.steps"] == 10
-    assert notes.told[1][2:] == (1, pytest.approx({**notes.told[1][3]}))
+    assert notes.told[1][2] == 1
     assert notes.told[1][3]["train_loss"] == pytest.approx(history()["train_loss"][0])
     scores = {one[2]: one[3]["balanced_accuracy"] for one in notes.told if one[0] == "attack"}
     assert scores["autoattack"] == pytest.approx(0.1966, abs=5e-5)
