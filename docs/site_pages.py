@@ -78,6 +78,8 @@ def taken_along(name: str, config: MkDocsConfig, files: Files) -> str:
     uri += ".txt" if path.suffix == ".md" else ""  # a file to read, no further page
     if files.get_file_from_path(uri) is None:
         files.append(File.generated(config, uri, abs_src_path=str(path)))
+        for table in path.parent.glob("*.csv") if path.name == "index.html" else ():
+            taken_along(table.relative_to(ROOT).as_posix(), config, files)  # it links to them
     return uri
 
 
@@ -111,7 +113,7 @@ def _command(words: tuple[str, ...], command: Any) -> list[str]:
     parts = [f"## {' '.join(words)}", _plain(command.help), f"```console\n$ {usage} [FLAGS]\n```"]
     rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
     if rows:
-        parts.append("\n".join(["| | | |", "|---|---|---|", *rows]))
+        parts.append("\n".join(["| flag | about | meaning |", "|---|---|---|", *rows]))
     examples = re.findall(r"^\s*(ltrobust .*)$", command.epilog or "", re.M)
     if examples:
         parts.append("```console\n" + "\n".join(f"$ {line}" for line in examples) + "\n```")
@@ -133,8 +135,8 @@ def _plain(text: str | None) -> str:
 
 def suites() -> list[Path]:
     """Directories of published results, by name."""
-    folders = [file.parent for file in ROOT.glob("results/*/tables/leaderboard.md")]
-    folders += [file.parent for file in ROOT.glob("results/submissions/*/metrics.csv")]
+    files = [*ROOT.glob("results/*/metrics.csv"), *ROOT.glob("results/submissions/*/metrics.csv")]
+    folders = {file.parent for file in files}
     return sorted(folder for folder in folders if folder.name not in ("demo", "digits-lt"))
 
 
@@ -162,8 +164,8 @@ def results_page() -> str:
 
 
 def _without_headings(text: str) -> str:
-    """A table's text with its headings as bold lines; links to docs/ as links between pages."""
-    text = re.sub(r"^#+ (.*)$", r"**\1**", text, flags=re.M)
+    """A table's text with its headings as bold lines, and pages that it names as links."""
+    text = re.sub(r"^#+ (.*)$", r"**\1**", text, flags=re.M).replace("\\~", "~")
     return re.sub(r"docs/([a-z-]+\.md)", r"[\1](\1)", text)
 
 

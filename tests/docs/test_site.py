@@ -80,6 +80,8 @@ def test_published_results_are_there_as_they_stand(site: Path) -> None:
         assert cell in text
     page = site / "files/results/cifar10-lt-cpu/index.html"
     assert page.read_bytes() == (ROOT / "results/cifar10-lt-cpu/index.html").read_bytes()
+    assert page.with_name("leaderboard.csv").is_file()  # the page links to it
+    assert "\\~" not in text
     figures = list((ROOT / "results/cifar10-lt-cpu/figures").glob("*.png"))
     gallery = (site / "gallery.html").read_text(encoding="utf-8")
     assert all(f"figures/{file.name}" in gallery for file in figures)
