@@ -7,18 +7,24 @@ that AT-BSL tries before them. What a data set allows stands in its `DatasetSpec
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import transforms
 
 AugmentPolicy = Literal["none", "randaugment", "autoaugment"]
 
+
+def _transforms() -> Any:
+    from torchvision import transforms  # takes seconds to import, and few runs need it
+
+    return transforms
+
+
 POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
-    "randaugment": lambda: transforms.RandAugment(num_ops=2, magnitude=8),
-    "autoaugment": lambda: transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),
+    "randaugment": lambda: _transforms().RandAugment(num_ops=2, magnitude=8),
+    "autoaugment": lambda: _transforms().AutoAugment(_transforms().AutoAugmentPolicy.CIFAR10),
 }
 """torchvision's policies with the settings of AT-BSL-RA and AT-BSL-AuA."""
 
@@ -34,7 +40,8 @@ def enlarge(images: Tensor, size: int | None) -> Tensor:
     """Resize uint8 images (B, C, H, W) to `size` x `size` (bilinear); None leaves them alone."""
     if size is None or images.shape[-2:] == (size, size):
         return images
-    return transforms.functional.resize(images, [size, size], antialias=True)
+    resized: Tensor = _transforms().functional.resize(images, [size, size], antialias=True)
+    return resized
 
 
 def policy_augment(images: Tensor, policy: AugmentPolicy, *, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, ttest_ind
 
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import FloatArray, mean_interval
@@ -91,6 +90,8 @@ def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided McNemar p-value: are A and B equally often the only one that is right?"""
     discordant = only_a + only_b
+    from scipy.stats import binomtest  # takes a second to import, for comparisons alone
+
     return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
 
 
@@ -177,6 +178,8 @@ def seeds_row(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     nothing = {"low": math.nan, "high": math.nan, "p": math.nan, "verdict": UNKNOWN}
     if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) < ROUNDING:
         return {"difference": difference, **nothing}
+    from scipy.stats import ttest_ind
+
     with warnings.catch_warnings():  # scipy doubts a side whose seeds agree
         warnings.simplefilter("ignore", RuntimeWarning)
         test = ttest_ind(a, b, equal_var=False)

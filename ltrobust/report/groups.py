@@ -106,7 +106,7 @@ _ATTACK = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Results that may stand in one table.
 
@@ -314,6 +314,9 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     attacked = rows[rows["attack"] != "clean"]
     kinds = attacked.groupby("attack")["signature"].nunique()
     contested = sorted(kinds.index[kinds > 1])
+    if not contested:  # the usual case: the rows run by run, as below
+        yield rows.iloc[pd.factorize(rows["run_id"])[0].argsort(kind="stable")]
+        return
     parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for _, run in rows.groupby("run_id", sort=False):
         choices = [sorted(set(run.loc[run["attack"] == a, "signature"])) or [""] for a in contested]

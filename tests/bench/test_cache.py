@@ -14,7 +14,7 @@ from bench_helpers import QUICK, TINY, Cli, only_run, tree, write_plugin
 
 from ltrobust.method import METHODS
 
-pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
+pytestmark = pytest.mark.usefixtures("without_reports", "few_checks", "without_memory")
 
 OUT = Path("out")
 BENCH = ("bench", "--methods", "pgd-at", *QUICK, "--output", OUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench_helpers import QUICK, TINY, Cli, Finished, only_run, run_command, tree, write_plugin
 
-pytestmark = pytest.mark.usefixtures("few_checks")
+pytestmark = pytest.mark.usefixtures("few_checks", "without_page", "without_memory")
 
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {

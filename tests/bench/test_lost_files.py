@@ -17,7 +17,7 @@ from ltrobust.bench.evaluations import JudgedRun, outcomes_there
 from ltrobust.bench.kept import _judged_now
 from ltrobust.bench.store import RunStore, SuiteStore
 
-pytestmark = pytest.mark.usefixtures("few_checks")
+pytestmark = pytest.mark.usefixtures("few_checks", "without_memory")
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv")
 SUITE = Path("suite")

@@ -15,7 +15,7 @@ from ltrobust.bench.merge import gather
 from ltrobust.errors import UserError
 from ltrobust.report.groups import comparable_groups
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures", "without_page")
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv", "leaderboard.csv")
 

@@ -319,10 +319,11 @@ def remains(place: Path) -> tuple[object, ...]:
 
 
 def telling(writes: list[str]) -> list[int]:
-    """The first and the last write of every file, counted from 1."""
+    """The first write of every file, and the last one of the record and of the state, counted
+    from 1."""
     first = {name: number for number, name in reversed(list(enumerate(writes, 1)))}
     last = {name: number for number, name in enumerate(writes, 1)}
-    return sorted({*first.values(), *last.values()})
+    return sorted({*first.values(), last["run.json"], last["state.pt"]})
 
 
 @pytest.mark.usefixtures("without_reports")

@@ -14,7 +14,7 @@ from bench_helpers import QUICK, Cli, Finished, only_run
 from ltrobust.bench.external import as_before
 from ltrobust.bench.settings import make_settings
 
-pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
+pytestmark = pytest.mark.usefixtures("without_figures", "few_checks", "without_memory")
 
 
 @pytest.fixture

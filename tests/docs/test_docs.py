@@ -35,7 +35,10 @@ COMMANDS = [
     for page in pages()
     for words in ltrobust_commands(page)
 ]
-TINY = ["--epochs", "1", "--limit-train", "60", "--limit-test", "20", "--attacks", "clean,pgd2"]
+TINY = [
+    *("--epochs", "1", "--limit-train", "60", "--limit-test", "20", "--attacks", "clean,pgd2"),
+    "--no-checks",
+]
 
 
 @pytest.fixture
@@ -72,6 +75,7 @@ def test_every_command_parses(page: Path, words: list[str]) -> None:
         group.commands[words[0]].make_context(words[0], words[1:])
 
 
+@pytest.mark.usefixtures("without_memory")
 @pytest.mark.parametrize(
     ("page", "words"), [p for p in COMMANDS if p.values[1][0] == "bench" and "--help" not in p.id]
 )
@@ -100,13 +104,16 @@ def test_readme_begins_with_the_two_commands() -> None:
     ]
 
 
-def test_readme_python_example_runs_as_it_stands(capsys) -> None:
+def test_readme_python_example_runs_with_fewer_images_and_epochs(capsys) -> None:
     examples = [b.body for b in blocks(README, "python") if b.body.startswith("import ltrobust")]
     (example,) = [body for body in examples if "torchattacks" not in body]  # not installed here
-    exec(compile(example, "README.md", "exec"), {})
+    assert "epochs=5" in example
+    less = example.replace("epochs=5", "epochs=1, limit_train=60, limit_test=20")
+    exec(compile(less, "README.md", "exec"), {})
     assert "balanced_accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_worked_example_trains_beside_the_shipped_methods(
     tmp_path: Path, page_files, monkeypatch, capsys
 ) -> None:
