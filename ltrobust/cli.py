@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.store import RunStore, SuiteStore
     from ltrobust.papers.reproduce import Job
+    from ltrobust.trackers import Mirror
 
 app = typer.Typer(
     name="ltrobust",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -117,7 +117,8 @@ Option = Annotated[
     ),
 ]
 Plugin = Annotated[
-    list[Path] | None, _flag("A Python file with a method of yours; repeatable.", panel=TRAINING)
+    list[Path] | None,
+    _flag("A Python file with a method, attack or network of yours; repeatable.", panel=TRAINING),
 ]
 Attacks = Annotated[
     list[str] | None,
@@ -179,6 +180,14 @@ NoChecks = Annotated[
     ),
 ]
 Output = Annotated[Path | None, _flag("The suite's directory.", panel=RUNNING)]
+Track = Annotated[
+    str | None,
+    _flag(
+        "Show the runs while they come in tensorboard, mlflow or wandb (a list of these).",
+        "--track",
+        panel=RUNNING,
+    ),
+]
 Overwrite = Annotated[
     str | None, _flag("Redo: never, failed (default) or all runs.", panel=RUNNING)
 ]
@@ -246,6 +255,7 @@ def bench(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    track: Track = None,
     dry_run: DryRun = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -254,10 +264,11 @@ def bench(
     flags = {k: v for k, v in locals().items() if k not in _OWN}
     if json_output and not dry_run:
         raise UserError("--json goes with --dry-run; the results of a bench are its CSV files")
-    _bench(flags, suite, dry_run=dry_run, json_output=json_output)
+    _bench(flags, suite, track, dry_run=dry_run, json_output=json_output)
 
 
-_OWN = {"suite", "dry_run", "json_output", "debug", "method", "run_directory", "checkpoint"}
+_OWN = {"suite", "track", "dry_run", "json_output", "debug", "method"}
+_OWN |= {"run_directory", "checkpoint"}
 _OF_EVALUATE = {"checkpoint_key", "model", "model_args", "name", "normalize", "seed", "precision"}
 
 
@@ -293,15 +304,21 @@ def train(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    track: Track = None,
     debug: Debug = False,
 ) -> None:
     """Train one defense and evaluate it on clean images only."""
     flags = {k: v for k, v in locals().items() if k not in _OWN}
-    _bench({**flags, "methods": method, "attacks": "clean"}, suite)
+    _bench({**flags, "methods": method, "attacks": "clean"}, suite, track)
 
 
 def _bench(
-    flags: dict[str, Any], suite: Path | None, *, dry_run: bool = False, json_output: bool = False
+    flags: dict[str, Any],
+    suite: Path | None,
+    track: str | None = None,
+    *,
+    dry_run: bool = False,
+    json_output: bool = False,
 ) -> None:
     from ltrobust.bench.plan import make_grid
     from ltrobust.bench.settings import make_cells
@@ -312,10 +329,22 @@ def _bench(
     if dry_run:
         _show_plan(plan, store, json_output)
         return
-    _execute(plan, store)
+    mirror = None if track is None else _mirror(track, store, plan)
+    try:
+        _execute(plan, store, mirror)
+    finally:
+        if mirror is not None:
+            mirror.close()
 
 
-def _execute(plan: Plan, store: SuiteStore) -> None:
+def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:
+    from ltrobust.trackers import Mirror, open_trackers
+
+    only = {planned.run.run_id for planned in plan.runs}
+    return Mirror(store.path, open_trackers(track.split(","), store.path), only)
+
+
+def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> None:
     from ltrobust.bench.estimate import (
         estimate,
         loaded_training_set,
@@ -328,7 +357,8 @@ def _execute(plan: Plan, store: SuiteStore) -> None:
 
     load = Loader(plan)
     expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
-    with store.lock(), Reporter(out) as reporter:
+    watch = None if mirror is None else mirror.sync
+    with store.lock(), Reporter(out, watch=watch) as reporter:
         reporter.line(
             f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
             f"{in_words(expected.seconds)}; results in {store.path}"
@@ -829,6 +859,88 @@ def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
         err.print(f"failed: {run_id}: {reason}", soft_wrap=True, markup=False)
     if failures:
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust submit results/digits-lt --check\n\n"
+    "  ltrobust submit results/digits-lt --license CC-BY-4.0 --by 'A. Author'"
+)
+def submit(
+    directory: Annotated[Path, typer.Argument(help="A suite's directory, results/<suite>.")],
+    check: Annotated[bool, _flag("Check and write nothing.", "--check", panel=RUNNING)] = False,
+    license_name: Annotated[
+        str | None,
+        _flag(
+            "Under which licence you give the results: CC0-1.0, CC-BY-4.0 or MIT.",
+            "--license",
+            panel=RUNNING,
+        ),
+    ] = None,
+    by: Annotated[str | None, _flag("Who submits, as it shall be shown.", panel=RUNNING)] = None,
+    weights: Annotated[
+        bool, _flag("Pack the networks too (default).", "--weights/--no-weights", panel=RUNNING)
+    ] = True,
+    output: Annotated[
+        Path | None, _flag("The zip file; default <suite>.zip here.", panel=RUNNING)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Check a suite's results for the leaderboard and pack them for a pull request."""
+    from ltrobust.submission import check_submission, pack_submission
+
+    if not check and (license_name is None or by is None):
+        raise UserError("give --license and --by, such as --license CC-BY-4.0 --by 'A. Author'")
+    found = check_submission(directory)
+    for line in found.remarks:
+        out.print(f"remark: {line}", soft_wrap=True, markup=False, highlight=False)
+    for line in found.problems:
+        err.print(f"problem: {line}", soft_wrap=True, markup=False, highlight=False)
+    count = f"{found.runs} runs, {found.evaluations} evaluations"
+    if found.problems:
+        raise UserError(f"{directory} ({count}) has problems, listed above: {len(found.problems)}")
+    out.print(f"{directory}: {count}, no problems", soft_wrap=True, markup=False, highlight=False)
+    if check:
+        return
+    choices = {"license_name": str(license_name), "by": str(by)}
+    target = pack_submission(directory, found, output=output, weights=weights, **choices)
+    out.print(
+        f"packed: {target}; unpack it under results/submissions/ and open a pull request",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+@app.command(epilog="Example:\n\n  ltrobust track results/digits-lt --to tensorboard,mlflow")
+def track(
+    directory: Annotated[Path, typer.Argument(help="A suite's directory, results/<suite>.")],
+    to: Annotated[
+        str, _flag("tensorboard, mlflow or wandb (a list of these).", "--to", panel=RUNNING)
+    ],
+    debug: Debug = False,
+) -> None:
+    """Show stored results in TensorBoard, MLflow or Weights & Biases."""
+    from ltrobust.trackers import FOLDER, send
+
+    count = send(directory, to.split(","))
+    out.print(f"{count} runs are shown; files: {directory / FOLDER}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust new method my-defense\n\n"
+    "  ltrobust new attack my-attack --output attacks"
+)
+def new(
+    kind: Annotated[str, typer.Argument(help="method, attack or network.")],
+    name: Annotated[str, typer.Argument(help="Its name, such as my-defense.")],
+    output: Annotated[Path, _flag("The folder to write to; default here.", panel=RUNNING)] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Write a file to begin a plugin with, and its test; both work as they are."""
+    from ltrobust.scaffold import write_new
+
+    for path in write_new(kind, name, output):
+        out.print(f"written: {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 methods_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")

@@ -27,6 +27,12 @@ from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
 """Part of every key: raise it when the meaning of a stored field changes."""
+ATTACK_PROTOCOL = 1
+"""Raise it by hand when an attack of the same name and settings gives other verdicts than before.
+
+Results of different numbers are never compared. The version of the package says nothing of that: it
+changes with every commit.
+"""
 
 Start = Literal["uniform", "uniform-clipped", "one-sided", "gaussian", "none"]
 """uniform(-eps, eps), of which the first gradient is taken as it is, or clipped to [0, 1];
@@ -136,7 +142,8 @@ class TestSpec(Frozen):
 class Run(Frozen):
     """One training run. Two runs with equal fields end with equal weights (same machine kind).
 
-    `select_on` is set only where the test images themselves choose the checkpoint.
+    `select_on` is set only where the test images themselves choose the checkpoint. `method_source`
+    and `arch_source` are SHA-256 of files that do not ship with the package.
     """
 
     method: str
@@ -144,6 +151,7 @@ class Run(Frozen):
     method_source: str = ""
     data: DataSpec
     arch: str
+    arch_source: str = ""
     recipe_name: str
     recipe: Recipe
     seed: int
@@ -160,16 +168,17 @@ class Run(Frozen):
 class AttackSpec(Frozen):
     """One evaluation attack with every setting that changes its verdicts.
 
-    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
+    `kind` is "clean", "first-order" (a setting of the PGD core), "autoattack" or "custom" (somebody
+    else's attack, whose file's SHA-256 is `source`). `restarts` counts
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
     of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
-    no part of the settings, of the key or of a dump.
+    no part of the settings, of the key or of a dump. `protocol` is `ATTACK_PROTOCOL` (None: 1).
     """
 
     name: str
     asked: str = Field(default="", exclude=True, repr=False)
-    kind: Literal["clean", "first-order", "autoattack"]
+    kind: Literal["clean", "first-order", "autoattack", "custom"]
     eps: float = Field(ge=0)
     norm: Literal["Linf", "L2"] = "Linf"
     loss: Literal["ce", "cw", "lsa", "dlr", "targeted"] | None = None
@@ -181,6 +190,8 @@ class AttackSpec(Frozen):
     restarts: int | None = None
     search: Literal["bf16"] | None = None
     version: str | None = None
+    protocol: int | None = None
+    source: str | None = None
     library: str
     batch_size: int | None = None
     seed: int = 0
@@ -194,7 +205,7 @@ class AttackSpec(Frozen):
         """Attack name and a hash of its settings and of the choice of test images."""
         chosen = _chosen(self)
         if self.kind != "autoattack":
-            del chosen["library"]  # ours: SCHEMA says when its meaning changes
+            del chosen["library"]  # ours: the protocol says when its meaning changes
         return f"{self.name}-{stable_hash({'attack': chosen, 'test': _chosen(test)})}"
 
     def settings(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ltrobust.bench.settings import Settings, make_settings
 from ltrobust.errors import UserError
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-ABOUT_THE_COMMAND = {"suite", "dry_run", "json_output", "debug", "help"}
+ABOUT_THE_COMMAND = {"suite", "track", "dry_run", "json_output", "debug", "help"}
 FLAGS = {
     "methods": (["trades"], ("trades",)),
     "dataset": (["cifar10-lt"], "cifar10-lt"),

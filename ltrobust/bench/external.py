@@ -49,7 +49,7 @@ from ltrobust.evaluation.foreign import (
     normalized,
 )
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import build_model, canonical_arch
+from ltrobust.models import arch_source, build_model, canonical_arch
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
 from ltrobust.report.across import EXTERNAL
@@ -88,6 +88,11 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
     if run.method_source != find(run.method).source:
         raise UserError(
             f"the file of method {run.method} has changed since {store.path} was trained; "
+            "train it again with bench"
+        )
+    if run.arch_source != arch_source(run.arch):
+        raise UserError(
+            f"the file of architecture {run.arch} has changed since {store.path} was trained; "
             "train it again with bench"
         )
     return run

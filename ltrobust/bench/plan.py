@@ -24,7 +24,7 @@ from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spe
 from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import canonical_arch
+from ltrobust.models import arch_source, canonical_arch
 from ltrobust.training.schedule import ONE_CYCLE, UNIFIED
 from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
@@ -229,6 +229,7 @@ def _resolve_run(
         method_source=method.source,
         data=data,
         arch=canonical_arch(arch),
+        arch_source=arch_source(arch),
         recipe_name=settings.recipe,
         recipe=recipe,
         seed=seed,

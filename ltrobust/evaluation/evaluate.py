@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrobust.attacks.autoattack import autoattack, parts, targets
+from ltrobust.attacks.custom import attacked_images
 from ltrobust.attacks.pgd import attack_mode, pgd
 from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
@@ -27,7 +28,7 @@ from ltrobust.errors import UserError
 from ltrobust.evaluation.foreign import OnCopies
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
-from ltrobust.seeds import derive_seed
+from ltrobust.seeds import derive_seed, generator
 
 SaveState = Callable[[dict[str, Tensor]], None]
 KeepImages = Callable[[Tensor, Tensor], None]
@@ -218,6 +219,8 @@ class Evaluator:
             names: Sequence[str] = ()
         elif spec.kind == "first-order":
             pred, fell, names = self._first_order(spec, keep)
+        elif spec.kind == "custom":
+            pred, fell, names = self._custom(spec, keep)
         else:
             names = parts(self.num_classes, str(spec.version), spec.restarts or 1)
             pred, fell = self._autoattack(spec, names, resume, save, keep)
@@ -256,6 +259,29 @@ class Evaluator:
                 self.reporter.advance("part", len(chosen) / len(standing))
         self.reporter.end("part")
         return pred, fell, names
+
+    @torch.no_grad()
+    def _custom(self, spec: AttackSpec, keep: KeepImages) -> tuple[Tensor, Tensor, list[str]]:
+        """As `_first_order`, by a registered attack; its batches are those of its settings."""
+        pred = self.clean_predictions().clone()
+        fell = torch.zeros_like(pred)
+        standing = (pred == self.test.labels).nonzero().flatten()
+        self.reporter.begin("part", spec.title, max(1, len(standing)))
+        for number, chosen in enumerate(
+            standing.split(spec.batch_size or 1) if len(standing) else ()
+        ):
+            x, y = self.x(chosen), self.test.labels[chosen].to(self.device)
+            draw = generator(self.device, spec.seed, "attack", spec.name, number)
+            with attack_mode(self.model):
+                x_adv = attacked_images(spec.name, self.model, x, y, spec.eps, draw)
+            keep(chosen, x_adv)
+            found = self.model(x_adv).argmax(1).cpu()
+            broken = found != self.test.labels[chosen]
+            pred[chosen[broken]] = found[broken]
+            fell[chosen[broken]] = 1
+            self.reporter.advance("part", len(chosen))
+        self.reporter.end("part")
+        return pred, fell, [spec.name]
 
     @torch.no_grad()
     def _attacked(

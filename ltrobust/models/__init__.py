@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -22,9 +22,20 @@ from ltrobust.models.resnet50 import ResNet50At224
 from ltrobust.models.small_cnn import SmallCNN
 from ltrobust.models.wideresnet import WideResNet
 from ltrobust.registry import Registry
+from ltrobust.sources import source_of
 
-__all__ = ["ARCHS", "HeadFactory", "Network", "NetworkSpec", "build_model", "canonical_arch"]
+__all__ = [
+    "ARCHS",
+    "HeadFactory",
+    "Network",
+    "NetworkSpec",
+    "arch_source",
+    "build_model",
+    "canonical_arch",
+    "register_network",
+]
 
+Builder = TypeVar("Builder", bound=Callable[..., Network])
 ARCHS: Registry[Callable[[NetworkSpec], Network]] = Registry("architecture")
 ARCHS.add("resnet18", ResNet18)
 ARCHS.add("preactresnet18", PreActResNet18)
@@ -33,6 +44,21 @@ ARCHS.add("wrn-34-10", partial(WideResNet, depth=34, widen=10))
 ARCHS.add("wrn-16-2", partial(WideResNet, depth=16, widen=2))
 ARCHS.add("resnet50-224", ResNet50At224)
 ARCHS.add("small-cnn", SmallCNN)
+
+
+def register_network(name: str) -> Callable[[Builder], Builder]:
+    """Register a `Network` class, or a function of a `NetworkSpec`, for `--arch`.
+
+    Its keyword-only arguments with integer defaults are parameters: `name:width=16`.
+    """
+    if PARAMETER in name:
+        raise UserError(f"architecture name '{name}' must not hold '{PARAMETER}'")
+    return ARCHS.register(name)  # type: ignore[return-value]
+
+
+def arch_source(arch: str) -> str:
+    """SHA-256 of the file of an architecture that does not ship with the package, else ""."""
+    return source_of(ARCHS.get(_parsed(arch)[0]))
 
 
 def build_model(

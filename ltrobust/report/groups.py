@@ -381,9 +381,9 @@ def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
 
 
 def _foreign_library(library: object) -> str:
-    """The library of an attack that is not ours; our own versions keep their attacks' meaning."""
+    """The library of an attack that is not ours; of ours the settings' protocol decides."""
     name = "" if not isinstance(library, str) else library
-    return "" if name.startswith("ltrobust ") else name
+    return "" if name.partition(" ")[0] == "ltrobust" else name
 
 
 def main_group(groups: Sequence[Group]) -> Group:
