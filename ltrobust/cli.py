@@ -1065,13 +1065,13 @@ def half(
     debug: Debug = False,
 ) -> None:
     """Store a run's weights as float16, if no verdict changes with it."""
-    from ltrobust.zoo import keep_half
+    from ltrobust.zoo import COLUMNS, keep_half
 
     settings = {"limit_test": limit_test, "data_dir": data_dir}
     given = {key: value for key, value in settings.items() if value is not None}
     found = keep_half(run, attacks, **given)
     rows = [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
-    _print_list(rows, tuple(found), "float16 weights kept: no verdict changed", False)
+    _print_list(rows, tuple(COLUMNS), "float16 weights kept: no verdict changed", False)
 
 
 datasets_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
