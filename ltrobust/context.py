@@ -20,6 +20,8 @@ from ltrobust.config import TrainingAttack
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """Told of every step of an attack: logits (b, C), labels (b,), positions (b,) in the batch."""
 Radius = float | Tensor
+Fill = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills a tensor with random numbers from a generator, and returns it."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,27 @@ class Context:
             start_factor=_product(self.start_factor, start),
         )
 
+    def drawn(self, like: Tensor, fill: Fill) -> Tensor:
+        """Random numbers shaped like `like`, in its dtype: all that attack and loss draw.
+
+        Where the step is recorded and repeated (`training.captured`), they come from outside.
+
+        Args:
+            like: gives shape, dtype and device.
+            fill: draws them, such as `normal`; it must not depend on the step.
+        """
+        return fill(torch.empty_like(like), self.generator)
+
     def start(self, x: Tensor) -> Tensor | None:
         """Draw the random start offset that the recipe asks for, shaped like `x`."""
         kind, eps = self.attack.start, self.attack.eps
         if kind == "none":
             return None
-        noise = torch.empty_like(x)
         if kind == "gaussian":
-            noise.normal_(generator=self.generator).mul_(0.001)
+            noise = self.drawn(x, normal).mul_(0.001)
         else:
             low = 0.0 if kind == "one-sided" else -eps
-            noise.uniform_(low, eps, generator=self.generator)
+            noise = self.drawn(x, lambda values, g: values.uniform_(low, eps, generator=g))
         if self.start_factor is not None:
             noise.mul_(_column(self.start_factor, x))
         return noise.clamp_(-x, 1 - x) if kind == "uniform-clipped" else noise
@@ -210,6 +222,11 @@ class Context:
             ball=self.ball,
             project_start=self.project_start,
         )
+
+
+def normal(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill with standard normal numbers."""
+    return values.normal_(generator=generator)
 
 
 def _product(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -26,6 +26,7 @@ from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
 from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError, UserError
+from ltrobust.graphs import Graphs
 from ltrobust.method import (
     METHODS,
     Citation,
@@ -36,6 +37,7 @@ from ltrobust.method import (
 )
 from ltrobust.modifier import Modifier, PostHoc
 from ltrobust.seeds import generator
+from ltrobust.tape import Tapes
 from ltrobust.training.checkpoint import (
     from_bytes,
     load_weights,
@@ -44,6 +46,7 @@ from ltrobust.training.checkpoint import (
     to_bytes,
 )
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.step import train_step
 from ltrobust.training.trainer import (
     Base,
     State,
@@ -55,7 +58,6 @@ from ltrobust.training.trainer import (
     own_recipe,
     take_over,
     train,
-    train_step,
 )
 
 EPOCHS = 5
@@ -106,7 +108,13 @@ class Trial:
         take_over(run, trained, self.base(seed))
         return trained
 
-    def train(self, seed: int = 0, state: State | None = None, **changes: Any) -> list[State]:
+    def train(
+        self,
+        seed: int = 0,
+        state: State | None = None,
+        graphs: Graphs | None = None,
+        **changes: Any,
+    ) -> list[State]:
         """Train to the end with the real trainer and return the state after every epoch."""
         run = self.run.model_copy(update={"seed": seed, **changes})
         states: list[bytes] = []
@@ -117,6 +125,7 @@ class Trial:
             state=state,
             save=lambda state: states.append(state_to_bytes(state)),
             base=self.base(seed),
+            graphs=graphs,
         )
         return [state_from_bytes(content) for content in states]
 
@@ -398,6 +407,27 @@ def check_bf16(trial: Trial) -> None:
         raise AssertionError(f"method {trial.run.method}: in bf16 {error}") from error
 
 
+def check_captured(trial: Trial) -> None:
+    """Steps recorded and repeated blindly, as on a GPU, train to the same bits as ordinary ones.
+
+    It is killed and resumed on the way. A defense whose steps cannot be recorded trains without.
+    """
+    if trial.stage is None:
+        return
+    recipe = trial.run.recipe.model_copy(update={"epochs": 2, "batch_size": 8})
+    tuned = {name: 2 for name in trial.run.options if name.endswith(".epochs")}
+    short = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
+    ordinary = trial.train(**short)
+    recorded = trial.train(graphs=Tapes(), **short)
+    resumed = trial.train(graphs=Tapes(), state=recorded[0], **short)
+    found, expected = (*recorded, resumed[-1]), (*ordinary, ordinary[-1])
+    trial.require(
+        all(_same(*pair) for pair in zip(found, expected, strict=True)),
+        "steps recorded and repeated, as on a GPU, end with other weights; keep tensors in "
+        "attributes and change them in place, and neither count nor append in attack and loss",
+    )
+
+
 def _same(one: State, other: State) -> bool:
     """Whether two states hold the same weights and the same state of the defense."""
     return all(_equal(one[part], other[part]) for part in ("net", "method"))
@@ -433,5 +463,6 @@ CHECKS = (
     check_weights_file,
     check_seeds,
     check_resume,
+    check_captured,
     check_bf16,
 )

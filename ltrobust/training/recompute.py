@@ -56,7 +56,10 @@ def _checkpointed(block: nn.Module, forward: Any, *inputs: Tensor) -> Any:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _SpareStatistics(block)
 
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+    # nothing random happens in a block, and a recorded step may not look at generators
+    return checkpoint(
+        forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
+    )
 
 
 class _SpareStatistics:
