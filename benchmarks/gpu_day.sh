@@ -1,88 +1,105 @@
 #!/usr/bin/env bash
-# The CIFAR-10-LT comparison on a GPU, in slices of at most ten minutes.
+# The full-size comparison on a GPU that is lent for some minutes, on a machine without a network.
 #
-# Each slice finishes whole runs (trained, attacked, reported) and leaves only what tables are made
-# of, a few hundred kB, in the folder RESULTS: a ResNet-18 with its momentum would be 90 MB. Slices
-# may run on different machines; what an earlier one finished is not needed by a later one.
+#   benchmarks/gpu_day.sh pack PACK CIFAR_DIR   here: what the other machine needs, in one folder
+#   bash PACK/gpu_day.sh STAGE ...              there, in the order of the words; results in $OUT:
+#       checks   what the CPU proves, on the device: the tests marked cuda             (LIMIT_CHECKS 100)
+#       speed    step times, ordinary and recorded, each written as it is measured     (LIMIT_SPEED 85)
+#       runs     whole runs by deadline, one training at a time, attacks beside the next (LIMIT_RUNS 440)
 #
-#   benchmarks/run_gpu.sh list                   the slices
-#   benchmarks/run_gpu.sh pgd-at out             one slice; results in out/
-#   benchmarks/run_gpu.sh merge out results/cifar10-lt   put slices together and make the report
+# For `runs`: ONLY=at-bsl-64,taet chooses jobs, EPOCHS=30 shortens them, WEIGHTS=at-bsl-64 brings a
+# run's weights in parts, FLAGS are further flags of bench, ATTACKS and LAST other attacks. DEVICE is
+# cuda, PYTHON python3, OUT ./out, WORK a scratch folder that further calls on the same machine go on
+# with. Afterwards:
 #
-# LTROBUST_DATA_DIR must hold CIFAR-10, and `ltrobust` must be installed (LTROBUST=... names another
-# command, such as "python -m ltrobust"). DEVICE defaults to cuda, SECONDS_LEFT to 570; FLAGS are
-# further flags of bench.
+#   tar xzf out/runs.tar.gz && cp -r runs results/cifar10-lt/ && ltrobust report results/cifar10-lt
+#
+# `unfinished/` in the archive holds the curves of runs that did not end.
 set -euo pipefail
 
-ltrobust=${LTROBUST:-ltrobust}
-device=${DEVICE:-cuda}
-limit=${SECONDS_LEFT:-570}
-more=${FLAGS:-}
-slices=(speed pgd-at trades robal at-bsl taet at-bsl-ra at-bsl-paper)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+WHEELS="pydantic pydantic-core annotated-types typing-inspection typing-extensions pyautoattack"
+TESTING="pytest pytest-timeout pluggy iniconfig packaging pygments"
 
-usage() {
-    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    echo "slices: ${slices[*]}"
-}
+usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-# bench in a scratch folder, then everything but weights and resume states goes to RESULTS
-bench() {
-    local results=$1
-    shift
-    local work
-    work=$(mktemp -d)
-    local code=0
-    # shellcheck disable=SC2086  # several words each
-    timeout "$limit" $ltrobust bench --suite "$here/cifar10-lt.yaml" --device "$device" \
-        --output "$work" "$@" $more || code=$?
-    mkdir -p "$results/runs"
-    find "$work/runs" -name run.json 2>/dev/null | while read -r record; do
-        local run
-        run=$(dirname "$record")
-        if grep -q '"status": "done"' "$record"; then
-            mkdir -p "$results/runs/$(basename "$run")"
-            find "$run" -maxdepth 1 -type f ! -name '*.safetensors' ! -name 'state.pt' \
-                -exec cp {} "$results/runs/$(basename "$run")/" \;
-        else
-            echo "not finished, left behind: $(basename "$run")" >&2
-        fi
-    done
-    rm -rf "$work"
-    return "$code"
+pack() {
+    local target=${1:?error: give the folder to pack into} cifar=${2:?error: give the folder of CIFAR-10}
+    mkdir -p "$target/wheels" "$target/data"
+    git -C "$here/.." archive --format=tar.gz -o "$(realpath "$target")/project.tar.gz" HEAD -- \
+        ':(exclude)results' ':(exclude)docs'
+    cp "$here/gpu_day.sh" "$target/"
+    # shellcheck disable=SC2086
+    "$python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+        --platform manylinux2014_x86_64 -d "$target/wheels" $WHEELS $TESTING
+    "$python" -m pip wheel -q --no-deps -w "$target/wheels" "$here/.."
+    cp -r "$cifar/." "$target/data/"
+    du -sh "$target" | cut -f1
 }
 
 if [ $# -lt 1 ]; then
     usage
     exit 2
 fi
-slice=$1
-results=${2:-}
-if [ "$slice" != list ] && [ -z "$results" ]; then
-    echo "error: give a folder for the results, such as: $0 $slice out" >&2
-    exit 2
+if [ "$1" = pack ]; then
+    shift
+    pack "$@"
+    exit
 fi
-case $slice in
-    list) printf '%s\n' "${slices[@]}" ;;
-    speed)
-        mkdir -p "$results"
-        for script in training autoattack data; do
-            timeout "$limit" python "$here/speed/$script.py" --device "$device" \
-                --json "$results/speed-$script.json"
-        done
-        ;;
-    pgd-at | trades | robal | at-bsl | taet) bench "$results" --methods "$slice" ;;
-    at-bsl-ra) bench "$results" --methods at-bsl --augment randaugment ;;
-    at-bsl-paper) bench "$results" --methods at-bsl --recipe paper ;;
-    merge)
-        target=${3:?error: give the folder of the report, such as results/cifar10-lt}
-        mkdir -p "$target/runs"
-        cp -r "$results/runs/." "$target/runs/"
-        # shellcheck disable=SC2086
-        $ltrobust report "$target"
-        ;;
-    *)
-        echo "error: unknown slice '$slice'; known: ${slices[*]} list merge" >&2
-        exit 2
-        ;;
-esac
+for stage in "$@"; do
+    case $stage in
+        checks | speed | runs) ;;
+        *)
+            echo "error: unknown stage '$stage'; known: pack checks speed runs" >&2
+            exit 2
+            ;;
+    esac
+done
+
+out=${OUT:-out}
+work=${WORK:-$(mktemp -d)}
+mkdir -p "$out" "$work"
+out=$(realpath "$out") work=$(realpath "$work")
+exec > >(tee -a "$out/log.txt") 2>&1
+say() { echo "== $SECONDS s: $*"; }
+
+project=$(realpath "$here/..")
+if [ -f "$here/project.tar.gz" ]; then # a pack: unpack it, once
+    project=$work/project
+    if [ ! -f "$work/ready" ]; then
+        mkdir -p "$project" "$work/site"
+        tar -xzf "$here/project.tar.gz" -C "$project"
+        "$python" -m pip install -q --no-index --no-deps --no-compile --target "$work/site" \
+            "$here"/wheels/*.whl
+        touch "$work/ready"
+    fi
+    export PYTHONPATH=$work/site LTROBUST_DATA_DIR=$here/data
+fi
+export PYTHONUNBUFFERED=1
+device=${DEVICE:-cuda}
+"$python" -c 'import torch, ltrobust; print(torch.__version__, torch.cuda.is_available())'
+say "set up"
+for stage in "$@"; do
+    code=0
+    case $stage in
+        checks)
+            (cd "$project" && timeout "${LIMIT_CHECKS:-100}" "$python" -m pytest -o addopts= -q -m cuda \
+                -p no:cacheprovider tests/gpu) > "$out/checks.txt" || code=$?
+            tail -n 30 "$out/checks.txt"
+            ;;
+        speed)
+            timeout "$((${LIMIT_SPEED:-85} + 15))" "$python" "$project/benchmarks/speed/captured.py" \
+                --device "$device" --seconds "${LIMIT_SPEED:-85}" --json "$out/speed.json" || code=$?
+            ;;
+        runs) # shellcheck disable=SC2086
+            "$python" "$project/benchmarks/gpu/gpu_queue.py" --device "$device" --out "$out" \
+                --work "$work" --seconds "${LIMIT_RUNS:-440}" ${ONLY:+--only "$ONLY"} \
+                ${EPOCHS:+--epochs "$EPOCHS"} ${WEIGHTS:+--weights "$WEIGHTS"} \
+                ${ATTACKS:+--attacks "$ATTACKS"} ${LAST:+--last "$LAST"} \
+                -- ${FLAGS:-} || code=$?
+            ;;
+    esac
+    say "$stage ended with code $code"
+done

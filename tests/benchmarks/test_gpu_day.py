@@ -1,72 +1,93 @@
-"""The GPU script, on a CPU and tiny: whole runs come back without their weights, and merge."""
+"""The GPU day, rehearsed on a CPU and tiny: whole runs come back in time, and weights in parts."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "run_gpu.sh"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_day.sh"
 TINY = (
-    "--dataset digits-lt --imbalance-ratio 10 --arch small-cnn --epochs 1 --limit-train 60 "
-    "--limit-test 20 --attacks clean,pgd2"
+    "--dataset digits-lt --imbalance-ratio 10 --arch small-cnn --batch-size 16 --limit-train 60 "
+    "--limit-test 20 --watch clean --watch-every 1 --no-checks --search fp32"
 )
-WITHOUT_FIGURES = """
-import ltrobust.report
-from ltrobust.cli import main
-
-for name in ("_figures", "_more_figures", "_figure_files"):
-    setattr(ltrobust.report, name, lambda *_: {})
-main()
-"""
-"""The command line without what takes the most time of a tiny bench, and is not looked at here."""
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("program") / "without_figures.py"
-    file.write_text(WITHOUT_FIGURES)
-    return file
-
-
-def call(program: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def call(cwd: Path, *stages: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "LTROBUST": f"{sys.executable} {program}",
+        "PYTHON": sys.executable,
         "DEVICE": "cpu",
-        "FLAGS": TINY,
+        "OUT": str(cwd / "out"),
+        "WORK": str(cwd / "work"),
         "OMP_NUM_THREADS": "1",
+        **more,
     }
     return subprocess.run(
-        [str(SCRIPT), *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        ["bash", str(SCRIPT), *stages],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
-def test_slices_bring_back_tables_only_and_merge_into_one_report(
-    tmp_path: Path, program: Path
-) -> None:
-    for name in ("pgd-at", "at-bsl-ra"):
-        done = call(program, name, "out", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    runs = sorted(path.name for path in (tmp_path / "out" / "runs").iterdir())
-    assert [name.rpartition("-")[0] for name in runs] == ["at-bsl", "pgd-at"]
-    files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert {"run.json", "outcomes.parquet", "history.csv", "reliability.json"} <= files
-    assert not [name for name in files if name.endswith((".safetensors", "state.pt"))]
-    merged = call(program, "merge", "out", "report", cwd=tmp_path)
-    assert merged.returncode == 0, merged.stderr
-    leaderboard = (tmp_path / "report" / "leaderboard.csv").read_text()
-    assert "pgd-at" in leaderboard
-    assert "randaugment" in leaderboard
+def test_runs_come_back_by_deadline_with_curves_and_weights(tmp_path: Path) -> None:
+    done = call(
+        tmp_path,
+        "runs",
+        ONLY="taet,pgd-at",
+        EPOCHS="2",
+        FLAGS=TINY,
+        ATTACKS="clean,pgd2",
+        LAST="pgd3",
+        LIMIT_RUNS="170",
+        WEIGHTS="pgd-at",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not begun: none" in done.stdout, done.stdout
+    out = tmp_path / "out"
+    with tarfile.open(out / "runs.tar.gz") as archive:
+        archive.extractall(tmp_path / "back", filter="data")
+    runs = sorted((tmp_path / "back" / "runs").iterdir())
+    assert [run.name.rpartition("-")[0] for run in runs] == ["pgd-at", "taet"]
+    for run in runs:
+        names = {path.name for path in run.iterdir()}
+        assert {"run.json", "history.csv", "outcomes.parquet"} <= names
+        assert not {"model.safetensors", "state.pt"} & names
+        made = json.loads((run / "run.json").read_text())["evaluations"].values()
+        assert {one["attack"] for one in made} == {"clean", "pgd2", "pgd3"}
+        assert pd.read_csv(run / "history.csv")["test_watched_clean"].notna().all()
+    whole = b"".join(part.read_bytes() for part in sorted(out.glob("weights.*")))
+    (kept,) = (tmp_path / "work" / "pgd-at").glob("runs/*/model.safetensors")
+    assert whole == kept.read_bytes()
+    assert not (tmp_path / "work" / "pgd-at" / "index.html").exists()
 
 
-def test_wrong_words_get_one_line(tmp_path: Path, program: Path) -> None:
-    for words in (("no-such-slice", "out"), ("pgd-at",)):
-        done = call(program, *words, cwd=tmp_path)
-        assert done.returncode == 2
-        assert len(done.stderr.strip().splitlines()) == 1
-    assert call(program, "list", cwd=tmp_path).stdout.split()[0] == "speed"
+def test_nothing_begins_that_cannot_end_in_time(tmp_path: Path) -> None:
+    done = call(tmp_path, "runs", ONLY="taet", FLAGS=TINY, LIMIT_RUNS="60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not begun: taet" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("no-such-stage",), ()])
+def test_wrong_words_are_told_before_anything_is_done(tmp_path: Path, words: tuple[str]) -> None:
+    done = call(tmp_path, *words)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == (1 if words else 0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_speed_is_written_case_by_case_without_a_gpu(tmp_path: Path) -> None:
+    done = call(tmp_path, "speed", LIMIT_SPEED="20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert rows["pgd-at/bf16/ordinary"]["ms"] > 0
