@@ -107,10 +107,10 @@ class Tables:
         contrast = transforms.functional.autocontrast(stretched).view(LEVELS, LEVELS)
         self.contrast = contrast.long().to(device)
         """Grey level by largest minus smallest level and level minus smallest, (256, 256)."""
-        kernel = torch.ones(1, 1, 3, 3)
+        kernel = torch.ones(1, 1, 3, 3, dtype=torch.float32)
         kernel[..., 1, 1] = 5
         self.blur = (kernel / kernel.sum()).to(device)
-        self.grey = torch.tensor(GREY).view(1, -1, 1, 1).to(device)
+        self.grey = torch.tensor(GREY, dtype=torch.float32).view(1, -1, 1, 1).to(device)
         self.one = torch.ones((), dtype=torch.int64).to(device)
 
     def row(self, kind: str, operation: Operation) -> int:
@@ -129,12 +129,15 @@ class Tables:
         return self._on_device[kind]
 
     def _map(self, operation: Operation) -> Tensor:
-        places = torch.arange(1.0, self._size[0] * self._size[1] + 1).view(1, *self._size)
+        count = self._size[0] * self._size[1]
+        places = torch.arange(1, count + 1, dtype=torch.float32).view(1, *self._size)
         return _torchvision(places, operation).flatten().long()
 
     def _table(self, operation: Operation) -> Tensor:
-        ramp = torch.arange(LEVELS, dtype=torch.uint8).view(1, 16, 16)
-        return _torchvision(ramp, operation).flatten().long()
+        ramp = torch.arange(LEVELS, dtype=torch.uint8)
+        if operation[0] == "Brightness":  # in float32, whatever torch's default is
+            return (torch.tensor(1.0 + operation[1]).float() * ramp).clamp(0, LEVELS - 1).long()
+        return _torchvision(ramp.view(1, 16, 16), operation).flatten().long()
 
 
 def _torchvision(image: Tensor, operation: Operation) -> Tensor:

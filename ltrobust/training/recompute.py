@@ -56,10 +56,7 @@ def _checkpointed(block: nn.Module, forward: Any, *inputs: Tensor) -> Any:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _SpareStatistics(block)
 
-    # nothing random happens in a block, and a recorded step may not look at generators
-    return checkpoint(
-        forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
-    )
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class _SpareStatistics:

@@ -164,7 +164,8 @@ def train(
         thrift: how to save memory.
         clock: told of epochs, steps and their phases.
         base: the trained run that a post-hoc method acts on.
-        graphs: what records steps; default on CUDA its graphs, unless a clock looks into steps.
+        graphs: what records steps; default on CUDA its graphs, unless a clock looks into steps or
+            activations are computed again.
         capture: whether steps may be recorded by default.
         watch: looks at the test set, for the history alone.
 
@@ -181,7 +182,8 @@ def train(
         return trained
     model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
     optimizer = make_optimizer(model, recipe)
-    if graphs is None and capture and device.type == "cuda" and clock is UNTIMED:
+    plain = clock is UNTIMED and not thrift.grad_checkpointing  # which looks at generators
+    if graphs is None and capture and plain and device.type == "cuda":
         graphs = CudaGraphs(device)
     stepper = Stepper(model, trained.method, optimizer, graphs, reporter.line)
     if state is not None:
