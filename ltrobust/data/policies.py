@@ -76,6 +76,24 @@ def _auto_augment(policy: Any, size: tuple[int, int], draw: torch.Generator) -> 
     return found
 
 
+def possible(policy: str, size: tuple[int, int]) -> list[Operation]:
+    """All operations that a policy may draw for images (H, W), with either sign."""
+    told: Any = POLICIES[policy]()
+    if policy == "randaugment":
+        space = _space(told.num_magnitude_bins, size)
+        chosen = [(name, told.magnitude) for name, *_ in space]
+    else:
+        space = _space(10, size, auto=True)
+        chosen = [(name, strength) for pair in told.policies for name, _, strength in pair]
+    told_of = {name: (values, signed) for name, values, signed in space}
+    found = []
+    for name, strength in chosen:
+        values, signed = told_of[name]
+        magnitude = values[strength] if values and strength is not None else 0.0
+        found += [(name, magnitude), (name, -magnitude)] if signed else [(name, magnitude)]
+    return found
+
+
 @lru_cache(maxsize=8)
 def _space(
     bins: int, size: tuple[int, int], *, auto: bool = False
@@ -146,9 +164,14 @@ def _torchvision(image: Tensor, operation: Operation) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def tables(size: tuple[int, int], device: torch.device) -> Tables:
-    """The maps and tables for images of one size on one device."""
-    return Tables(size, device)
+def tables(policy: str, size: tuple[int, int], device: torch.device) -> Tables:
+    """The maps and tables of a policy for images of one size on one device."""
+    made = Tables(size, device)
+    for operation in possible(policy, size):
+        for kind, names in (("moved", MOVED), ("tabled", TABLED)):
+            if operation[0] in names:
+                made.row(kind, operation)
+    return made
 
 
 @dataclass
@@ -215,7 +238,7 @@ def augment(images: Tensor, policy: str, seed: int) -> Tensor:
         seed: of all that is drawn.
     """
     size = (images.shape[2], images.shape[3])
-    known, packed = tables(size, images.device), Packed()
+    known, packed = tables(policy, size, images.device), Packed()
     works: list[Work] = []
     for operations in drawn(policy, len(images), size, seed):
         for kind, names in ((_moved, MOVED), (_levels, TABLED + MEASURED), (_mixed, MIXED)):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ltrobust.data.augment import enlarge, policy_augment
-from ltrobust.data.policies import POLICIES, Operation, augment, drawn, tables
+from ltrobust.data.policies import POLICIES, augment, drawn, tables
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -101,9 +101,10 @@ def test_every_operation_of_both_policies_is_drawn_and_done_by_some_group() -> N
 
 
 def test_maps_and_tables_are_made_once() -> None:
-    known = tables((32, 32), torch.device("cpu"))
-    operation: Operation = ("Rotate", 8.0)
-    row = known.row("moved", operation)
-    whole = known.all("moved")
-    assert known.row("moved", operation) == row
-    assert known.all("moved") is whole
+    for policy in POLICIES:
+        known = tables(policy, (32, 32), torch.device("cpu"))
+        moved, tabled = known.all("moved"), known.all("tabled")
+        for seed in range(20):
+            augment(copies_of_one_image(64), policy, seed)
+        assert known.all("moved") is moved
+        assert known.all("tabled") is tabled
