@@ -417,7 +417,7 @@ def check_captured(trial: Trial) -> None:
         return
     recipe = trial.run.recipe.model_copy(update={"epochs": 2, "batch_size": 8})
     tuned = {name: 2 for name in trial.run.options if name.endswith(".epochs")}
-    short = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
+    short: dict[str, Any] = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
     ordinary = trial.train(**short)
     recorded = trial.train(graphs=Tapes(), **short)
     killed = copy.deepcopy(recorded[0])  # a training goes on in the tensors that it is given
