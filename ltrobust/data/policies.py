@@ -86,7 +86,7 @@ def possible(policy: str, size: tuple[int, int]) -> list[Operation]:
         space = _space(10, size, auto=True)
         chosen = [(name, strength) for pair in told.policies for name, _, strength in pair]
     told_of = {name: (values, signed) for name, values, signed in space}
-    found = []
+    found: list[Operation] = []
     for name, strength in chosen:
         values, signed = told_of[name]
         magnitude = values[strength] if values and strength is not None else 0.0
