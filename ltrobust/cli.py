@@ -171,6 +171,39 @@ ProfileFlag = Annotated[
     bool | None,
     _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
 ]
+Watch = Annotated[
+    str | None,
+    _flag(
+        "Measure the test set by these attacks, such as pgd20, after some epochs: a curve to look "
+        "at, by which nothing is chosen.",
+        panel=TRAINING,
+    ),
+]
+WatchEvery = Annotated[int | None, _flag("After how many epochs; default 5.", panel=TRAINING)]
+SaveEvery = Annotated[
+    float | None,
+    _flag("Seconds of training that a kill may cost; default 30, 0 for none.", panel=RUNNING),
+]
+NoCapture = Annotated[
+    bool | None,
+    _flag(
+        "On CUDA: take training steps one by one instead of recording and repeating one.",
+        "--no-capture/--capture",
+        panel=RUNNING,
+    ),
+]
+NoEstimate = Annotated[
+    bool | None,
+    _flag("Begin at once, without time and memory.", "--no-estimate/--estimate", panel=RUNNING),
+]
+NoReport = Annotated[
+    bool | None,
+    _flag(
+        "Make no tables and figures; `ltrobust report` does later.",
+        "--no-report/--report",
+        panel=RUNNING,
+    ),
+]
 NoChecks = Annotated[
     bool | None,
     _flag(
@@ -252,6 +285,12 @@ def bench(
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
+    watch: Watch = None,
+    watch_every: WatchEvery = None,
+    save_every: SaveEvery = None,
+    no_capture: NoCapture = None,
+    no_estimate: NoEstimate = None,
+    no_report: NoReport = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -301,6 +340,12 @@ def train(
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
+    watch: Watch = None,
+    watch_every: WatchEvery = None,
+    save_every: SaveEvery = None,
+    no_capture: NoCapture = None,
+    no_estimate: NoEstimate = None,
+    no_report: NoReport = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -356,17 +401,21 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
     from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
-    expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
     watch = None if mirror is None else mirror.sync
+    unasked = plan.settings.no_estimate
+    # reads all data: what is wrong with it shows here
+    expected = None if unasked else estimate(plan, store, load)
     with store.lock(), Reporter(out, watch=watch) as reporter:
+        about = f", about {in_words(expected.seconds)}" if expected else ""
         reporter.line(
-            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
-            f"{in_words(expected.seconds)}; results in {store.path}"
+            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}{about}; "
+            f"results in {store.path}"
         )
-        tell(load.notes(), reporter)
-        if expected.warning:
+        if expected:
+            tell(load.notes(), reporter)
+        if expected and expected.warning:
             reporter.line(f"warning: {expected.warning}")
-        if plan.device != "cpu":
+        if expected and plan.device != "cpu":
             needs = memory_needs(plan, lambda planned: loaded_training_set(load(planned)))
             tight = memory_warning(plan, needs)
             if tight:
@@ -382,7 +431,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             raise SystemExit(STOPPED) from None
         reporter.pause()
         try:
-            _show_report(store)
+            if not plan.settings.no_report:
+                _show_report(store)
             if plan.settings.profile:
                 _show_profile(plan, store)
         finally:  # told even where the report cannot be written

@@ -7,6 +7,7 @@ whether the defense is any good.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ from ltrobust.context import HeldOut
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
 from ltrobust.errors import RunError, UserError
+from ltrobust.graphs import Graphs
 from ltrobust.method import (
     METHODS,
     Citation,
@@ -35,6 +37,7 @@ from ltrobust.method import (
     load_plugin,
 )
 from ltrobust.modifier import Modifier, PostHoc
+from ltrobust.tape import Tapes
 from ltrobust.training.checkpoint import (
     from_bytes,
     load_weights,
@@ -44,6 +47,7 @@ from ltrobust.training.checkpoint import (
 )
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.schedule import learning_rates
+from ltrobust.training.step import train_step
 from ltrobust.training.trainer import (
     Base,
     State,
@@ -56,7 +60,6 @@ from ltrobust.training.trainer import (
     spare_feedback,
     take_over,
     train,
-    train_step,
 )
 
 EPOCHS = 5
@@ -117,7 +120,12 @@ class Trial:
         return trained
 
     def train(
-        self, seed: int = 0, state: State | None = None, last: int = 0, **changes: Any
+        self,
+        seed: int = 0,
+        state: State | None = None,
+        last: int = 0,
+        graphs: Graphs | None = None,
+        **changes: Any,
     ) -> list[State]:
         """Train with the real trainer, to the end or until the epoch `last` of the training is
         done, and return the state after every epoch."""
@@ -130,8 +138,15 @@ class Trial:
                 raise _StoppedError
 
         with suppress(_StoppedError):
-            cpu = torch.device("cpu")
-            train(run, self.data, device=cpu, state=state, save=save, base=self.base(seed))
+            train(
+                run,
+                self.data,
+                device=torch.device("cpu"),
+                state=state,
+                save=save,
+                base=self.base(seed),
+                graphs=graphs,
+            )
         return [state_from_bytes(content) for content in states]
 
     @cached_property
@@ -418,6 +433,28 @@ def check_bf16(trial: Trial) -> None:
         raise AssertionError(f"method {trial.run.method}: in bf16 {error}") from error
 
 
+def check_captured(trial: Trial) -> None:
+    """Steps recorded and repeated blindly, as on a GPU, train to the same bits as ordinary ones.
+
+    It is killed and resumed on the way. A defense whose steps cannot be recorded trains without.
+    """
+    if trial.stage is None:
+        return
+    recipe = trial.run.recipe.model_copy(update={"epochs": 2, "batch_size": 8})
+    tuned = {name: 2 for name in trial.run.options if name.endswith(".epochs")}
+    short: dict[str, Any] = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
+    ordinary = trial.train(**short)
+    recorded = trial.train(graphs=Tapes(), **short)
+    killed = copy.deepcopy(recorded[0])  # a training goes on in the tensors that it is given
+    resumed = trial.train(graphs=Tapes(), state=killed, **short)
+    found, expected = (*recorded, resumed[-1]), (*ordinary, ordinary[-1])
+    trial.require(
+        all(_same(*pair) for pair in zip(found, expected, strict=True)),
+        "steps recorded and repeated, as on a GPU, end with other weights; keep tensors in "
+        "attributes and change them in place, and neither count nor append in attack and loss",
+    )
+
+
 def _same(one: State, other: State) -> bool:
     """Whether two states hold the same weights and the same state of the defense."""
     return all(_equal(one[part], other[part]) for part in ("net", "method"))
@@ -453,5 +490,6 @@ CHECKS = (
     check_weights_file,
     check_seeds,
     check_again,
+    check_captured,
     check_bf16,
 )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_mode
 from ltrobust.config import Recipe, TrainingAttack
+from ltrobust.context import normal
 from ltrobust.losses import tanh_gaussian
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
 from ltrobust.training.schedule import Schedule
@@ -93,7 +94,7 @@ class ADT(Method):
 
     def noise(self, x: Tensor, ctx: Context) -> Tensor:
         """Draw standard normal noise shaped like `x`."""
-        return torch.empty_like(x).normal_(generator=ctx.generator)
+        return ctx.drawn(x, normal)
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Find the worst distribution, and draw one image from it."""

@@ -19,6 +19,7 @@ from ltrobust.methods.adt import ADT_PAPER, ADT_QUIRKS, ADT_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_mode, input_gradient
+from ltrobust.context import normal
 from ltrobust.losses import cross_entropy_sum, tanh_gaussian
 from ltrobust.method import Context, Loss, Method, PaperRecipe, register_method
 from ltrobust.part import Part
@@ -114,7 +115,7 @@ class ADTExpAM(Method):
 
     def noise(self, x: Tensor, ctx: Context) -> Tensor:
         """Draw standard normal noise shaped like `x`."""
-        return torch.empty_like(x).normal_(generator=ctx.generator)
+        return ctx.drawn(x, normal)
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Draw an image from the distribution that the generator finds."""

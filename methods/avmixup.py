@@ -68,7 +68,7 @@ class AVmixup(PGDAT):
 
     def draw(self, x: Tensor, ctx: Context) -> Tensor:
         """Each image's share a (B,) of the clean image."""
-        return torch.empty(len(x), dtype=x.dtype, device=x.device).uniform_(generator=ctx.generator)
+        return ctx.drawn(x.new_empty(len(x)), lambda share, g: share.uniform_(generator=g))
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """A point between each image and its vertex; its place is kept for the loss."""

@@ -114,7 +114,7 @@ class MMA(Method):
         self.margins = self.margins.to(x.device)
         unit = ctx.attack.eps * (1.0 if ctx.eps_factor is None else ctx.eps_factor.to(x))
         right = self._score(model, x, y, ctx) < 0
-        radius = self.margins[ctx.index].to(x).maximum(torch.as_tensor(unit * self.min_margin))
+        radius = self.margins[ctx.index].to(x).maximum(_on_device(unit * self.min_margin, x))
         plain = ctx.changed(
             eps_factor=None,
             step_factor=None,
@@ -125,7 +125,7 @@ class MMA(Method):
             model, x, y, _margins, eps=radius, step_size=self.step_scale / steps * radius
         )
         direction = (found - x) / radius.clamp_min(1e-12).view(-1, *[1] * (x.dim() - 1))
-        limit = torch.as_tensor(unit * self.d_max).to(x).expand(len(x))
+        limit = _on_device(unit * self.d_max, x).expand(len(x))
         margin = self._bisected(model, x, y, direction, radius, limit, right, ctx)
         self.margins[ctx.index] = margin.to(self.margins.dtype)
         self._counted = ~right | (margin < limit)
@@ -148,7 +148,7 @@ class MMA(Method):
         ctx: Context,
     ) -> Tensor:
         """Distance (B,) along `direction` at which an image stops being right; wrong ones: 0."""
-        judged = right.nonzero()[:, 0] if self.train_mode else torch.arange(len(x)).to(x.device)
+        judged = right.nonzero()[:, 0] if self.train_mode else torch.arange(len(x), device=x.device)
         end = radius.new_zeros(len(x))
         if self.train_mode and not len(judged):
             return end
@@ -192,6 +192,11 @@ class MMA(Method):
     def inference_state(self) -> dict[str, Tensor]:
         """Nothing: margins are for training."""
         return {}
+
+
+def _on_device(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number, or one for each image, as a tensor beside `x` and in its dtype."""
+    return value.to(x) if isinstance(value, Tensor) else x.new_full((), value)
 
 
 def _margins(logits: Tensor, labels: Tensor) -> Tensor:

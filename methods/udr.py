@@ -118,6 +118,7 @@ class UDR(Modifier):
     def __post_init__(self) -> None:
         self._lamda = torch.tensor(self.lamda, dtype=torch.float64)
         self.gaps: list[Tensor] = []  # eps - mean |d| of the batches since the last update
+        self._gap: Tensor | None = None  # that of this step
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The base's, in a soft ball."""
@@ -125,8 +126,9 @@ class UDR(Modifier):
         radii: list[Tensor] = []
         ball = soft_ball(self._lamda, radii, tau=self.tau, stuck=self.stuck)
         x_adv = self.base.attack(model, x, y, ctx.changed(ball=ball))
+        self._gap = None
         if radii:
-            self.gaps.append(torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean())
+            self._gap = torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean()
         return x_adv
 
     def terms(
@@ -151,10 +153,13 @@ class UDR(Modifier):
     ) -> None:
         """What is due for the base, and lambda's update."""
         self.base.after_step(model, x, y, x_adv, ctx)
+        if self._gap is not None:
+            self.gaps.append(self._gap.clone())
         if self.gaps and ctx.batch % self.period == 0:
             gap = torch.stack([gap.to(x) for gap in self.gaps]).mean()
             lamda = self._lamda - self.rate * gap
-            self._lamda = lamda if self.floor is None else lamda.clamp_min(self.floor)
+            # in place: a recorded step reads it where it was
+            self._lamda.copy_(lamda if self.floor is None else lamda.clamp_min(self.floor))
             self.gaps = []
 
     def own_state(self) -> dict[str, Any]:

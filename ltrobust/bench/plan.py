@@ -80,6 +80,8 @@ def make_plan(settings: Settings) -> Plan:
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
+    for name in settings.watch or ():
+        attack_spec(name, eps)  # an unknown one is told now
     fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
     ratios = [checked_ratio(r) for r in settings.imbalance_ratio or (spec.imbalance_ratio,)]
     runs = []
@@ -156,15 +158,11 @@ def resolve_device(name: str) -> str:
 def _prepared(device: str) -> str:
     """Set what holds for the whole process on a device, and return its name.
 
-    On CUDA, float32 means float32, not TF32, or verdicts would not be what they claim; AutoAttack
-    seeds the current device only.
+    AutoAttack seeds the current device only.
     """
     if device == "cpu":
         keep_freed_memory()
         return device
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
     if ":" in device:
         torch.cuda.set_device(torch.device(device))
     return device

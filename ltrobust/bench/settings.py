@@ -116,7 +116,13 @@ class Settings(Frozen):
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
     profile: bool = False
+    watch: Names | None = None
+    watch_every: Positive = 5
+    save_every: Annotated[float, Field(ge=0)] = 30.0
+    no_capture: bool = False
     no_checks: bool = False
+    no_estimate: bool = False
+    no_report: bool = False
     data_dir: Path | None = None
     download: bool = False
     option: Options = ()

@@ -45,6 +45,13 @@ def chosen_images(images: Tensor, chosen: Tensor, device: torch.device) -> Tenso
     return batch.to(device)
 
 
+def sent(chosen: Tensor, device: torch.device) -> Tensor:
+    """Positions on a device, without waiting for it."""
+    if chosen.device == device or device.type == "cpu":
+        return chosen.to(device)
+    return chosen.pin_memory().to(device, non_blocking=True)
+
+
 def reach(images: Tensor, device: torch.device) -> int:
     """How many batches to fetch ahead: none of images that are at hand."""
     at_hand = images.device == device and images.numel() < LARGE
@@ -65,7 +72,7 @@ def fed(
     """
     if ahead == 0:
         for chosen in draws:
-            yield chosen.to(device), chosen_images(images, chosen, device)
+            yield sent(chosen, device), chosen_images(images, chosen, device)
         return
     waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(1) as pool:
@@ -81,4 +88,4 @@ def _next(
     waiting: deque[tuple[Tensor, Future[Tensor]]], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     chosen, batch = waiting.popleft()
-    return chosen.to(device), batch.result()
+    return sent(chosen, device), batch.result()

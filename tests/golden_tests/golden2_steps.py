@@ -22,7 +22,7 @@ from ltrobust.combination import find
 from ltrobust.config import TrainingAttack
 from ltrobust.method import Method, load_builtin_methods
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 load_builtin_methods()
 FILE = "train_step"

@@ -17,7 +17,7 @@ from ltrobust.errors import UserError
 from ltrobust.method import Context, Method, load_builtin_methods, total
 from ltrobust.testing import check_method
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 load_builtin_methods()
 COUNTS = torch.tensor([40, 3, 15, 6])

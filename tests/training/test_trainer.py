@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
@@ -20,7 +20,7 @@ from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError
 from ltrobust.method import Method
 from ltrobust.testing import make_trial
-from ltrobust.training import trainer
+from ltrobust.training import captured, trainer
 from ltrobust.training.checkpoint import state_from_bytes, state_to_bytes
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.trainer import Shuffled, Trained, _batch_sizes, build, train
@@ -139,14 +139,14 @@ def test_a_non_finite_loss_stops_the_run_and_saves_nothing_of_it(
     data: LongTailedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
-    real = trainer.train_step
+    real = captured.train_step
 
     def step(*arguments: Any) -> Tensor:
         nonlocal steps
         steps += 1
         return real(*arguments) * (math.nan if steps > 3 else 1.0)
 
-    monkeypatch.setattr(trainer, "train_step", step)
+    monkeypatch.setattr(captured, "train_step", step)
     saved: list[Any] = []
     with pytest.raises(RunError, match=r"not finite in epoch 2; .*learning rate") as caught:
         train(make_run("pgd-at"), data, device=CPU, save=lambda s: saved.append(copy.deepcopy(s)))
@@ -222,3 +222,24 @@ def test_conformance_tells_a_method_what_the_trainer_tells_it(
                 assert torch.equal(one.labels, other.labels)
             elif not isinstance(one, TrainingModel):
                 assert one == other, field.name
+
+
+def test_watching_the_test_set_changes_nothing_else_and_nothing_chooses_by_it(
+    data: LongTailedData,
+) -> None:
+    run = make_run("pgd-at", epochs=3)
+    looked: list[int] = []
+
+    def look(net: nn.Module, method: Method) -> dict[str, float]:
+        looked.append(1)
+        net.eval()
+        return {f"{trainer.WATCHED}pgd20": 0.9 / len(looked)}
+
+    watched = train(run, data, device=CPU, watch=trainer.Watch(look, every=2))
+    plain = train(run, data, device=CPU)
+    assert same_weights(watched, plain)
+    assert watched.epoch == 3
+    name = f"{trainer.WATCHED}pgd20"
+    assert [name in row for row in watched.history] == [False, True, True]  # the last one always
+    kept = [{k: v for k, v in row.items() if k != name} for row in learning_curve(watched)]
+    assert kept == learning_curve(plain)
