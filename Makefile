@@ -2,11 +2,19 @@
 #
 #   make demo     train and attack five defenses on a small built-in data set
 #   make test     run the test suite
-#   make check    linter, formatter and type checker
+#   make check    linter, formatter, spelling and type checker
+#   make docs     build the documentation site into site/, and check its links
+#   make dist     build wheel and source archive into dist/, and check them
 #   make clean    remove the virtual environment, caches and the demo's results
+#   make help     this list and the settings
 #
-# Settings: PYTHON (interpreter that makes the environment), VENV (where it lies), DEMO_OUTPUT,
-# DEMO_FLAGS (more flags for the demo's bench), PYTEST_FLAGS.
+# Settings, as in `make test PYTEST_FLAGS="-m slow"`:
+#
+#   PYTHON        interpreter that makes the environment (python3)
+#   VENV          where the environment lies (.venv)
+#   DEMO_OUTPUT   where the demo's results go (results/demo)
+#   DEMO_FLAGS    more flags for the demo's bench
+#   PYTEST_FLAGS  flags for pytest
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,11 +36,12 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
     "name another with PYTHON=..." >&2; exit 1; }
 endef
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check docs dist clean
+.DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^#   make/make/p' Makefile
+	@sed -n '/^[^#]/q; s/^#   //p' Makefile
 
 demo: $(INSTALLED)
 	$(BIN)/ltrobust bench --methods core --dataset digits-lt --limit-test 100 \
@@ -48,10 +57,18 @@ test: $(INSTALLED_DEV)
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
+docs: $(INSTALLED_DEV)
+	$(BIN)/mkdocs build --strict
+
+dist: $(INSTALLED_DEV)
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis results/demo
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis results/demo
 	find ltrobust methods benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are written last, so a broken installation is tried again, and a finished one is left

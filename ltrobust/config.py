@@ -21,11 +21,17 @@ from pydantic import (
     field_validator,
 )
 
-from ltrobust.data.spec import FOLDER_PREFIX, AugmentPolicy
+from ltrobust.data.spec import LOCAL_PREFIXES, AugmentPolicy
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
 """Part of every key: raise it when the meaning of a stored field changes."""
+ATTACK_PROTOCOL = 1
+"""Raise it by hand when an attack of the same name and settings gives other verdicts than before.
+
+Results of different numbers are never compared. The version of the package says nothing of that: it
+changes with every commit.
+"""
 
 Start = Literal["uniform", "uniform-clipped", "one-sided", "gaussian", "none"]
 """uniform(-eps, eps), of which the first gradient is taken as it is, or clipped to [0, 1];
@@ -73,12 +79,24 @@ class Frozen(BaseModel):
 
 
 class TrainingAttack(Frozen):
-    """The inner maximisation of adversarial training, in [0, 1] image units."""
+    """The inner maximisation of adversarial training, in [0, 1] image units.
+
+    Attributes:
+        eps: radius of the ball.
+        step_size: length of a step.
+        steps: number of gradient steps.
+        start: kind of random start.
+        start_scale: factor of a uniform start.
+        project: keep images within eps; False clips them to [0, 1] only, which with one step of
+            eps from a start of 2 eps is N-FGSM (de Jorge et al., NeurIPS 2022, eq. 5).
+    """
 
     eps: Radius
     step_size: Annotated[float, BeforeValidator(fraction), Field(ge=0)]
     steps: int = Field(ge=0)
     start: Start = "uniform"
+    start_scale: float = Field(default=1.0, gt=0)
+    project: bool = True
 
 
 class Recipe(Frozen):
@@ -99,7 +117,8 @@ class Recipe(Frozen):
 class DataSpec(Frozen):
     """Which training images a run sees.
 
-    An image folder's `name` is there to be read: the content, `fingerprint`, is what counts.
+    The `name` of a user's own data is there to be read: the content, `fingerprint`, counts. Without
+    `imbalance_ratio` all images are kept.
     """
 
     name: str
@@ -122,7 +141,8 @@ class TestSpec(Frozen):
 class Run(Frozen):
     """One training run. Two runs with equal fields end with equal weights (same machine kind).
 
-    `select_on` is set only where the test images themselves choose the checkpoint.
+    `select_on` is set only where the test images themselves choose the checkpoint. `method_source`
+    and `arch_source` are SHA-256 of files that do not ship with the package.
     """
 
     method: str
@@ -130,11 +150,12 @@ class Run(Frozen):
     method_source: str = ""
     data: DataSpec
     arch: str
+    arch_source: str = ""
     recipe_name: str
     recipe: Recipe
     seed: int
     precision: Literal["fp32", "bf16"]
-    select: Literal["last", "best", "best-on-test"] = "last"
+    select: Literal["last", "best", "best-on-test", "val"] = "last"
     select_on: TestSpec | None = None
 
     @property
@@ -146,16 +167,17 @@ class Run(Frozen):
 class AttackSpec(Frozen):
     """One evaluation attack with every setting that changes its verdicts.
 
-    `kind` is "clean", "first-order" (a setting of the PGD core) or "autoattack". `restarts` counts
+    `kind` is "clean", "first-order" (a setting of the PGD core), "autoattack" or "custom" (somebody
+    else's attack, whose file's SHA-256 is `source`). `restarts` counts
     starts or seeds of which an image keeps the worst (None: one), `search` is the precision in
     which adversarial images are looked for (None: float32; verdicts always are), `alpha` the factor
     of the logits in LSA. `asked` is what a user typed, such as "pgd20@16/255", for messages; it is
-    no part of the settings, of the key or of a dump.
+    no part of the settings, of the key or of a dump. `protocol` is `ATTACK_PROTOCOL` (None: 1).
     """
 
     name: str
     asked: str = Field(default="", exclude=True, repr=False)
-    kind: Literal["clean", "first-order", "autoattack"]
+    kind: Literal["clean", "first-order", "autoattack", "custom"]
     eps: float = Field(ge=0)
     norm: Literal["Linf", "L2"] = "Linf"
     loss: Literal["ce", "cw", "lsa", "dlr", "targeted"] | None = None
@@ -167,6 +189,8 @@ class AttackSpec(Frozen):
     restarts: int | None = None
     search: Literal["bf16"] | None = None
     version: str | None = None
+    protocol: int | None = None
+    source: str | None = None
     library: str
     batch_size: int | None = None
     seed: int = 0
@@ -180,7 +204,7 @@ class AttackSpec(Frozen):
         """Attack name and a hash of its settings and of the choice of test images."""
         chosen = _chosen(self)
         if self.kind != "autoattack":
-            del chosen["library"]  # ours: SCHEMA says when its meaning changes
+            del chosen["library"]  # ours: the protocol says when its meaning changes
         return f"{self.name}-{stable_hash({'attack': chosen, 'test': _chosen(test)})}"
 
     def settings(self) -> dict[str, Any]:
@@ -197,10 +221,10 @@ def _chosen(settings: Frozen) -> dict[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """`stable_hash` of a run's settings, to which the name of an image folder does not belong."""
+    """`stable_hash` of a run's settings, to which the name of a user's folder does not belong."""
     data = config["data"]
-    if data["name"].startswith(FOLDER_PREFIX):
-        data = {**data, "name": FOLDER_PREFIX}
+    if data["name"].startswith(LOCAL_PREFIXES):
+        data = {**data, "name": data["name"].partition(":")[0] + ":"}
     return stable_hash({**config, "data": data})
 
 

@@ -7,6 +7,7 @@ the one PGD core.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from ltrobust.config import TrainingAttack
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """Told of every step of an attack: logits (b, C), labels (b,), positions (b,) in the batch."""
 Radius = float | Tensor
+Fill = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills a tensor with random numbers from a generator, and returns it."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +110,31 @@ class Context:
             start_factor=_product(self.start_factor, start),
         )
 
+    def drawn(self, like: Tensor, fill: Fill) -> Tensor:
+        """Random numbers shaped like `like`, in its dtype: all that attack and loss draw.
+
+        Where the step is recorded and repeated (`training.captured`), they come from outside.
+
+        Args:
+            like: gives shape, dtype and device.
+            fill: draws them, such as `normal`; it must not depend on the step.
+        """
+        return fill(torch.empty_like(like), self.generator)
+
     def start(self, x: Tensor) -> Tensor | None:
         """Draw the random start offset that the recipe asks for, shaped like `x`."""
         kind, eps = self.attack.start, self.attack.eps
         if kind == "none":
             return None
-        noise = torch.empty_like(x)
         if kind == "gaussian":
-            noise.normal_(generator=self.generator).mul_(0.001)
+            noise = self.drawn(x, normal).mul_(0.001)
         else:
-            low = 0.0 if kind == "one-sided" else -eps
-            noise.uniform_(low, eps, generator=self.generator)
-        if self.start_factor is not None:
-            noise.mul_(_column(self.start_factor, x))
+            reach = eps * self.attack.start_scale
+            low = 0.0 if kind == "one-sided" else -reach
+            noise = self.drawn(x, lambda values, g: values.uniform_(low, reach, generator=g))
+        factor = self._unclipped(self.start_factor)
+        if factor is not None:
+            noise.mul_(_column(factor, x))
         return noise.clamp_(-x, 1 - x) if kind == "uniform-clipped" else noise
 
     def pgd(
@@ -145,7 +160,8 @@ class Context:
             loss: maps logits (b, C), labels (b,), and its b rows of each of `rows`, to what is
                 maximised, summed over the b images.
             rows: further tensors (B, ...) that the loss needs, such as clean logits.
-            eps: another radius than the recipe's, a number or (B,); the context's factors apply.
+            eps: another radius than the recipe's, a number or (B,); the context's factors apply,
+                and images are kept within it whatever the recipe says.
             step_size: another step size, likewise.
             steps: another number of steps.
 
@@ -153,14 +169,23 @@ class Context:
             Adversarial images, shaped like `x`.
         """
         start = self.start(x)
+        step_size = self.attack.step_size if step_size is None else step_size
+        free = eps is None and not self.attack.project
         sizes = (
-            _sized(self.attack.eps if eps is None else eps, self.eps_factor),
-            _sized(self.attack.step_size if step_size is None else step_size, self.step_factor),
+            math.inf if free else _sized(self.attack.eps if eps is None else eps, self.eps_factor),
+            _sized(step_size, self._unclipped(self.step_factor)),
         )
         steps = self.attack.steps if steps is None else steps
         pieces = self.pieces(len(x))
         attacked = [self._attacked(model, x, y, loss, rows, p, start, sizes, steps) for p in pieces]
         return attacked[0] if len(attacked) == 1 else torch.cat(attacked)
+
+    def _unclipped(self, factor: Tensor | None) -> Tensor | None:
+        """A factor of start or step; where nothing clips to the radius, that one's makes up for it.
+
+        So a modifier that gives images other radii still does so under N-FGSM.
+        """
+        return self.eps_factor if factor is None and not self.attack.project else factor
 
     def pieces(self, n: int) -> list[slice]:
         """The parts of a batch of n images that are attacked one after the other."""
@@ -210,6 +235,11 @@ class Context:
             ball=self.ball,
             project_start=self.project_start,
         )
+
+
+def normal(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill with standard normal numbers."""
+    return values.normal_(generator=generator)
 
 
 def _product(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
-import inspect
 import os
 import re
 import sys
 import typing
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -31,6 +30,7 @@ from ltrobust.context import Context as Context
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import cross_entropy_sum as cross_entropy_sum
 from ltrobust.registry import Registry
+from ltrobust.sources import defined_in, source_of
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,14 @@ class Method(ABC):
         """The network's state dict to evaluate, such as an average. Default: the trained one."""
         return None
 
+    def stage(self, ctx: Context) -> Hashable:
+        """What attack and loss decide by the epoch, where they ask for it. Default: the epoch.
+
+        A GPU repeats recorded steps as long as this stays the same. Say it where a threshold is
+        all that counts, such as two stages of a training.
+        """
+        return ctx.epoch
+
     def on_epoch_start(self, ctx: Context) -> None:
         """Do what is due before the first step of an epoch. Default: nothing."""
 
@@ -308,9 +316,9 @@ def load_builtin_methods() -> None:
     """Import the methods that ship with the package, then those of installed plugins."""
     import ltrobust.methods  # noqa: F401  (each file registers itself)
 
-    for point in entry_points(group="ltrobust.methods"):
-        if point.name not in METHODS:
-            before = METHODS.names()
+    for point in _entry_points():
+        if not any(point.name in registry for registry in registries()):
+            before = _registered()
             try:
                 point.load()
             except (Exception, SystemExit) as error:
@@ -319,8 +327,13 @@ def load_builtin_methods() -> None:
                 raise UserError(f"entry point {point.name} ({point.value}): {reason}") from error
 
 
+def _entry_points() -> list[EntryPoint]:
+    groups = ("ltrobust.methods", "ltrobust.attacks", "ltrobust.networks")
+    return [point for group in groups for point in entry_points(group=group)]
+
+
 def load_plugin(path: Path) -> None:
-    """Import a user's method file; raise UserError when it cannot be read or registers nothing.
+    """Import a user's file; raise UserError when it cannot be read or registers nothing.
 
     Loading a file runs it: it is the user's own program, named on the command line.
     """
@@ -331,12 +344,13 @@ def load_plugin(path: Path) -> None:
     name = "ltrobust_plugin_" + hashlib.sha256(identity).hexdigest()[:12]
     if name in sys.modules:
         return
-    for old in [n for n in METHODS if _defined_in(METHODS.get(n), path)]:
-        METHODS.discard(old)
+    for registry in registries():
+        for old in [n for n in registry if defined_in(registry.get(n), path)]:
+            registry.discard(old)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file; its name must end in .py")
-    before = METHODS.names()
+    before = _registered()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -348,20 +362,31 @@ def load_plugin(path: Path) -> None:
         _forget(name, before)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"plugin {path} cannot be loaded: {reason}") from error
-    if METHODS.names() == before:
+    if _registered() == before:
         _forget(name, before)
-        raise UserError(f"plugin {path} registers no method; decorate one with @register_method")
+        raise UserError(
+            f"plugin {path} registers no method; decorate one with @register_method (an attack "
+            "with @register_attack, a network with @register_network)"
+        )
 
 
-def _defined_in(cls: type[Method], path: Path) -> bool:
-    module = sys.modules.get(cls.__module__)
-    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
+def registries() -> tuple[Registry[Any], ...]:
+    """What a plugin may add to: methods, attacks, networks."""
+    from ltrobust.attacks.custom import ATTACKS
+    from ltrobust.models import ARCHS
+
+    return METHODS, ATTACKS, ARCHS
 
 
-def _forget(module: str, before: list[str]) -> None:
+def _registered() -> list[list[str]]:
+    return [registry.names() for registry in registries()]
+
+
+def _forget(module: str, before: list[list[str]]) -> None:
     sys.modules.pop(module, None)
-    for name in set(METHODS.names()) - set(before):
-        METHODS.discard(name)
+    for registry, names in zip(registries(), before, strict=True):
+        for name in set(registry.names()) - set(names):
+            registry.discard(name)
 
 
 def part_source(cls: type[Method]) -> str:
@@ -369,9 +394,4 @@ def part_source(cls: type[Method]) -> str:
 
     It is part of a run's key, so that an edited plugin is trained anew.
     """
-    if cls.__module__.startswith("ltrobust.methods."):
-        return ""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return ""
+    return source_of(cls)

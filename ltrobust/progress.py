@@ -41,11 +41,19 @@ class Reporter:
     Args:
         console: where to print; `None` prints nothing (the Python interface).
         interval: without a terminal, seconds between two lines about the same piece of work.
+        watch: called whenever a run, an epoch or an attack has begun or ended.
     """
 
-    def __init__(self, console: Console | None = None, *, interval: float = 20.0) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        interval: float = 20.0,
+        watch: Callable[[], None] | None = None,
+    ) -> None:
         self._console = console
         self._interval = interval
+        self._watch = watch
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._parts: dict[str, tuple[str, float, float]] = {}
@@ -110,6 +118,7 @@ class Reporter:
 
     def advance(self, level: Level, amount: float = 1.0) -> None:
         """Tell that `amount` units more of the level's work are done."""
+        self._look(level)
         if level not in self._parts:
             return
         text, done, total = self._parts[level]
@@ -123,6 +132,11 @@ class Reporter:
 
     def end(self, level: Level) -> None:
         """Take a level's bar away."""
+        self._look(level)
         self._parts.pop(level, None)
         if self._bars is not None and level in self._tasks:
             self._bars.remove_task(self._tasks.pop(level))
+
+    def _look(self, level: Level) -> None:
+        if self._watch is not None and level != "part":
+            self._watch()

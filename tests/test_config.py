@@ -52,6 +52,8 @@ ATTACK = AttackSpec(
     start="uniform",
     momentum=1.0,
     version="standard",
+    protocol=2,
+    source="ab",
     library="pyautoattack 0.2.0",
     batch_size=250,
     seed=1,
@@ -211,6 +213,19 @@ def test_our_own_version_does_not_invalidate_our_attacks_but_the_references_does
         spec = attack_spec(name, 0.1)
         newer = spec.model_copy(update={"library": "newer 9"})
         assert (newer.attack_id(TEST) == spec.attack_id(TEST)) is same
+
+
+def test_the_attack_protocol_and_not_the_package_version_says_what_may_be_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = {name: attack_spec(name, 0.1) for name in ("pgd20", "autoattack")}
+    assert first["pgd20"].library == "ltrobust"
+    assert "protocol" not in first["pgd20"].settings()  # the first number is left out of keys
+    monkeypatch.setattr("ltrobust.attacks.suite.ATTACK_PROTOCOL", 2)
+    for name, before in first.items():
+        later = attack_spec(name, 0.1)
+        assert later.attack_id(TEST) != before.attack_id(TEST)
+        assert later.settings()["protocol"] == 2
 
 
 def test_hash_is_that_of_canonical_json() -> None:

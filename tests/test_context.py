@@ -59,6 +59,44 @@ def test_two_draws_of_one_step_differ() -> None:
     assert not torch.equal(ctx.start(x), ctx.start(x))  # type: ignore[arg-type]
 
 
+def free(eps_factor: Tensor | None = None, **factors: Tensor) -> Context:
+    """A context whose attack is one step of N-FGSM."""
+    attack = TrainingAttack(
+        eps=0.05, step_size=0.05, steps=1, start="uniform", start_scale=2.0, project=False
+    )
+    return context("uniform").changed(attack=attack, eps_factor=eps_factor, **factors)
+
+
+def brighter(z: Tensor, y: Tensor) -> Tensor:
+    return z.sum()
+
+
+def test_without_projection_a_step_leads_from_the_scaled_start_out_of_the_ball() -> None:
+    x, y = torch.full((40, 3, 8, 8), 0.5), torch.zeros(40, dtype=torch.int64)
+    change = free().pgd(torch.nn.Identity(), x, y, brighter) - x
+    assert -0.05 <= change.min() < -0.049
+    assert 0.149 < change.max() <= 0.15
+    bright = free().pgd(torch.nn.Identity(), torch.full_like(x, 0.95), y, brighter)
+    assert bright.max() == 1
+
+
+def test_without_projection_other_radii_change_start_and_step() -> None:
+    x, y = torch.full((2, 3, 40, 40), 0.5), torch.zeros(2, dtype=torch.int64)
+    factor = torch.tensor([1.0, 0.5])
+    change = free(factor).pgd(torch.nn.Identity(), x, y, brighter) - x
+    assert change[0].max() > 0.149
+    assert 0.0745 < change[1].max() <= 0.0751
+    own_step = free(factor, step_factor=torch.tensor([1.0, 2.0]))
+    change = own_step.pgd(torch.nn.Identity(), x, y, brighter) - x
+    assert 0.149 < change[1].max() <= 0.151
+
+
+def test_a_method_that_names_a_radius_keeps_it_whatever_the_recipe_says() -> None:
+    x, y = torch.full((4, 3, 8, 8), 0.5), torch.zeros(4, dtype=torch.int64)
+    change = free().pgd(torch.nn.Identity(), x, y, brighter, eps=0.05) - x
+    assert change.abs().max() <= 0.05 + 1e-6
+
+
 def test_each_piece_of_a_batch_has_its_own_rows_of_the_start() -> None:
     x, y = torch.full((7, 3, 8, 8), 0.5), torch.zeros(7, dtype=torch.int64)
     model = torch.nn.Identity()

@@ -142,7 +142,8 @@ def in_processes(
     """
     # forked from a process that has imported but never computed: no threads of OpenMP are lost
     context = get_context("forkserver")
-    context.set_forkserver_preload(["ltrobust.api", "pyautoattack"])
+    # torch._dynamo: seconds of imports that every optimizer asks for
+    context.set_forkserver_preload(["ltrobust.api", "pyautoattack", "torch._dynamo"])
     with ExitStack() as stack:
         runs: dict[str, Callable[[], Any]] = {}
         for name, (make, arguments) in sides.items():

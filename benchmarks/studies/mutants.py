@@ -6,11 +6,16 @@ annotations. A change is killed if a test fails or does not end, and survives ot
 that no test can kill are named with their reason in `mutants_equivalent.yaml`, by the change
 itself, and do not count.
 
+The whole suite is run once to learn which tests execute which line. A change is then tried by the
+tests that execute its line, the quickest first, up to two minutes of them; one to what is executed
+on import by the tests of its folder. So a survivor may still be noticed by slower tests: the share
+that is killed is, if anything, too low.
+
     pip install '.[dev,mutation]'
     python benchmarks/studies/mutants.py --sample 100 --json results/studies/mutants.json
 
 Works in a copy of the checkout; what is done is kept in the JSON file, and the same command goes on
-after it. About a minute a change on one core.
+after it. Half an hour for the suite, then about half a minute a change on one core.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import difflib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +36,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import coverage
 import parso  # noqa: F401  (before cosmic_ray: its plugins import it in a circle)
 import yaml
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -59,6 +66,9 @@ SUBJECTS = {
 """What is changed, and the tests below tests/ that should notice, the nearest first."""
 NO_TESTS = 5
 """Exit code of pytest where nothing was chosen."""
+ENOUGH = 120.0
+"""Seconds of tests that a change is tried by."""
+DURATION = re.compile(r"^([0-9.]+)s (?:call|setup) +(\S.*)$", re.MULTILINE)
 SECONDS = 3600
 """The longest that the tests of one change may take: an endless loop is noticed too."""
 
@@ -137,7 +147,71 @@ def copy_of_checkout(folder: Path) -> None:
         (folder / "ltrobust" / name).symlink_to(folder / name)
 
 
-def verdict(mutant: Mutant, folder: Path) -> Verdict:
+class Coverage:
+    """Which tests execute a line, and how long each takes.
+
+    Args:
+        folder: a copy of the checkout, where the suite is run.
+        kept: where what it tells is kept, and read from if it is there.
+    """
+
+    def __init__(self, folder: Path, kept: Path) -> None:
+        if not kept.exists():
+            self._record(folder, kept)
+        facts = json.loads(kept.read_text())
+        self._tests: dict[str, dict[str, list[int]]] = facts["tests"]
+        self._seconds: list[float] = facts["seconds"]
+        self._names: list[str] = facts["names"]
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """Node ids, the quickest first; none for a line that is executed on import."""
+        found = self._tests.get(mutant.path, {}).get(str(mutant.line), [])
+        chosen, total = [], 0.0
+        for number in sorted(found, key=lambda n: self._seconds[n]):
+            total += self._seconds[number]
+            if total > ENOUGH and chosen:
+                break
+            chosen.append(self._names[number])
+        return chosen
+
+    @staticmethod
+    def _record(folder: Path, kept: Path) -> None:
+        data = folder / ".coverage"
+        command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "--durations-min=0"]
+        command += ["--cov=ltrobust", "--cov=methods", "--cov-context=test", "--cov-report="]
+        done = subprocess.run(
+            [*command, "-p", "no:cacheprovider", "-vv"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths(folder), "COVERAGE_FILE": str(data)},
+            capture_output=True,
+            text=True,
+        )
+        seconds: dict[str, float] = {}
+        for took, name in DURATION.findall(done.stdout):
+            seconds[name] = seconds.get(name, 0.0) + float(took)
+        names = sorted(seconds)
+        if not names:
+            raise SystemExit(f"the suite did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        numbers = {name: number for number, name in enumerate(names)}
+        known = coverage.CoverageData(str(data))
+        known.read()
+        tests: dict[str, dict[str, list[int]]] = {}
+        for file in known.measured_files():
+            path = Path(file).resolve().relative_to(folder.resolve()).as_posix()
+            lines = tests.setdefault(path, {})
+            for line, contexts in known.contexts_by_lineno(file).items():
+                by = {context.rpartition("|")[0] for context in contexts}
+                lines[str(line)] = sorted(numbers[name] for name in by if name in numbers)
+        facts = {"tests": tests, "names": names, "seconds": [seconds[n] for n in names]}
+        write_atomic(kept, json.dumps(facts).encode())
+
+
+def paths(folder: Path) -> str:
+    """The import path with which a copy's own packages are found first."""
+    return os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
+
+
+def verdict(mutant: Mutant, folder: Path, covered: Coverage) -> Verdict:
     """Change a file of a copy, run the tests that should notice, change it back."""
     file = folder / mutant.path
     source = file.read_text(encoding="utf-8")
@@ -146,9 +220,11 @@ def verdict(mutant: Mutant, folder: Path) -> Verdict:
     lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
     diff = "\n".join(list(lines)[3:])
     tests = next(tests for path, tests in subjects() if str(path).endswith(mutant.path))
+    executing = covered.of(mutant)
+    tried = [executing] if executing else stages(mutant, tests)
     file.write_text(changed, encoding="utf-8")
     try:
-        by = next(filter(None, (failing_test(folder, one) for one in stages(mutant, tests))), "")
+        by = next(filter(None, (failing_test(folder, one) for one in tried)), "")
     finally:
         file.write_text(source, encoding="utf-8")
     return Verdict(mutant, diff, by != "", by)
@@ -167,8 +243,7 @@ def stages(mutant: Mutant, tests: list[str]) -> Iterator[list[str]]:
 def failing_test(folder: Path, tests: list[str]) -> str:
     """The first test that fails, "" if none does."""
     command = [sys.executable, "-m", "pytest", "-x", "-n0", "-q", "-p", "no:cacheprovider", *tests]
-    paths = os.pathsep.join(p for p in (str(folder), os.environ.get("PYTHONPATH", "")) if p)
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": paths(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
@@ -187,6 +262,12 @@ def main() -> None:
     flags.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     flags.add_argument("--jobs", type=int, default=1, help="tests run side by side (%(default)s)")
     flags.add_argument("--json", type=Path, required=True, help="where the verdicts are kept")
+    flags.add_argument(
+        "--coverage",
+        type=Path,
+        default=Path("mutants-coverage.json"),
+        help="which test executes which line, kept from one command to the next (%(default)s)",
+    )
     flags.add_argument("--again", action="store_true", help="run the tests of survivors again")
     asked = flags.parse_args()
     kept = json.loads(asked.json.read_text())["verdicts"] if asked.json.exists() else []
@@ -198,11 +279,12 @@ def main() -> None:
         for folder in folders:
             folder.mkdir()
             copy_of_checkout(folder)
+        covered = Coverage(folders[0], asked.coverage)
 
         def work(mutant: Mutant) -> Verdict:
             folder = folders.pop()
             try:
-                return verdict(mutant, folder)
+                return verdict(mutant, folder, covered)
             finally:
                 folders.append(folder)
 

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from ltrobust.attacks.autoattack import VERSIONS
+from ltrobust.attacks.custom import ATTACKS, BATCH
 from ltrobust.attacks.pgd import LossFn
-from ltrobust.config import AttackSpec, fraction
+from ltrobust.config import ATTACK_PROTOCOL, AttackSpec, fraction
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import (
     cross_entropy_sum,
@@ -23,9 +24,12 @@ from ltrobust.losses import (
     scaled_cross_entropy,
     targeted_cross_entropy,
 )
+from ltrobust.sources import source_of
 
 PLAIN = ("clean", "fgsm", "noise", *VERSIONS)
 COUNTED = ("pgd", "cw", "mim", "lsa", "dlr", "tpgd")
+OURS = "ltrobust"
+"""The library of our own attacks. No version: `ATTACK_PROTOCOL` says what may be compared."""
 AUTOATTACK_BATCH = 250
 """pyautoattack's own default; its noise depends on the batch, so it is part of the settings."""
 L2_EPS = 0.5
@@ -76,11 +80,19 @@ def attack_spec(
     Raises:
         UserError: the name is unknown, or its ending does not go with it.
     """
+    plain, _, radius_text = name.partition("@")
+    if plain in ATTACKS:
+        if GRAMMAR.fullmatch(plain):
+            raise UserError(
+                f"attack '{plain}' of a plugin has the name of one that ships; rename it"
+            )
+        own_eps = _radius(name, radius_text, "Linf") if radius_text else eps
+        return _custom(plain, name, own_eps, seed)
     asked = _take_apart(name)
     l2 = asked.norm == "L2"
     radius = asked.eps if asked.eps is not None else L2_EPS if l2 else eps
     if asked.family == "clean":
-        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=_ours())
+        return AttackSpec(name="clean", asked=name, kind="clean", eps=0.0, library=OURS)
     common: dict[str, Any] = {
         "name": asked.name,
         "asked": name,
@@ -88,6 +100,7 @@ def attack_spec(
         "norm": asked.norm,
         "restarts": asked.restarts,
         "search": search,
+        "protocol": ATTACK_PROTOCOL if ATTACK_PROTOCOL > 1 else None,
         "seed": seed,
     }
     if asked.family in VERSIONS:
@@ -98,7 +111,20 @@ def attack_spec(
             batch_size=AUTOATTACK_BATCH,
             **common,
         )
-    return AttackSpec(kind="first-order", library=_ours(), **common, **_first_order(asked, radius))
+    return AttackSpec(kind="first-order", library=OURS, **common, **_first_order(asked, radius))
+
+
+def _custom(name: str, asked: str, eps: float, seed: int) -> AttackSpec:
+    return AttackSpec(
+        name=ATTACKS.canonical(name),
+        asked=asked,
+        kind="custom",
+        eps=eps,
+        library="a plugin",
+        batch_size=BATCH,
+        seed=seed,
+        source=source_of(ATTACKS.get(name)),
+    )
 
 
 def _first_order(asked: _Name, eps: float) -> dict[str, Any]:
@@ -156,12 +182,8 @@ def _radius(name: str, text: str, norm: str) -> float:
     return eps
 
 
-def _ours() -> str:
-    return f"ltrobust {version('ltrobust')}"
-
-
 def _unknown_attack(name: str) -> UserError:
-    known = [*PLAIN, "pgd20", "pgd100", "cw20", "mim20", "lsa20", "dlr20", "tpgd20"]
+    known = [*ATTACKS, *PLAIN, "pgd20", "pgd100", "cw20", "mim20", "lsa20", "dlr20", "tpgd20"]
     error = unknown("attack", name, known)
     return UserError(
         f"{error} (any number of steps in pgdN, cwN, mimN, lsaN, dlrN, tpgdN; endings xR, -l2, "

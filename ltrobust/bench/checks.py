@@ -57,12 +57,12 @@ def check_reliability(evaluator: Evaluator, store: RunStore, sha: str, reporter:
                 Evaluation(record.attack, record.eps, _norm(record), rows)
             )
     _probe_once(evaluator, store, sha, by_images.get(sha, []), reporter)
-    probes = store.probes()
+    probes, history = store.probes(), store.history()
     found = []
     for images, evaluations in by_images.items():
         own = [kept for key, kept in probes.items() if key.startswith(images[:12])]
-        found += [findings(experiments, evaluations) for experiments in own]
-        found += [] if own else [findings(None, evaluations)]
+        found += [findings(experiments, evaluations, history) for experiments in own]
+        found += [] if own else [findings(None, evaluations, history)]
     worst = [max(same, key=_seriousness) for same in zip(*found, strict=True)]
     lost, before = made.keys() - there.keys(), store.reliability()
     judged = set(there)

@@ -38,6 +38,7 @@ from ltrobust.data import (
     data_label,
     dataset_spec,
 )
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.callables import load_model, parse_arguments
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
@@ -47,7 +48,7 @@ from ltrobust.evaluation.foreign import (
     normalized,
 )
 from ltrobust.method import METHODS, load_methods
-from ltrobust.models import ARCHS, build_model
+from ltrobust.models import arch_source, build_model, canonical_arch
 from ltrobust.output import printable
 from ltrobust.progress import Reporter
 from ltrobust.results.records import (
@@ -89,6 +90,11 @@ def stored_run(store: RunStore, settings: Settings) -> Run:
     if run.method_source != find(run.method).source:
         raise UserError(
             f"the file of method {run.method} has changed since {store.path} was trained; "
+            "train it again with bench"
+        )
+    if run.arch_source != arch_source(run.arch):
+        raise UserError(
+            f"the file of architecture {run.arch} has changed since {store.path} was trained; "
             "train it again with bench"
         )
     return run
@@ -233,7 +239,7 @@ def checkpoint_model(
     head_of = "pgd-at" if method is None else canonical(method)
     defense = find(head_of)(torch.tensor(train_counts))
     net = build_model(
-        ARCHS.canonical(arch),
+        canonical_arch(arch),
         num_classes=len(train_counts),
         in_channels=image_shape[0],
         image_size=image_shape[1],
@@ -459,7 +465,8 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
         test_protocol=settings.test_protocol,
         limit_test=settings.limit_test,
     )
-    return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    ratio = ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    return data, checked_ratio(ratio)
 
 
 def _foreign_run(

@@ -1,7 +1,7 @@
 """Does a plan: trains what is not trained, evaluates what is not evaluated, goes on after failures.
 
 Each run is claimed before it is done, so that several processes share out one plan. The order of
-writes is what makes it safe to kill: state after each epoch, weights, a record after each attack.
+writes is what makes it safe to kill: state now and then, weights, a record after each attack.
 Whatever is missing is done the next time, from where it stood.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
@@ -54,7 +55,7 @@ from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, to_bytes
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
-from ltrobust.training.trainer import Base, Trained, build, total_epochs, train
+from ltrobust.training.trainer import WATCHED, Base, Trained, Watch, build, total_epochs, train
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _go_on(
         store.succeed()
         return ""
     if record is None or not store.begun:
-        store.begin(_record(planned.run, data, plan), anew=True)
+        store.begin(_record(planned, data, plan), anew=True)
     keep_place(store, data)
     with reporter.copy_to(store.log):
         reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
@@ -257,7 +258,7 @@ def _memory_advice(run: Run, settings: Settings, trained: bool) -> str:
     steps = [] if settings.grad_checkpointing else ["--grad-checkpointing"]
     steps += [f"--micro-batch {max(1, size // 4)}"] if size > 1 else []
     steps += [f"a --batch-size below {run.recipe.batch_size}", "a smaller --arch"]
-    return f"out of memory in the training (finished epochs are kept): try {', then '.join(steps)}"
+    return f"out of memory in the training (saved epochs are kept): try {', then '.join(steps)}"
 
 
 def _failed(store: RunStore, reason: str, more: str = "") -> str:
@@ -273,12 +274,12 @@ def _failed(store: RunStore, reason: str, more: str = "") -> str:
     return reason
 
 
-def _record(run: Run, data: LongTailedData, plan: Plan) -> RunRecord:
+def _record(planned: PlannedRun, data: LongTailedData, plan: Plan) -> RunRecord:
     """What is about to be trained; it stands as long as something of the training is there."""
     return RunRecord(
-        run_id=run.run_id,
-        run=run,
-        overrides=plan.settings.overrides(),
+        run_id=planned.run.run_id,
+        run=planned.run,
+        overrides=(planned.cell or plan.settings).overrides(),
         data=data_facts(data),
         provenance=provenance(plan.device),
         made=now(),
@@ -320,21 +321,18 @@ def _train(
         epochs, threads = len(state["history"]), torch.get_num_threads()
         reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
         _note_threads(store, epochs, threads, reporter)
-
-    def save(state: dict[str, Any]) -> None:
-        claim.check()
-        save_state(store, state)
-
     trained = train(
         run,
         data,
         device=device,
         state=state,
-        save=save,
+        save=_state_saver(store, claim, plan.settings.save_every),
         reporter=reporter,
         thrift=thrift(plan.settings),
         clock=profile or UNTIMED,
         base=taken_over,
+        watch=_watch(run, data, plan.settings, device),
+        capture=not plan.settings.no_capture,
     )
     claim.check()
     if trained.history:  # a post-hoc method may train nothing
@@ -380,6 +378,40 @@ def _trained_record(
         weights_sha256=None,
         made=now(),
     )
+
+
+def _state_saver(store: RunStore, claim: Claim, every: float) -> Callable[[dict[str, Any]], None]:
+    """A function that keeps the curve of every epoch, and what resuming needs now and then."""
+    last = time.monotonic()
+
+    def save(state: dict[str, Any]) -> None:
+        nonlocal last
+        claim.check()
+        if time.monotonic() - last >= every:
+            save_state(store, state)
+            last = time.monotonic()
+        else:
+            store.write_history(state["history"])
+
+    return save
+
+
+def _watch(
+    run: Run, data: LongTailedData, settings: Settings, device: torch.device
+) -> Watch | None:
+    """What the curve of a training shows of the test set, if that is asked for."""
+    if settings.watch is None:
+        return None
+    specs = {name: attack_spec(name, run.recipe.attack.eps) for name in settings.watch}
+    test = TestSet(data.test_images, data.test_labels, data.test_index)
+
+    def look(net: nn.Module, method: Method) -> dict[str, float]:
+        model = DefendedModel(net, method.adjust)
+        evaluator = Evaluator(model, test, num_classes=data.num_classes, device=device)
+        right = {name: evaluator.run(spec).pred == test.labels for name, spec in specs.items()}
+        return {f"{WATCHED}{name}": float(r.double().mean()) for name, r in right.items()}
+
+    return Watch(look, settings.watch_every)
 
 
 def _note_threads(store: RunStore, epochs: int, threads: int, reporter: Reporter) -> None:

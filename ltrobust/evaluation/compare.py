@@ -92,6 +92,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     from scipy.stats import binomtest  # reading results does without scipy
 
     discordant = only_a + only_b
+
     return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
 
 
@@ -180,6 +181,7 @@ def seeds_row(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     nothing = {"low": math.nan, "high": math.nan, "p": math.nan, "verdict": UNKNOWN}
     if min(len(a), len(b)) < 2 or max(np.ptp(a), np.ptp(b)) < ROUNDING:
         return {"difference": difference, **nothing}
+
     with warnings.catch_warnings():  # scipy doubts a side whose seeds agree
         warnings.simplefilter("ignore", RuntimeWarning)
         test = ttest_ind(a, b, equal_var=False)

@@ -26,6 +26,7 @@ CONCERNS: dict[str, Concern] = {
     "pgd-above-cw-or-lsa": "cross-entropy",
     "pgd-above-autoattack": "cross-entropy",
     "autoattack-above-weaker-attack": "autoattack",
+    "catastrophic-overfitting": "attacks",
 }
 """Check to the numbers that it concerns: "all" (clean accuracy too), "attacks" (all but clean
 accuracy and noise), "first-order" (gradient attacks other than AutoAttack), "cross-entropy" (fgsm,

@@ -50,6 +50,10 @@ UNDERCONFIDENT = 10.0
 """Accuracy over confidence, both above chance. Well-trained networks with plain logits have 0.3 to
 2.6; RoBal's cosine logits, which PGD overrates, 9 to 17."""
 
+OVERFITTED = 75.0
+"""Percent of what stands the training attack that may fall to PGD. Under N-FGSM without overfitting
+5 to 40 do; afterwards nearly all."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -161,6 +165,7 @@ class _Evidence:
 
     probes: Mapping[str, Any]
     outcomes: list[_Outcome] = field(default_factory=list)
+    history: pd.DataFrame | None = None
 
     def missing(self, name: str) -> str:
         """Why a probe has no result."""
@@ -170,7 +175,11 @@ class _Evidence:
         return f"the model does not survive it ({problem})." if problem else "no result."
 
 
-def findings(probes: Mapping[str, Any] | None, evaluations: Sequence[Evaluation]) -> list[Finding]:
+def findings(
+    probes: Mapping[str, Any] | None,
+    evaluations: Sequence[Evaluation],
+    history: pd.DataFrame | None = None,
+) -> list[Finding]:
     """Judge probes and outcomes: every check, always in the same order.
 
     A difference between two attacks is taken over the images that both have, and one within
@@ -179,9 +188,10 @@ def findings(probes: Mapping[str, Any] | None, evaluations: Sequence[Evaluation]
     Args:
         probes: what `probe` returned; None where the model is not at hand.
         evaluations: the outcomes of the attacks on the same model.
+        history: the learning curve, an epoch a row; None where the model was trained elsewhere.
     """
     known = [_outcome(e) for e in evaluations] + _probed(probes or {})
-    evidence = _Evidence(probes or {}, known)
+    evidence = _Evidence(probes or {}, known, history)
     return [check(evidence) for check in CHECKS]
 
 
@@ -646,6 +656,25 @@ def _autoattack_above_weaker(evidence: _Evidence) -> Finding:
     )
 
 
+def _overfitted(evidence: _Evidence) -> Finding:
+    check = "catastrophic-overfitting"
+    history = evidence.history
+    if history is None or "train_pgd_acc" not in history:
+        return _unchecked(check, "the model was not trained here with one or two attack steps.")
+    last = history.iloc[-1]
+    own, pgd = float(last["train_robust_acc"]), float(last["train_pgd_acc"])
+    facts = (
+        f"At the end of training {100 * own:.1f}% of the images stood the training attack and "
+        f"{100 * pgd:.1f}% of a sample PGD."
+    )
+    advice = (
+        "The network has learnt its own attack only, and what it is said to withstand says "
+        "nothing of the defense: train with more steps (--recipe unified)."
+    )
+    fallen = 100 * (1 - pgd / own) if own else 0.0
+    return _judge(check, max(0.0, fallen), OVERFITTED, facts, advice)
+
+
 CHECKS: tuple[Callable[[_Evidence], Finding], ...] = (
     _non_finite,
     _probabilities,
@@ -663,5 +692,6 @@ CHECKS: tuple[Callable[[_Evidence], Finding], ...] = (
     _pgd_above_others,
     _pgd_above_autoattack,
     _autoattack_above_weaker,
+    _overfitted,
 )
 """Every check, in the order of the report."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
 from ltrobust.models.relu import ReLU
+from ltrobust.models.resnet import BLOCKS
 
 
 class PreActResNet18(Network):
@@ -26,21 +27,27 @@ class PreActResNet18(Network):
 
     Parameter names: `conv1`, `layer{1-4}.{0,1}.{bn1,conv1,bn2,conv2}`, `layer{2-4}.0.shortcut.0`,
     `bn` and `linear`. Initialisation: PyTorch's defaults.
+
+    Args:
+        spec: the shape of the data and the last layer.
+        width: channels of the first stage; the others have 2, 4 and 8 times as many.
+        depth: layers: 18, or 10 or 34, see `ltrobust.models.resnet.BLOCKS`.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__(spec, feature_dim=512)
-        self.conv1 = nn.Conv2d(spec.in_channels, 64, 3, padding=1, bias=False)
-        self.layer1 = _stage(64, 64, stride=1)
-        self.layer2 = _stage(64, 128, stride=2)
-        self.layer3 = _stage(128, 256, stride=2)
-        self.layer4 = _stage(256, 512, stride=2)
-        self.bn = nn.BatchNorm2d(512)
+    def __init__(self, spec: NetworkSpec, *, width: int = 64, depth: int = 18) -> None:
+        super().__init__(spec, feature_dim=8 * width)
+        self.conv1 = nn.Conv2d(spec.in_channels, width, 3, padding=1, bias=False)
+        first, second, third, fourth = BLOCKS[depth]
+        self.layer1 = _stage(first, width, width, stride=1)
+        self.layer2 = _stage(second, width, 2 * width, stride=2)
+        self.layer3 = _stage(third, 2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(fourth, 4 * width, 8 * width, stride=2)
+        self.bn = nn.BatchNorm2d(8 * width)
         self.relu = ReLU()
         self.attach_head(spec.head)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, in_channels, H, W) to the pooled, activated last stage, (B, 512)."""
+        """Map images (B, in_channels, H, W) to the pooled, activated last stage, (B, D)."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
         return global_average(self.relu(self.bn(x)))
 
@@ -69,7 +76,8 @@ class PreActBlock(nn.Module):
         return residual
 
 
-def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+def _stage(blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = PreActBlock(in_channels, channels, stride)
     return nn.Sequential(
-        PreActBlock(in_channels, channels, stride), PreActBlock(channels, channels, stride=1)
+        first, *(PreActBlock(channels, channels, stride=1) for _ in range(blocks - 1))
     )

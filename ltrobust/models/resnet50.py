@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from ltrobust.models.network import Network, NetworkSpec
 
@@ -26,6 +25,8 @@ class ResNet50At224(Network):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec, feature_dim=2048)
+        from torchvision.models import resnet50  # seconds to import, for this network alone
+
         body = resnet50(weights=None)
         if spec.in_channels != 3:
             body.conv1 = nn.Conv2d(spec.in_channels, 64, 7, stride=2, padding=3, bias=False)

@@ -15,7 +15,8 @@ from ltrobust.models.relu import ReLU
 
 
 class WideResNet(Network):
-    """Wide ResNet WRN-depth-widen; 36.5 (28-10) or 46.2 (34-10) million weights, D = 640.
+    """Wide ResNet WRN-depth-widen; 36.5 (28-10) or 46.2 (34-10) million weights, D = 640;
+    0.7 million and D = 128 for 16-2.
 
     Paper: Zagoruyko, Komodakis, "Wide Residual Networks", BMVC 2016.
 

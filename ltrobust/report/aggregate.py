@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ def scores(group: Group) -> pd.DataFrame:
         for each of `SCORE_COLUMNS` and `MORE_SCORES`, the Spread over seeds as `<score>_mean` and
         `<score>_std`.
     """
+    return _scores(group).copy(deep=False)
+
+
+@lru_cache(maxsize=16)
+def _scores(group: Group) -> pd.DataFrame:
+    """The scores of a group, which every table, figure and sentence of a report asks for."""
     rows = {(row["run_id"], row["attack"]): row for row in group.rows.to_dict("records")}
     records = []
     for label in group.labels:

@@ -106,7 +106,7 @@ _ATTACK = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Results that may stand in one table.
 
@@ -314,6 +314,9 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     attacked = rows[rows["attack"] != "clean"]
     kinds = attacked.groupby("attack")["signature"].nunique()
     contested = sorted(kinds.index[kinds > 1])
+    if not contested:  # the usual case: the rows run by run, as below
+        yield rows.iloc[pd.factorize(rows["run_id"])[0].argsort(kind="stable")]
+        return
     parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for _, run in rows.groupby("run_id", sort=False):
         choices = [sorted(set(run.loc[run["attack"] == a, "signature"])) or [""] for a in contested]
@@ -378,9 +381,9 @@ def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
 
 
 def _foreign_library(library: object) -> str:
-    """The library of an attack that is not ours; our own versions keep their attacks' meaning."""
+    """The library of an attack that is not ours; of ours the settings' protocol decides."""
     name = "" if not isinstance(library, str) else library
-    return "" if name.startswith("ltrobust ") else name
+    return "" if name.partition(" ")[0] == "ltrobust" else name
 
 
 def main_group(groups: Sequence[Group]) -> Group:

@@ -266,6 +266,18 @@ class PlaceRecord(Record):
     earlier_threads: list[ThreadsBefore] = []
 
 
+class TuningRecord(Record):
+    """tuning.json: of how many settings of its method the run has one, with `--select val`."""
+
+    remedy = "delete it; the same bench writes it again"
+
+    run_id: str
+    tried: int
+    score: float | None
+    chosen: bool
+    judged_by: str
+
+
 class ProfileRecord(Record):
     """profile.json: where the time went, with `--profile`."""
 

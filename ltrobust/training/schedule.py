@@ -14,12 +14,15 @@ from ltrobust.errors import UserError
 
 
 class Schedule(BaseModel):
-    """A step schedule.
+    """How the rate goes over a run.
 
     Attributes:
         kind: "multistep": base rate times gamma^(milestones reached). "robal-compounding": RoBal's
             code multiplies the *current* rate by that factor in every epoch, so the rate collapses
             within a few epochs of the first milestone (Adversarial_Long-Tail, train.py).
+            "one-cycle": the rate rises in a line from 0 to the base rate, which it has at the only
+            milestone, and falls in a line to 0, step by step (Smith, "Super-convergence", 2018, as
+            Wong, Rice, Kolter, ICLR 2020, train with few steps).
         milestones: numbers of the epochs from which on gamma applies once more, in the counting
             below and for a run of `published_epochs`.
         gamma: factor per milestone.
@@ -34,7 +37,7 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["multistep", "robal-compounding"]
+    kind: Literal["multistep", "robal-compounding", "one-cycle"]
     milestones: tuple[int, ...]
     gamma: float = Field(default=0.1, gt=0, le=1)
     factors: tuple[Annotated[float, Field(gt=0)], ...] = ()
@@ -50,11 +53,18 @@ class Schedule(BaseModel):
             raise ValueError("factors needs kind 'multistep'; leave it out otherwise")
         if self.factors and len(self.factors) != len(self.milestones):
             raise ValueError("factors needs one number for each of milestones")
+        if self.kind == "one-cycle" and not (
+            len(self.milestones) == 1 and 0 < self.milestones[0] < self.published_epochs
+        ):
+            raise ValueError("one-cycle needs one milestone, inside the run: where it peaks")
         return self
 
 
 UNIFIED = Schedule(kind="multistep", milestones=(75, 90), counted_from=0, published_epochs=100)
 """The schedule that unified recipes share: times 0.1 at 75% and at 90% of the epochs, from 0."""
+
+ONE_CYCLE = Schedule(kind="one-cycle", milestones=(15,), counted_from=0, published_epochs=30)
+"""The schedule of the fast recipe, N-FGSM's: up to the peak in the middle of the run."""
 
 
 def learning_rates(
@@ -70,12 +80,15 @@ def learning_rates(
             there, from the base rate; a multistep schedule goes on as if never interrupted.
 
     Returns:
-        `epochs - start` rates, in the order of training.
+        `epochs - start` rates, in the order of training; of a one-cycle those in the middle of
+        each epoch.
     """
     if not 0 <= start < epochs:
         raise UserError(
             f"start epoch {start} is outside the run; it must be at least 0 and below {epochs}"
         )
+    if schedule.kind == "one-cycle":
+        return tuple(rate_at(schedule, base_lr, epochs, e + 0.5) for e in range(start, epochs))
     milestones = scaled_milestones(schedule, epochs)
     numbers = range(schedule.counted_from + start, schedule.counted_from + epochs)
     factors = [_factor(schedule, milestones, number) for number in numbers]
@@ -85,6 +98,13 @@ def learning_rates(
     for factor in factors:
         rates.append(rates[-1] * factor)
     return tuple(rates[1:])
+
+
+def rate_at(schedule: Schedule, base_lr: float, epochs: int, position: float) -> float:
+    """Rate of a one-cycle at a position in the run, in epochs from 0; a step's is its middle."""
+    peak = schedule.milestones[0] / schedule.published_epochs
+    part = position / epochs
+    return base_lr * min(part / peak, (1 - part) / (1 - peak))
 
 
 def scaled_milestones(schedule: Schedule, epochs: int) -> tuple[int, ...]:

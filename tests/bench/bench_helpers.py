@@ -131,7 +131,7 @@ def write_plugin(path: Path, name: str, change: str = "") -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """A bench that ran to its end in a process of its own."""
+    """A bench that ran to its end."""
 
     outcome: Outcome
     suite: Path

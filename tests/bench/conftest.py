@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from bench_helpers import QUICK, Cli, Finished, Outcome, run_command
+from bench_helpers import QUICK, Cli, Finished, Outcome
 
 from ltrobust.evaluation.effort import Effort
 from ltrobust.evaluation.reliability import affordable
+
+LEAST = Effort(4, looked_at=4, confirmed=4, attacks=("noise", "fgsm"), queries=2)
+"""What the reliability checks of a tiny bench may cost."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _light_figures(light_figures: None) -> None:
+    """No report here has pictures."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +81,7 @@ def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check reliability with little effort; what the checks find is not looked at here."""
-    least = Effort(4, looked_at=4, confirmed=4, attacks=("noise", "fgsm"), queries=2)
-    monkeypatch.setattr("ltrobust.bench.checks.affordable", lambda *args: least)
+    monkeypatch.setattr("ltrobust.bench.checks.affordable", lambda *args: LEAST)
 
 
 @pytest.fixture
@@ -92,10 +101,28 @@ def _light_collections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    outlined: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Finished:
     """Two methods, two attacks, digits-lt."""
+    from ltrobust.cli import main
+
     place = tmp_path_factory.mktemp("finished")
-    outcome = run_command(
-        "bench", "--methods", "pgd-at,at-bsl", *QUICK, "--output", "suite", cwd=place
-    )
+    words = ["bench", "--methods", "pgd-at,at-bsl", *QUICK, "--output", "suite"]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        outlined(),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(place)
+        for name in ("LTROBUST_DATA_DIR", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        patch.setattr(sys, "argv", ["ltrobust", *words])
+        patch.setattr("ltrobust.bench.checks.affordable", lambda *args: LEAST)
+        with pytest.raises(SystemExit) as left:
+            main()
+    outcome = Outcome(int(left.value.code or 0), out.getvalue(), err.getvalue())
     return Finished(outcome, place / "suite")

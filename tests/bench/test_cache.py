@@ -25,7 +25,7 @@ from bench_helpers import (
 from ltrobust.method import METHODS
 from ltrobust.results.store import RunStore
 
-pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
+pytestmark = pytest.mark.usefixtures("without_reports", "few_checks", "without_memory")
 
 OUT = Path("out")
 BENCH = ("bench", "--methods", "pgd-at", *QUICK, "--output", OUT)

@@ -19,7 +19,7 @@ from bench_helpers import (
     write_plugin,
 )
 
-pytestmark = pytest.mark.usefixtures("few_checks")
+pytestmark = pytest.mark.usefixtures("few_checks", "without_page", "without_memory")
 
 SUITE_FILES = {"metrics.csv", "per_class.csv", "leaderboard.csv"}
 RUN_FILES = {

@@ -24,7 +24,7 @@ from ltrobust.evaluation.foreign import model_sha256
 from ltrobust.results.store import RunStore
 from ltrobust.training.checkpoint import from_bytes
 
-pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
+pytestmark = pytest.mark.usefixtures("without_figures", "without_page", "few_checks")
 
 EVALUATE = ("evaluate", "--dataset", "digits-lt", "--limit-test", "20", "--attacks", "clean,pgd2")
 MODULE = """

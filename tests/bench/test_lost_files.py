@@ -13,7 +13,7 @@ from bench_helpers import QUICK, Cli, Finished, Outcome, attacks_of, change, is_
 
 from ltrobust.results.store import RunStore, SuiteStore
 
-pytestmark = pytest.mark.usefixtures("few_checks")
+pytestmark = pytest.mark.usefixtures("few_checks", "without_memory")
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv")
 SUITE = Path("suite")

@@ -14,7 +14,7 @@ from ltrobust.config import Run
 from ltrobust.results.digest import digest_of, outcomes_sha256
 from ltrobust.results.store import RunStore
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures", "without_page")
 
 FRAMES = ("metrics.csv", "per_class.csv", "confusion.csv", "comparisons.csv", "leaderboard.csv")
 

@@ -27,7 +27,7 @@ EPOCHS = 12
 WORDS = (
     *("bench", "--methods", "at-bsl", "--dataset", "digits-lt", "--limit-train", "60"),
     *("--limit-test", "10", "--epochs", str(EPOCHS), "--device", "cpu", "--precision", "fp32"),
-    *("--output", "suite"),
+    *("--output", "suite", "--save-every", "0"),
 )
 QUICK_ATTACKS = ("--attacks", "clean,pgd2")
 PATIENCE = 120.0
@@ -281,7 +281,10 @@ def test_report_shows_what_is_there_of_a_killed_bench(
 
 # killed after each single write -----------------------------------------------------------------
 
-SMALL = ("bench", "--methods", "at-bsl", *QUICK, "--device", "cpu", "--output", "suite")
+SMALL = (
+    *("bench", "--methods", "at-bsl", *QUICK, "--device", "cpu", "--output", "suite"),
+    *("--save-every", "0"),
+)
 
 
 class Killed(BaseException):
@@ -324,10 +327,11 @@ def remains(place: Path) -> tuple[object, ...]:
 
 
 def telling(writes: list[str]) -> list[int]:
-    """The first and the last write of every file, counted from 1."""
+    """The first write of every file, and the last one of the record and of the state, counted
+    from 1."""
     first = {name: number for number, name in reversed(list(enumerate(writes, 1)))}
     last = {name: number for number, name in enumerate(writes, 1)}
-    return sorted({*first.values(), *last.values()})
+    return sorted({*first.values(), last["run.json"], last["state.pt"]})
 
 
 @pytest.mark.usefixtures("without_reports")

@@ -14,7 +14,7 @@ from ltrobust.bench.external import as_before
 from ltrobust.bench.settings import make_settings
 from ltrobust.results.records import AttackRecord
 
-pytestmark = pytest.mark.usefixtures("without_figures", "few_checks")
+pytestmark = pytest.mark.usefixtures("without_figures", "few_checks", "without_memory")
 
 
 @pytest.fixture

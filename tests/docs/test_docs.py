@@ -23,7 +23,6 @@ from pages import (
 )
 from smoke import small
 
-import ltrobust
 from ltrobust import cli
 from ltrobust.method import METHODS, load_builtin_methods
 from ltrobust.testing import check_method
@@ -36,7 +35,10 @@ COMMANDS = [
     for page in pages()
     for words in ltrobust_commands(page)
 ]
-TINY = ["--epochs", "1", "--limit-train", "60", "--limit-test", "20", "--attacks", "clean,pgd2"]
+TINY = [
+    *("--epochs", "1", "--limit-train", "60", "--limit-test", "20", "--attacks", "clean,pgd2"),
+    "--no-checks",
+]
 
 
 @pytest.fixture
@@ -73,6 +75,7 @@ def test_every_command_parses(page: Path, words: list[str]) -> None:
         group.commands[words[0]].make_context(words[0], words[1:])
 
 
+@pytest.mark.usefixtures("without_memory")
 @pytest.mark.parametrize(
     ("page", "words"), [p for p in COMMANDS if p.values[1][0] == "bench" and "--help" not in p.id]
 )
@@ -101,13 +104,16 @@ def test_readme_begins_with_the_two_commands() -> None:
     ]
 
 
-def test_readme_python_example_runs_as_it_stands(capsys) -> None:
+def test_readme_python_example_runs_with_fewer_images_and_epochs(capsys) -> None:
     examples = [b.body for b in blocks(README, "python") if b.body.startswith("import ltrobust")]
     (example,) = [body for body in examples if "torchattacks" not in body]  # not installed here
-    exec(compile(example, "README.md", "exec"), {})
+    assert "epochs=5" in example
+    less = example.replace("epochs=5", "epochs=1, limit_train=60, limit_test=20")
+    exec(compile(less, "README.md", "exec"), {})
     assert "balanced_accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_worked_example_trains_beside_the_shipped_methods(
     tmp_path: Path, page_files, monkeypatch, capsys
 ) -> None:
@@ -155,10 +161,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
 
 
-def test_citation_agrees_with_the_package() -> None:
+def test_citation_tells_the_version_that_the_changelog_is_at() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["title"] == "ltrobust"
-    assert citation["version"] == ltrobust.__version__
+    newest = re.search(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest is not None
+    assert citation["version"] == newest[1]
     assert citation["license"] == "MIT"
 
 
@@ -192,3 +200,15 @@ def test_smoke_mode_changes_scale_only() -> None:
     assert "--methods pgd-at,mine --plugin my_method.py" in line
     assert "--dataset cifar10-lt" not in line
     assert "--epochs 1" in line
+
+
+def test_every_modifier_and_all_that_take_feedback_stand_in_their_page() -> None:
+    load_builtin_methods()
+    page = MODIFIERS.read_text(encoding="utf-8")
+    parts = [METHODS.get(name) for name in METHODS]
+    unnamed = [
+        part.name for part in parts if part.kind != "defense" and f"`{part.name}`" not in page
+    ]
+    assert unnamed == []
+    (feedback,) = re.findall(r"\(class errors for ([^)]*)\)", page)
+    assert set(re.findall(r"`(.*?)`", feedback)) == {p.name for p in parts if p.needs_held_out}

@@ -65,8 +65,9 @@ def test_verdicts_depend_on_neither_batch_nor_subset_nor_order(
 def test_limit_test_gives_the_verdicts_of_the_whole_test_set(
     trained: ltrobust.TrainedModel,
 ) -> None:
+    words = {"device": "cpu", "no_checks": True}
     frames = [
-        ltrobust.evaluate(trained.model, "digits-lt", "pgd3", limit_test=limit, device="cpu")
+        ltrobust.evaluate(trained.model, "digits-lt", "pgd3", limit_test=limit, **words)
         for limit in (None, 50)
     ]
     whole, part = (f.attrs["outcomes"].set_index("index")["pred"] for f in frames)

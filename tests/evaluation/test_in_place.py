@@ -12,7 +12,7 @@ from ltrobust.data import load_data
 from ltrobust.data.augment import to_float
 from ltrobust.evaluation.foreign import check_outputs
 
-DATA = load_data("digits-lt", limit_test=60)
+DATA = load_data("digits-lt", limit_test=30)
 IMAGES, LABELS = to_float(DATA.test_images), DATA.test_labels
 
 
@@ -37,7 +37,7 @@ def net() -> nn.Module:
 @pytest.mark.usefixtures("short_autoattack")
 def test_numbers_are_those_of_the_same_network_and_the_fault_has_its_name(net: nn.Module) -> None:
     images = IMAGES.clone()
-    attacks = "clean,fgsm,pgd20,autoattack"
+    attacks = "clean,fgsm,pgd5,autoattack"
     plain = ltrobust.evaluate(net, (IMAGES, LABELS), attacks, eps=0.1, device="cpu")
     found = ltrobust.evaluate(InPlace(net), (images, LABELS), attacks, eps=0.1, device="cpu")
     assert torch.equal(images, IMAGES)

@@ -28,7 +28,7 @@ SMALLER = {"adt-expam": {"width": 8}, "las-at": {"strategy": "small-cnn"}}
 """Sizes of networks beside the classifier, in place of the published ones."""
 SHORTER = {"frl": {"feedback_steps": 2}, "cgr": {"feedback_steps": 2}}
 """Attacks on held-out images."""
-CASES = {name: (name, SHORTER.get(name, {})) for name in METHODS} | {
+CASES = {name: (name, {**SMALLER.get(name, {}), **SHORTER.get(name, {})}) for name in METHODS} | {
     case: (name, {**options, **SMALLER.get(name, {})})
     for case, (name, options) in PAPER_OPTIONS.items()
 }

@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
 from ltrobust.errors import UserError
-from ltrobust.models import ARCHS, build_model
+from ltrobust.models import ARCHS, build_model, canonical_arch
 
 WEIGHTS = {
     "resnet18": 11_173_962,
     "preactresnet18": 11_172_170,
     "wrn-28-10": 36_479_194,
     "wrn-34-10": 46_160_474,
+    "wrn-16-2": 691_674,
     "resnet50-224": 23_528_522,
     "small-cnn": 242_474,
 }
@@ -62,6 +63,44 @@ def test_weights_as_in_the_published_networks(arch: str) -> None:
     with torch.device("meta"):
         model = build_model(arch, num_classes=10)
     assert sum(p.numel() for p in model.parameters()) == WEIGHTS[arch]
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "features"),
+    [
+        ("resnet18:width=16", 701_466, 128),
+        ("preactresnet18:width=16", 701_018, 128),
+        ("small-cnn:width=8", 15_698, 32),
+    ],
+)
+def test_a_width_scales_every_stage(arch: str, weights: int, features: int) -> None:
+    with torch.device("meta"):
+        model = build_model(arch, num_classes=10)
+    assert sum(p.numel() for p in model.parameters()) == weights
+    assert model.feature_dim == features
+
+
+def test_an_architecture_has_one_spelling() -> None:
+    assert canonical_arch("resnet18:width=64") == "resnet18"
+    assert canonical_arch("resnet18:width=016") == "resnet18:width=16"
+    assert canonical_arch("wrn-28-10") == "wrn-28-10"
+
+
+@pytest.mark.parametrize(
+    ("arch", "said"),
+    [
+        ("resnet18:widht=16", "did you mean 'width'"),
+        ("resnet18:width", "positive integer"),
+        ("resnet18:width=0", "positive integer"),
+        ("resnet18:width=1.5", "positive integer"),
+        ("resnet18:width=8:width=16", "given once"),
+        ("wrn-28-10:width=16", "takes no parameters"),
+        ("resnet19:width=16", "did you mean 'resnet18'"),
+    ],
+)
+def test_wrong_parameters_are_told_in_one_line(arch: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        canonical_arch(arch)
 
 
 @pytest.mark.parametrize("arch", WEIGHTS)

@@ -16,6 +16,8 @@ from ltrobust.report.groups import attack_order, comparable_groups
 from ltrobust.report.page import page
 from ltrobust.report.ranking import is_attack, ranking
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 NO_CLASSES = suite(classes=2)[1].iloc[:0]
 
 

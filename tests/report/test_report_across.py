@@ -17,6 +17,8 @@ from ltrobust.report.markup import cell_text
 from ltrobust.report.page import page
 from ltrobust.report.tables import group_tables, leaderboard_table
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 ALL = ("recipe", "arch", "epochs")
 FOREIGN: dict[str, Any] = {
     **dict.fromkeys(("recipe", "select", "augment", "precision"), "external"),

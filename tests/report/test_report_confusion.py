@@ -12,6 +12,8 @@ from ltrobust.report.confusion import Confusions, confusion_figure, confusions, 
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.marks import shown_names
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 ATTACKS = ("clean", "pgd20", "autoattack")
 
 

@@ -26,6 +26,8 @@ from ltrobust.report.ratios import ratio_families
 from ltrobust.report.style import marks_for
 from ltrobust.report.sweeps import COLUMNS, eps_sweeps, ratio_sweep, steps_sweep
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 
 def row(run: str, attack: str, score: float, eps: float = 8 / 255, **values: Any) -> dict[str, Any]:
     """A metric row whose attack has the settings that such an attack has."""

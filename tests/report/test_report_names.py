@@ -12,6 +12,8 @@ from ltrobust.report import render
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.style import MARKED, MARKERS, PALETTE, marks_for
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 ATTACKS = ("clean", "pgd20", "autoattack")
 COMPARED = ("at-bsl", "taet")
 

@@ -18,6 +18,8 @@ from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Quantity, Table, cell_text
 from ltrobust.report.ratios import ratio_families, ratio_table
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 METHODS = ("trades", "taet")
 ATTACKS = ("clean", "pgd20", "autoattack")
 

@@ -15,6 +15,8 @@ from ltrobust.report.aggregate import class_scores, scores
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Table
 
+pytestmark = pytest.mark.usefixtures("light_figures")
+
 NASTY = r"a_b&c%d#e$f{g}h~i^j\k<l>|m"
 NAMES = {"per-class", "leaderboard", "balanced", "groups", "errors", "confusion", "cost", "ratios"}
 

@@ -63,7 +63,7 @@ def attack(
         "attack": name,
         "eps": 0.0 if name == "clean" else 0.1,
         "settings": {"steps": 2, "seed": seed, **settings},
-        "library": "ltrobust 0",
+        "library": "ltrobust",
         "test_protocol": "balanced",
         "limit_test": None,
         "test_sha256": images_sha256(first + index, index % 4),

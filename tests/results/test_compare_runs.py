@@ -29,7 +29,9 @@ NEAR[:2] = ~NEAR[:2]
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    for name in ("_figures", "_more_figures", "_figure_files"):
+        monkeypatch.setattr(f"ltrobust.report.{name}", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report.page.page", lambda *args, **more: "")
 
 
 def report(suite: Path, groups: str | None = None) -> SuiteResults:
@@ -306,7 +308,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust.report._figures", lambda *args: {})
+        patch.setattr("ltrobust.bench.reports.render", lambda *args: {})
         patch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
         for method in ("pgd-at", "at-bsl"):
             words: list[Any] = ["bench", "--methods", method, "--dataset", "digits-lt"]

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ltrobust.errors import UserError
-from ltrobust.training.schedule import UNIFIED, Schedule, learning_rates
+from ltrobust.training.schedule import ONE_CYCLE, UNIFIED, Schedule, learning_rates, rate_at
 
 
 def changes(rates: tuple[float, ...]) -> list[int]:
@@ -66,3 +66,19 @@ def test_factors_that_do_not_fit_are_refused(changes: dict[str, object]) -> None
     fields = {"kind": "multistep", "milestones": (2, 3), "counted_from": 0, "published_epochs": 4}
     with pytest.raises(ValidationError, match="factors needs"):
         Schedule.model_validate({**fields, **changes})
+
+
+def test_one_cycle_rises_to_the_base_rate_and_falls_to_zero_in_lines() -> None:
+    assert [rate_at(ONE_CYCLE, 0.2, 4, p) for p in (0, 1, 2, 3, 4)] == [0, 0.1, 0.2, 0.1, 0]
+    assert learning_rates(ONE_CYCLE, 0.2, 4) == pytest.approx((0.05, 0.15, 0.15, 0.05))
+    assert learning_rates(ONE_CYCLE, 0.2, 4, start=2) == learning_rates(ONE_CYCLE, 0.2, 4)[2:]
+    uneven = ONE_CYCLE.model_copy(update={"milestones": (12,)})
+    assert rate_at(uneven, 1.0, 100, 40) == 1.0
+    assert rate_at(uneven, 1.0, 100, 70) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("milestones", [(), (0,), (30,), (10, 20)])
+def test_one_cycle_needs_its_one_peak_inside_the_run(milestones: tuple[int, ...]) -> None:
+    fields = {"kind": "one-cycle", "counted_from": 0, "published_epochs": 30}
+    with pytest.raises(ValidationError, match="where it peaks"):
+        Schedule.model_validate({**fields, "milestones": milestones})

@@ -104,6 +104,7 @@ def test_a_stopped_run_remembers_its_best_epoch() -> None:
         assert torch.equal(value, resumed.net.state_dict()[name])  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("light_figures")
 def test_tables_say_that_the_choice_leaks(tmp_path: Path) -> None:
     from ltrobust.bench.reports import build_report
     from ltrobust.bench.runner import run_plan

@@ -1,0 +1,141 @@
+"""`ltrobust new KIND NAME`: a file to begin with and its test, both of which work as they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ltrobust.errors import UserError, unknown
+
+METHOD = '''"""{title}: what it does, in a sentence.
+
+    x'  = argmax_{{|x' - x| <= eps}} CE(f(x'), y)      (PGD, eval mode)
+    L   = CE(f(x') + tau log(n_y), y)
+
+Say which paper this is from, and where the defaults come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ltrobust.losses import logit_adjusted_loss
+from ltrobust.method import Citation, Context, Method, register_method
+
+
+@register_method("{name}", paper=Citation("A. Author", "A title", "A venue", 2026))
+@dataclass
+class {title}(Method):
+    """Adversarial training with adjusted logits.
+
+    Attributes:
+        tau: strength of the adjustment.
+    """
+
+    tau: float = 1.0
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+        """Cross-entropy of the adjusted logits of attacked images."""
+        return logit_adjusted_loss(model(x_adv), y, ctx.class_counts, tau=self.tau)
+'''
+ATTACK = '''"""{title}: what it does, in a sentence. Say which paper this is from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltrobust.attacks.custom import register_attack
+
+
+@register_attack("{name}")
+def {module}(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, generator: torch.Generator
+) -> Tensor:
+    """Ten steps of signed gradients from a random start within eps of x."""
+    noise = torch.rand(x.shape, generator=generator, device=x.device)
+    found = (x + eps * (2 * noise - 1)).clamp(0, 1)
+    for _ in range(10):
+        found.requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(found), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, found)
+        found = found.detach() + eps / 4 * gradient.sign()
+        found = torch.clamp(found, x - eps, x + eps).clamp(0, 1)
+    return found
+'''
+NETWORK = '''"""{title}: what it is, in a sentence. Say which paper this is from."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltrobust.models import Network, NetworkSpec, register_network
+
+
+@register_network("{name}")
+class {title}(Network):
+    """Two convolutions and the average over all positions."""
+
+    def __init__(self, spec: NetworkSpec, *, width: int = 32) -> None:
+        super().__init__(spec, feature_dim=width)
+        self.first = nn.Conv2d(spec.in_channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.attach_head(spec.head)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) in [0, 1] to features (B, width)."""
+        maps = F.relu(self.norm(self.first(x)))
+        return F.relu(self.second(maps)).mean(dim=(2, 3))
+'''
+TEST = """from pathlib import Path
+
+from {home} import check_{kind}
+
+
+def test_{module}_keeps_the_contract():
+    check_{kind}("{name}", plugin=Path(__file__).with_name("{module}.py"))
+"""
+TEMPLATES = {"method": METHOD, "attack": ATTACK, "network": NETWORK}
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write_new(kind: str, name: str, folder: Path) -> list[Path]:
+    """Write `name.py` and `test_name.py` into a folder; return their paths.
+
+    Raises:
+        UserError: there is no such kind, the name is none, or a file is there already.
+    """
+    if kind not in TEMPLATES:
+        raise unknown("kind", kind, TEMPLATES)
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"name '{name}' must be of small letters, digits and '-', such as my-{kind}"
+        )
+    module = name.replace("-", "_")
+    words = {
+        "name": name,
+        "module": module,
+        "kind": kind,
+        "home": "ltrobust.testing" if kind == "method" else "ltrobust.testing_parts",
+        "title": "".join(word.capitalize() for word in name.split("-")),
+    }
+    files = {
+        folder / f"{module}.py": TEMPLATES[kind].format(**words),
+        folder / f"test_{module}.py": TEST.format(**words),
+    }
+    for path in files:
+        if path.exists():
+            raise UserError(f"{path} is there already; choose another name or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error})") from None
+    return list(files)

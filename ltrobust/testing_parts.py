@@ -1,0 +1,131 @@
+"""Conformance tests for attacks and networks from outside, as `check_method` is one for defenses.
+
+They run on a few random images on the CPU in seconds, raise AssertionError that says what is
+broken, and need no test framework. Whether an attack is strong is not judged.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ltrobust.attacks.custom import ATTACKS, attacked_images
+from ltrobust.attacks.pgd import attack_mode
+from ltrobust.errors import RunError
+from ltrobust.method import load_builtin_methods, load_plugin
+from ltrobust.models import ARCHS, Network, build_model
+from ltrobust.models.folded import fold
+
+TOLERANCE = 1e-4
+"""Difference of logits that another order of sums explains."""
+SHAPES = ((1, 8, 2), (3, 32, 10))
+"""Channels, side and classes that everything is tried with."""
+
+
+def check_attack(name: str, *, plugin: str | Path | None = None) -> None:
+    """Check that a registered attack keeps the contract of `ltrobust.attacks.custom`.
+
+    It must stay within eps and [0, 1], whatever the shape and the number of classes, leave model,
+    images and labels as they were, depend on its generator alone, and change nothing at eps 0.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+        UserError: there is no such attack, or the plugin cannot be loaded.
+    """
+    _load(plugin)
+    ATTACKS.get(name)
+    for channels, size, classes in SHAPES:
+        net = build_model(
+            "small-cnn", num_classes=classes, in_channels=channels, image_size=size
+        ).eval()
+        draw = torch.Generator().manual_seed(0)
+        x = torch.rand(5, channels, size, size, generator=draw)
+        y = torch.randint(classes, (5,), generator=draw)
+        for images in (5, 1):
+            _check_attack(name, net, x[:images], y[:images])
+
+
+def _check_attack(name: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
+    where = f"attack {name}: images {tuple(x.shape)}"
+    before, weights = (x.clone(), y.clone()), [p.clone() for p in net.parameters()]
+
+    def attacked(eps: float, seed: int = 0) -> Tensor:
+        torch.manual_seed(seed + 17)  # a stream that it must not draw from
+        with torch.no_grad(), attack_mode(net):
+            try:
+                return attacked_images(name, net, x, y, eps, torch.Generator().manual_seed(0))
+            except RunError as error:
+                raise AssertionError(f"{where}: {error}") from error
+
+    first = attacked(0.1)
+    assert torch.equal(x, before[0]), f"{where}: changes the clean images in place"
+    assert torch.equal(y, before[1]), f"{where}: changes the labels in place"
+    same = all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
+    assert same, f"{where}: changes the weights"
+    assert not net.training, f"{where}: leaves the model in train mode"
+    assert all(p.grad is None for p in net.parameters()), f"{where}: leaves gradients"
+    assert torch.equal(first, attacked(0.1, seed=1)), f"{where}: draws from a global generator"
+    assert torch.equal(attacked(0.0), x), f"{where}: changes images at eps 0"
+
+
+def check_network(name: str, *, plugin: str | Path | None = None) -> None:
+    """Check that a registered network keeps the contract of `ltrobust.models.network.Network`.
+
+    It must build for any channels, size and number of classes, give finite float logits through its
+    features and its head, treat each image alone in eval mode, let gradients reach every weight,
+    and compute the same with its batch norms folded and after saving and loading.
+
+    Raises:
+        AssertionError: it breaks the contract; the message says how.
+        UserError: there is no such network, or the plugin cannot be loaded.
+    """
+    _load(plugin)
+    ARCHS.canonical(name.partition(":")[0])
+    tried = 0
+    for channels, size, classes in SHAPES:
+        if size < getattr(ARCHS.get(name.partition(":")[0]), "min_image_size", 8):
+            continue
+        _check_network(name, channels, size, classes)
+        tried += 1
+    assert tried, f"network {name}: takes no images of 32 pixels"
+
+
+def _check_network(name: str, channels: int, size: int, classes: int) -> None:
+    where = f"network {name}: {channels} channels, {size} pixels, {classes} classes"
+    torch.manual_seed(0)
+    made = partial(build_model, name, num_classes=classes, in_channels=channels, image_size=size)
+    net = made()
+    assert isinstance(net, Network), f"{where}: is no ltrobust.models.Network"
+    x = torch.rand(4, channels, size, size)
+    logits = net.train()(x)
+    assert logits.shape == (4, classes), f"{where}: logits have shape {tuple(logits.shape)}"
+    assert logits.dtype == torch.float32, f"{where}: logits are {logits.dtype}"
+    assert logits.isfinite().all(), f"{where}: logits are not finite"
+    logits.logsumexp(1).sum().backward()
+    missed = [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missed, f"{where}: no gradient reaches {', '.join(missed)}"
+    with torch.no_grad():
+        whole = net.eval()(x)
+        features = net.features(x)
+        assert features.shape == (4, net.feature_dim), f"{where}: features are not (B, feature_dim)"
+        assert torch.equal(net.head(features), whole), f"{where}: is not head(features(x))"
+        alone = torch.cat([net(image[None]) for image in x])
+        assert _near(alone, whole), f"{where}: an image's logits depend on its batch in eval mode"
+        folded = fold(net, x)  # None, and a notice, where it cannot be
+        assert folded is None or _near(folded(x), whole), f"{where}: is another one when folded"
+        copy = made().eval()
+        copy.load_state_dict(net.state_dict())
+        assert torch.equal(copy(x), whole), f"{where}: its state dict does not hold all of it"
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= TOLERANCE * max(1.0, float(other.abs().max())))
+
+
+def _load(plugin: str | Path | None) -> None:
+    load_builtin_methods()
+    if plugin is not None:
+        load_plugin(Path(plugin))
