@@ -11,7 +11,6 @@ as they are made, of unfinished runs the curves, and weights in parts where they
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -203,18 +202,15 @@ class Queue:
             for log in sorted(Path(self.options.work).glob("*/log.txt")):
                 tar.add(log, f"logs/{log.parent.name}.txt")
             for record in sorted(Path(self.options.work).glob("*/runs/*/run.json")):
-                folder = "runs" if _status(record) == "done" else "unfinished"
+                folder = "runs" if _is_done(record.parent) else "unfinished"
                 for name in SMALL:
-                    if (record.parent / name).is_file():
+                    if (record.parent / name).exists():
                         tar.add(record.parent / name, f"{folder}/{record.parent.name}/{name}")
         os.replace(fresh, target)
 
 
-def _status(record: Path) -> str:
-    try:
-        return str(json.loads(record.read_text()).get("status"))
-    except ValueError:
-        return "damaged"
+def _is_done(run: Path) -> bool:
+    return (run / "trained.json").is_file() and not (run / "failed.json").exists()
 
 
 def main() -> None:
