@@ -87,7 +87,7 @@ def light_figures(outlined: Callable[[], AbstractContextManager[None]]) -> Itera
 @pytest.fixture
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave index.html empty, a third of the time of the rest of a report."""
-    monkeypatch.setattr("ltrobust.report.page.page", lambda *args, **more: "")
+    monkeypatch.setattr("ltrobust.report.page.board_page", lambda *args, **more: "")
 
 
 @pytest.fixture

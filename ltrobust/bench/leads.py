@@ -10,13 +10,14 @@ import pandas as pd
 
 from ltrobust.evaluation.compare import UNKNOWN, paired_counts, paired_row, seeds_row
 from ltrobust.evaluation.metrics import Grouping, class_groups
-from ltrobust.report.aggregate import scores, tail_images
+from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import Group
+from ltrobust.report.setting import group_estimates, holm, tail_images
 from ltrobust.results.collect import Evaluation, JudgedRun
 
 LEAD_COLUMNS = [
     *("setting", "attack", "eps", "group", "best", "other", "best_run_id", "other_run_id", "n"),
-    *("difference", "low", "high", "p", "verdict", "basis"),
+    *("difference", "low", "high", "p", "verdict", "basis", "p_holm"),
 ]
 CONTESTED = {"balanced": "balanced_accuracy", "tail": "tail"}
 PAIRED, SEEDS = "paired images", "seeds"
@@ -54,15 +55,17 @@ def leads(
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
+        for estimates in [group_estimates(group)]
         for attack in group.attacks
         for contested in CONTESTED
-        for row in _against_best(group, attack, contested, found, pairs, grouping, tails)
+        for row in _against_best(group, estimates, attack, contested, found, pairs, grouping, tails)
     ]
     return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
 
 def _against_best(
     group: Group,
+    estimates: Mapping[tuple[str, str, str], Estimate],
     attack: str,
     contested: str,
     found: Mapping[tuple[str, str], Judged],
@@ -71,17 +74,18 @@ def _against_best(
     tails: Mapping[tuple[str, str], int],
 ) -> list[dict[str, Any]]:
     score = CONTESTED[contested]
-    frame = scores(group)
-    means = frame[frame["attack"] == attack].set_index("label")[f"{score}_mean"].dropna()
+    cells = {label: estimates[label, attack, score] for label in group.labels}
+    means = {label: cell.value for label, cell in cells.items() if cell.known}
     if len(means) < 2:
         return []
-    best = min(means.index, key=lambda label: (-means[label], label))
-    rows = {label: _rows(group, label, attack) for label in means.index}
+    order = sorted(means, key=lambda label: (-means[label], label))
+    best = order[0]
+    rows = {label: _rows(group, label, attack) for label in order}
     images: Any = int(group.key["n"])
     if contested == "tail":  # missing where neither outcomes nor classes tell
         first = rows[best].iloc[0]
         images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
-    return [
+    made = [
         {
             "eps": float(rows[best]["eps"].iloc[0]),
             "best": best,
@@ -91,14 +95,15 @@ def _against_best(
             "n": images,
             **_lead(rows[best], rows[label], contested, found, pairs, grouping),
         }
-        for label in sorted(means.index, key=lambda label: (-means[label], label))
-        if label != best
+        for label in order[1:]
     ]
+    corrected = holm([row["p"] for row in made])
+    return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
 
 
 def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
-    rows = group.rows
-    return rows[(rows["label"] == label) & (rows["attack"] == attack)].sort_values("seed")
+    rows = group.by_label[label]
+    return rows[rows["attack"] == attack].sort_values("seed")
 
 
 def _lead(

@@ -19,7 +19,8 @@ from ltrobust.bench.leads import leads
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import THIRDS, Grouping
 from ltrobust.output import printable
-from ltrobust.report import leaderboard, render
+from ltrobust.report import Rendered, leaderboard, render_board
+from ltrobust.report.board import make_board
 from ltrobust.report.groups import comparable_groups
 from ltrobust.results.collect import JudgedRun, collect, gaps, places, read_run
 from ltrobust.results.filters import Filters, check_filters, filtered
@@ -54,7 +55,7 @@ class SuiteResults:
     @property
     def leaderboard(self) -> pd.DataFrame:
         """One row per method and setting, as in leaderboard.csv."""
-        return leaderboard(self.metrics, self.across)
+        return leaderboard(self.metrics, self.across, self.comparisons)
 
 
 def make_report(
@@ -184,19 +185,21 @@ def results_of(
 def write_report(store: SuiteStore, results: SuiteResults) -> None:
     """Write the CSV files of results, their tables, figures and page; stale ones go.
 
-    Nothing is drawn again where what is written was made of the same and is all there.
+    Nothing is made again where what is written was made of the same and is all there; else the
+    figures that were drawn from the same stay.
     """
     frames = {name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()}
     made_of = _made_of(results, frames.values(), store)
     if not store.holds_report(made_of):
-        store.write_reports({**frames, **rendered(results, store)}, made_of)
+        made = rendered(results, store)
+        store.write_reports({**frames, **made.files}, made_of, made.drawn)
 
 
-def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:
-    """Leaderboard, tables, figures and page under their names relative to the store's directory."""
-    from ltrobust.report.page import page  # plotly takes a second to import
+def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
+    """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
+    from ltrobust.report.page import board_page  # plotly takes a second to import
 
-    made = render(
+    board = make_board(
         results.metrics,
         results.classes,
         results.histories,
@@ -205,13 +208,10 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.examples,
         results.across,
     )
-    made["index.html"] = page(
-        results.metrics,
-        results.classes,
-        results.histories,
-        results.comparisons,
+    made = render_board(board, store.drawn())
+    made.files["index.html"] = board_page(
+        board,
         title=_title(store),
-        across=results.across,
         downloads={
             "leaderboard.csv": "leaderboard.csv",
             **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},

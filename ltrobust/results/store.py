@@ -508,7 +508,12 @@ class SuiteStore:
         write_changed(path, encoded(content) if isinstance(content, str) else content)
         return path
 
-    def write_reports(self, files: Mapping[str, str | bytes], made_of: str = "") -> None:
+    def write_reports(
+        self,
+        files: Mapping[str, str | bytes],
+        made_of: str = "",
+        drawn: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the files of a report and remove those of earlier ones that it no longer gives.
 
         Only files that a report has written are removed; a user's own stay.
@@ -516,15 +521,35 @@ class SuiteStore:
         Args:
             files: content by name, such as `tables/balanced.md`.
             made_of: tells what they were made of; see `holds_report`.
+            drawn: figures of the report, with what each was drawn from; those that are not among
+                `files` are there and stay.
         """
+        drawn = drawn or {}
         sweep([self.path, *(self.path / name for name in REPORT_FOLDERS)])
-        known = {name for name in self._written() if _is_listed(name)}
-        self._list_written({**self._written(), **dict.fromkeys(filter(_is_listed, files), "")})
+        before = self._written()
+        known = {name for name in before if _is_listed(name)}
+        staying = {name: before[name] for name in drawn if name in before and name not in files}
+        self._list_written({**before, **dict.fromkeys(filter(_is_listed, files), "")})
         for name, content in files.items():
             self.write(name, content)
-        for name in known - files.keys():
+        for name in known - files.keys() - staying.keys():
             (self.path / name).unlink(missing_ok=True)
-        self._list_written({name: _checksum(content) for name, content in files.items()}, made_of)
+        written = {name: _checksum(content) for name, content in files.items()}
+        self._list_written({**written, **staying}, made_of, drawn)
+
+    def drawn(self) -> dict[str, str]:
+        """Figures that are there as they were written, with what each was drawn from.
+
+        Where one of the files that were drawn from the same is gone, none of them counts.
+        """
+        found, written = self._list().get("drawn"), self._written()
+        known = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+        gone = {
+            made_of
+            for name, made_of in known.items()
+            if not _is_listed(name) or self._checksum_of(name) != written.get(name)
+        }
+        return {name: made_of for name, made_of in known.items() if made_of not in gone}
 
     def holds_report(self, made_of: str) -> bool:
         """Whether the last report was made of the same, and its files are there as written."""
@@ -554,8 +579,17 @@ class SuiteStore:
         files = self._list().get("files")
         return {k: str(v) for k, v in files.items()} if isinstance(files, dict) else {}
 
-    def _list_written(self, files: Mapping[str, str], made_of: str = "") -> None:
-        content = {"made_of": made_of, "files": dict(sorted(files.items()))}
+    def _list_written(
+        self,
+        files: Mapping[str, str],
+        made_of: str = "",
+        drawn: Mapping[str, str] | None = None,
+    ) -> None:
+        content = {
+            "made_of": made_of,
+            "files": dict(sorted(files.items())),
+            "drawn": dict(sorted((drawn or {}).items())),
+        }
         self.write(WRITTEN, json.dumps(content, indent=0) + "\n")
 
 

@@ -214,7 +214,7 @@ def test_a_report_of_the_same_draws_nothing_again(
     good(cli("report", whole))
     before = tree(whole)
     with monkeypatch.context() as patch:
-        patch.setattr("ltrobust.bench.reports.render", None)  # calling it would fail
+        patch.setattr("ltrobust.bench.reports.render_board", None)  # calling it would fail
         good(cli("report", whole))
     assert tree(whole) == before
     (whole / "tables/balanced.md").write_text("mine")

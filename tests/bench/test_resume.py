@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from ltrobust.attacks.autoattack import VERSIONS, parts
 from ltrobust.cli import main
+from ltrobust.report import Rendered
 
 pytestmark = pytest.mark.usefixtures("few_checks")
 
@@ -106,7 +107,7 @@ def finish(place: Path, *words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["ltrobust", *words])
-        patch.setattr("ltrobust.bench.reports.render", lambda *args: {})
+        patch.setattr("ltrobust.bench.reports.render_board", lambda *args: Rendered())
         with contextlib.suppress(SystemExit):
             main()
 

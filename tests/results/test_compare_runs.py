@@ -16,6 +16,7 @@ from synthetic_runs import attack, finding, run_of, write_run
 from ltrobust.bench.reports import SuiteResults, build_report
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import parse_groups, wilson
+from ltrobust.report import Rendered
 from ltrobust.report.groups import comparable_groups
 from ltrobust.results.pairs import compare_runs
 from ltrobust.results.store import SuiteStore
@@ -29,9 +30,8 @@ NEAR[:2] = ~NEAR[:2]
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_figures", "_more_figures", "_figure_files"):
-        monkeypatch.setattr(f"ltrobust.report.{name}", lambda *args: {})
-    monkeypatch.setattr("ltrobust.report.page.page", lambda *args, **more: "")
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
+    monkeypatch.setattr("ltrobust.report.page.board_page", lambda *args, **more: "")
 
 
 def report(suite: Path, groups: str | None = None) -> SuiteResults:
@@ -308,7 +308,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust.bench.reports.render", lambda *args: {})
+        patch.setattr("ltrobust.bench.reports.render_board", lambda *args: Rendered())
         patch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
         for method in ("pgd-at", "at-bsl"):
             words: list[Any] = ["bench", "--methods", method, "--dataset", "digits-lt"]

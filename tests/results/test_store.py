@@ -103,6 +103,23 @@ def test_a_report_removes_its_own_stale_files_and_no_others(tmp_path: Path) -> N
     assert files(tmp_path) == {"tables/a.md", "metrics.csv", *theirs}
 
 
+def test_a_figure_that_is_drawn_from_the_same_stays_and_is_known(tmp_path: Path) -> None:
+    suite = SuiteStore(tmp_path)
+    figures = {f"figures/{name}": "x" for name in ("a.png", "a.pdf", "b.png", "b.pdf")}
+    drawn = {name: f"from {name[8]}" for name in figures}
+    suite.write_reports(figures, drawn=drawn)
+    assert suite.drawn() == drawn
+    kept = {name: drawn[name] for name in figures if "/a" in name}
+    suite.write_reports({}, "made of this", kept)
+    assert files(tmp_path) == {"figures/a.png", "figures/a.pdf", ".written.json"}
+    assert suite.drawn() == kept
+    assert suite.holds_report("made of this")
+    suite.write("figures/a.pdf", "y")
+    assert suite.drawn() == {}  # both are drawn again
+    (tmp_path / "figures/a.pdf").unlink()
+    assert suite.drawn() == {}
+
+
 def test_a_report_is_known_again_until_one_of_its_files_changes(tmp_path: Path) -> None:
     suite = SuiteStore(tmp_path)
     suite.write_reports({"tables/a.md": "x", "metrics.csv": "y"}, "made of this")
@@ -138,7 +155,7 @@ LISTS = {
     "the results": '{{"files": {{"metrics.csv": "", "runs/a/run.json": "", "tables/..": ""}}}}',
     "a list": '["tables/a.md"]',
     "no files": '{{"files": ["tables/a.md"]}}',
-    "no texts": '{{"files": {{"x": [1]}}, "made_of": null}}',
+    "no texts": '{{"files": {{"x": [1]}}, "made_of": null, "drawn": {{"x": "y"}}}}',
     "no JSON": "[",
 }
 
