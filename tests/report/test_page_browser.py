@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from report_fixtures import METHODS, suite
 
-from ltrobust.report.leaderboard import leaderboard
+from ltrobust.report import leaderboard
 from ltrobust.report.page import page as make_page
 
 playwright = pytest.importorskip(
