@@ -19,7 +19,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
-WHEELS="pydantic pydantic-core annotated-types typing-inspection typing-extensions pyautoattack"
+WHEELS="pydantic pydantic-core annotated-types typing-inspection typing-extensions pyautoattack filelock"
 TESTING="pytest pytest-timeout pluggy iniconfig packaging pygments"
 
 usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }

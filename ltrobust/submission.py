@@ -34,7 +34,7 @@ MANIFEST = "submission.json"
 SUITE_FILES = ("metrics.csv", "per_class.csv")
 RUN_FILES = (
     *("run.json", "trained.json", "place.json", "history.csv", "reliability.json", "log.txt"),
-    *("attacks/*.json", "attacks/*.parquet", "probes/*.json", "examples.parquet"),
+    *("attacks/*.json", "attacks/*.parquet", "probes/*.json", "tuning.json", "examples.parquet"),
 )
 WEIGHTS = "model.safetensors"
 CLOSE = 1e-9
@@ -88,7 +88,7 @@ def _of_suite(store: SuiteStore) -> Iterator[str]:
         SUITE_FILES, frames, (METRICS_COLUMNS, PER_CLASS_COLUMNS), strict=True
     ):
         try:
-            stored = pd.read_csv(store.path / name)
+            stored = pd.read_csv(store.path / name, dtype={"run_id": str, "attack_id": str})
         except (OSError, ValueError) as error:
             yield f"{name}: cannot be read ({' '.join(str(error).split())})"
         else:
@@ -100,11 +100,13 @@ def _of_table(name: str, made: pd.DataFrame, stored: pd.DataFrame, columns: list
     missing = [column for column in columns if column not in stored]
     if missing:
         return [f"{name}: lacks {', '.join(missing)}; ltrobust report writes it anew"]
-    keys = ["run_id", "attack_id", *(["class_index"] if "class_index" in columns else [])]
+    measured = [c for c in ("n", "n_test", "accuracy", "balanced_accuracy") if c in columns]
+    whole = ["class_index"] if "class_index" in columns else []
+    numbers = {c: pd.to_numeric(stored[c], errors="coerce") for c in (*whole, *measured)}
+    stored, keys = stored.assign(**numbers), ["run_id", "attack_id", *whole]
     both = made.merge(stored, on=keys, how="outer", suffixes=("", "_stored"), indicator=True)
     if (both["_merge"] != "both").any():
         return [f"{name}: other runs, attacks or classes than the records; report it anew"]
-    measured = [c for c in ("n", "n_test", "accuracy", "balanced_accuracy") if c in columns]
     return [
         f"{name}: {column} of {row['run_id']} under {row['attack']} is "
         f"{row[f'{column}_stored']:.6g}, the records give {row[column]:.6g}"
@@ -115,7 +117,9 @@ def _of_table(name: str, made: pd.DataFrame, stored: pd.DataFrame, columns: list
 
 
 def _same(one: Any, other: Any) -> bool:
-    return (pd.isna(one) and pd.isna(other)) or abs(one - other) <= CLOSE
+    if pd.isna(one) or pd.isna(other):
+        return bool(pd.isna(one) and pd.isna(other))
+    return bool(abs(one - other) <= CLOSE)
 
 
 def _of_run(run: RunStore) -> Iterator[str]:

@@ -19,11 +19,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SMALL = (
-    *("run.json", "trained.json", "history.csv", "attacks", "reliability.json", "probes"),
-    *("examples.parquet", "log.txt"),
-)
-"""What comes back of a run; its weights are too large."""
+SMALL = (".json", ".csv", ".txt", ".parquet")
+"""What comes back of a run ends so; weights and states are too large."""
 PART = 15 << 20
 """Bytes of a part of weights."""
 
@@ -202,10 +199,11 @@ class Queue:
             for log in sorted(Path(self.options.work).glob("*/log.txt")):
                 tar.add(log, f"logs/{log.parent.name}.txt")
             for record in sorted(Path(self.options.work).glob("*/runs/*/run.json")):
-                folder = "runs" if _is_done(record.parent) else "unfinished"
-                for name in SMALL:
-                    if (record.parent / name).exists():
-                        tar.add(record.parent / name, f"{folder}/{record.parent.name}/{name}")
+                run = record.parent
+                folder = "runs" if _is_done(run) else "unfinished"
+                for file in sorted(run.rglob("*")):
+                    if file.suffix in SMALL:  # files that are being written have other names
+                        tar.add(file, f"{folder}/{run.name}/{file.relative_to(run)}")
         os.replace(fresh, target)
 
 
