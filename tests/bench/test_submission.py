@@ -79,6 +79,14 @@ def test_a_number_that_the_outcomes_do_not_give_is_found(suite: Path, cli: Cli) 
     assert "problems, listed above: 1" in done.stderr
 
 
+def test_a_text_in_place_of_a_number_is_found(suite: Path) -> None:
+    metrics = pd.read_csv(suite / "metrics.csv", dtype=str)
+    metrics.loc[1, "accuracy"] = "half"
+    metrics.to_csv(suite / "metrics.csv", index=False)
+    (problem,) = check_submission(suite).problems
+    assert " is nan, the records give " in problem
+
+
 def test_outcomes_of_other_images_are_found(suite: Path) -> None:
     file, record = attack_of(suite, "parquet"), attack_of(suite, "json")
     frame = pd.read_parquet(file)
