@@ -30,7 +30,8 @@ from ltrobust.evaluation.metrics import (
     wilson,
 )
 from ltrobust.output import printable
-from ltrobust.report import leaderboard, render
+from ltrobust.report import Rendered, leaderboard, render_board
+from ltrobust.report.board import make_board
 
 METRICS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "seed"),
@@ -92,7 +93,7 @@ class SuiteResults:
     @property
     def leaderboard(self) -> pd.DataFrame:
         """One row per method and setting, as in leaderboard.csv."""
-        return leaderboard(self.metrics, self.across)
+        return leaderboard(self.metrics, self.across, self.comparisons)
 
 
 def metrics_table(
@@ -282,14 +283,15 @@ def write_report(store: SuiteStore, results: SuiteResults) -> None:
         *(["figures/adversarial"] if runs - results.examples.keys() else []),
         *(["figures/training"] if runs - results.histories.keys() else []),
     ]
-    store.write_reports({**files, **rendered(results, store)}, spare=spare)
+    made = rendered(results, store)
+    store.write_reports({**files, **made.files}, spare=spare, drawn=made.drawn)
 
 
-def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]:
-    """Leaderboard, tables, figures and page under their names relative to the store's directory."""
-    from ltrobust.report.page import page  # plotly takes a second to import
+def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
+    """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
+    from ltrobust.report.page import board_page  # plotly takes a second to import
 
-    files = render(
+    board = make_board(
         results.metrics,
         results.classes,
         results.histories,
@@ -298,19 +300,16 @@ def rendered(results: SuiteResults, store: SuiteStore) -> dict[str, str | bytes]
         results.examples,
         results.across,
     )
-    files["index.html"] = page(
-        results.metrics,
-        results.classes,
-        results.histories,
-        results.comparisons,
+    made = render_board(board, store.drawn())
+    made.files["index.html"] = board_page(
+        board,
         title=printable(store.path.resolve().name),
-        across=results.across,
         downloads={
             "leaderboard.csv": "leaderboard.csv",
             **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},
         },
     )
-    return files
+    return made
 
 
 def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:

@@ -38,8 +38,8 @@ from ltrobust.data.spec import one_name_each
 from ltrobust.errors import UserError
 from ltrobust.evaluation.compare import UNKNOWN
 from ltrobust.evaluation.metrics import THIRDS, Grouping
-from ltrobust.report.aggregate import MATCH_COLUMNS
 from ltrobust.report.groups import LATER_COLUMNS, comparable_groups
+from ltrobust.report.setting import MATCHED
 
 _SAME_RUN = ("method", "dataset", "imbalance_ratio", "arch", "recipe", "seed", "select")
 _SAME_RESULT = ("n", "accuracy", "balanced_accuracy", "worst_class", "head", "medium", "tail")
@@ -198,7 +198,8 @@ def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteRe
     if part.runs:
         write_report(store, results)
     else:
-        store.write_reports(rendered(results, store), spare=["figures/"])
+        made = rendered(results, store)
+        store.write_reports(made.files, spare=["figures/"], drawn=made.drawn)
     return results
 
 
@@ -316,7 +317,7 @@ def _identified_classes(classes: pd.DataFrame, metrics: pd.DataFrame) -> pd.Data
     if "attack_id" in classes or classes.empty:
         return classes
     single = metrics[~metrics.duplicated(["run_id", "attack"], keep=False)]
-    named = [name for name in (*MATCH_COLUMNS, "attack_id") if name not in classes]
+    named = [name for name in MATCHED if name not in classes]
     facts = single.set_index(["run_id", "attack"])[named]
     rows = pd.MultiIndex.from_frame(classes[["run_id", "attack"]])
     found = facts.reindex(rows).set_index(classes.index)

@@ -26,12 +26,13 @@ from ltrobust.evaluation.compare import (
 )
 from ltrobust.evaluation.concerns import concerns
 from ltrobust.evaluation.metrics import THIRDS, Grouping, class_groups
-from ltrobust.report.aggregate import scores, tail_images
+from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import Group
+from ltrobust.report.setting import group_estimates, holm, tail_images
 
 LEAD_COLUMNS = [
     *("setting", "attack", "eps", "group", "best", "other", "best_run_id", "other_run_id", "n"),
-    *("difference", "low", "high", "p", "verdict", "basis"),
+    *("difference", "low", "high", "p", "verdict", "basis", "p_holm"),
 ]
 CONTESTED = {"balanced": "balanced_accuracy", "tail": "tail"}
 PAIRED, SEEDS = "paired images", "seeds"
@@ -185,9 +186,10 @@ def leads(
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
+        for estimates in [group_estimates(group)]
         for attack in group.attacks
         for contested in CONTESTED
-        for row in _against_best(group, attack, contested, found, grouping, tails)
+        for row in _against_best(group, estimates, attack, contested, found, grouping, tails)
     ]
     return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
@@ -244,6 +246,7 @@ def _name(facts: dict[str, Any]) -> str:
 
 def _against_best(
     group: Group,
+    estimates: Mapping[tuple[str, str, str], Estimate],
     attack: str,
     contested: str,
     found: Mapping[tuple[str, str], tuple[JudgedRun, Evaluation]],
@@ -251,17 +254,18 @@ def _against_best(
     tails: Mapping[tuple[str, str], int],
 ) -> list[dict[str, Any]]:
     score = CONTESTED[contested]
-    frame = scores(group)
-    means = frame[frame["attack"] == attack].set_index("label")[f"{score}_mean"].dropna()
+    cells = {label: estimates[label, attack, score] for label in group.labels}
+    means = {label: cell.value for label, cell in cells.items() if cell.known}
     if len(means) < 2:
         return []
-    best = min(means.index, key=lambda label: (-means[label], label))
-    rows = {label: _rows(group, label, attack) for label in means.index}
+    order = sorted(means, key=lambda label: (-means[label], label))
+    best = order[0]
+    rows = {label: _rows(group, label, attack) for label in order}
     images: Any = int(group.key["n"])
     if contested == "tail":  # missing where neither outcomes nor classes tell
         first = rows[best].iloc[0]
         images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
-    return [
+    made = [
         {
             "eps": float(rows[best]["eps"].iloc[0]),
             "best": best,
@@ -271,14 +275,15 @@ def _against_best(
             "n": images,
             **_lead(rows[best], rows[label], contested, found, grouping),
         }
-        for label in sorted(means.index, key=lambda label: (-means[label], label))
-        if label != best
+        for label in order[1:]
     ]
+    corrected = holm([row["p"] for row in made])
+    return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
 
 
 def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
-    rows = group.rows
-    return rows[(rows["label"] == label) & (rows["attack"] == attack)].sort_values("seed")
+    rows = group.by_label[label]
+    return rows[rows["attack"] == attack].sort_values("seed")
 
 
 def _lead(

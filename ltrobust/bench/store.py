@@ -456,7 +456,13 @@ class SuiteStore:
         write_atomic(path, encoded(content) if isinstance(content, str) else content)
         return path
 
-    def write_reports(self, files: Mapping[str, str | bytes], *, spare: Sequence[str] = ()) -> None:
+    def write_reports(
+        self,
+        files: Mapping[str, str | bytes],
+        *,
+        spare: Sequence[str] = (),
+        drawn: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the files of a report and remove those of earlier ones that it no longer gives.
 
         Only files that a report has written are removed; a user's own stay.
@@ -464,29 +470,48 @@ class SuiteStore:
         Args:
             files: content by name, such as `tables/balanced.md`.
             spare: how names begin that are not removed, such as "figures/".
+            drawn: figures of the report, with what they were drawn from; those that are not among
+                `files` are there and stay.
         """
+        drawn = drawn or {}
         known = self._written()
-        given = {name for name in files if _is_listed(name)}
+        given = {name for name in (*files, *drawn) if _is_listed(name)}
         self._list_written(known | given)
         for name, content in files.items():
             self.write(name, content)
         kept = {name for name in known if name.startswith(tuple(spare))}
         for name in known - given - kept:
             (self.path / name).unlink(missing_ok=True)
-        self._list_written(given | kept)
+        self._list_written(given | kept, drawn)
+
+    def drawn(self) -> dict[str, str]:
+        """Figures that are there, with what they were drawn from.
+
+        Where one of the files that were drawn from the same is gone, none of them counts.
+        """
+        found = self._read_written().get("drawn")
+        known = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+        gone = {made_of for name, made_of in known.items() if not (self.path / name).is_file()}
+        return {name: made_of for name, made_of in known.items() if made_of not in gone}
 
     def _written(self) -> set[str]:
         """Names of tables and figures that reports have written; none where that is not known."""
-        try:
-            names = json.loads((self.path / WRITTEN).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return set()
+        names = self._read_written().get("files")
         names = names if isinstance(names, list) else []
         return {name for name in names if isinstance(name, str) and _is_listed(name)}
 
-    def _list_written(self, names: Collection[str]) -> None:
+    def _read_written(self) -> dict[str, Any]:
+        """What the last report told of itself; {} where that is not known."""
+        try:
+            content = json.loads((self.path / WRITTEN).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _list_written(self, names: Collection[str], drawn: Mapping[str, str] | None = None) -> None:
         if names or (self.path / WRITTEN).exists():
-            self.write(WRITTEN, json.dumps(sorted(names), indent=0) + "\n")
+            content = {"files": sorted(names), "drawn": dict(sorted((drawn or {}).items()))}
+            self.write(WRITTEN, json.dumps(content, indent=0) + "\n")
 
 
 def _is_listed(name: str) -> bool:

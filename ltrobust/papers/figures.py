@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ltrobust.papers.claims import GAINS, gains
-from ltrobust.papers.curves import (
+from ltrobust.papers.charts import (
     RATIO_ATTACKS,
-    gain_figure,
-    overfitting_figure,
-    ratio_figure,
-    scatter_figure,
+    bars_chart,
+    class_chart,
+    gain_chart,
+    overfitting_chart,
+    ratio_chart,
+    scatter_chart,
+    tail_chart,
 )
-from ltrobust.papers.draw import bars_figure, class_figure, tail_figure
+from ltrobust.papers.claims import GAINS, gains
 from ltrobust.papers.entries import Entry, Scale, Variant
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.reliability import flagged_labels
+from ltrobust.report.chart import Chart
 from ltrobust.report.marks import FLAG
+from ltrobust.report.names import attack_title, method_title
 
 DRAWN = {
     "ratios": RATIO_ATTACKS,
@@ -32,10 +36,10 @@ DRAWN = {
 """Attacks that a kind of figure shows; those that are not here show all of the entry."""
 
 
-def entry_figure(
+def entry_chart(
     entry: Entry, frame: pd.DataFrame, values: pd.DataFrame, ours: Ours, scale: Scale
-) -> Figure:
-    """Draw an entry.
+) -> Chart:
+    """Describe the chart of an entry.
 
     Args:
         frame: from `compare.compare`.
@@ -43,23 +47,38 @@ def entry_figure(
     """
     drawn = DRAWN.get(entry.draw) or tuple(dict.fromkeys(frame["attack"]))
     flagged = flagged_labels(frame[frame["attack"].isin(list(drawn))])
+    chart = _chart(entry, _titled(frame, flagged), flagged, values, ours)
     note = figure_note(entry, frame, ours, scale)
+    told = " ".join(line.rstrip(";") + "." for line in note.splitlines())
+    return replace(chart, name=entry.name, title=entry.title, head=note, note=told)
+
+
+def _titled(frame: pd.DataFrame, flagged: Collection[str]) -> pd.DataFrame:
+    """Labels as they are written, those of flagged runs of ours with a †."""
+    names = [
+        method_title(label) + FLAG if method and label in flagged else method_title(label)
+        for label, method in zip(frame["label"], frame["method"], strict=True)
+    ]
+    return frame.assign(label=pd.Series(names, index=frame.index, dtype=object))
+
+
+def _chart(
+    entry: Entry, frame: pd.DataFrame, flagged: Collection[str], values: pd.DataFrame, ours: Ours
+) -> Chart:
     if entry.draw == "gains":
-        return gain_figure(gains(entry, values, ours), entry.baseline, note, flagged)
-    ours_marked = (frame["method"] != "") & frame["label"].isin(list(flagged))
-    frame = frame.assign(label=frame["label"].mask(ours_marked, frame["label"] + FLAG))
+        return gain_chart(gains(entry, values, ours), entry.baseline, flagged)
     if entry.draw == "ratios":
-        return ratio_figure(frame, note)
+        return ratio_chart(frame)
     if entry.draw == "overfitting":
         history = ours.history(Variant(method=entry.method, select="best"))
-        return overfitting_figure(history, frame, _chosen_epoch(history), note)
+        return overfitting_chart(history, frame, _chosen_epoch(history))
     if entry.draw == "per-class":
-        return class_figure(frame, entry.classes, ours.train_counts(entry.classes), note)
+        return class_chart(frame, entry.classes, ours.train_counts(entry.classes))
     if entry.draw == "scatter":
-        return scatter_figure(frame, entry.classes, note)
+        return scatter_chart(frame, entry.classes)
     if entry.draw == "tail-bars":
-        return tail_figure(frame, entry.classes, note)
-    return bars_figure(frame, note)
+        return tail_chart(frame, entry.classes)
+    return bars_chart(frame)
 
 
 def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> str:
@@ -100,7 +119,7 @@ def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
     if not sizes:
         return ""
     usual = Counter(sizes.values()).most_common(1)[0][0]
-    others = [f"{attack} {text}" for attack, text in sizes.items() if text != usual]
+    others = [f"{attack_title(attack)} {text}" for attack, text in sizes.items() if text != usual]
     drawn = frame[frame["attack"].isin(list(attacks)) & (frame["n"] > 0)]
     single = drawn.loc[drawn["metric"].str.startswith("class:"), "n"]
     each = f" ({_span(sorted(single.unique()))} a class)" if len(single) else ""

@@ -25,13 +25,14 @@ from ltrobust.errors import UserError, unknown
 from ltrobust.papers.claims import judge
 from ltrobust.papers.compare import compare
 from ltrobust.papers.entries import SCALES, Entry, Scale, entry_names, read_entry, read_scales
-from ltrobust.papers.figures import entry_figure, scale_note
+from ltrobust.papers.figures import entry_chart, scale_note
 from ltrobust.papers.ours import Ours
+from ltrobust.papers.page import SHOWN, entry_json, papers_page
 from ltrobust.papers.published import read_values
 from ltrobust.papers.tables import claims_table, latex, markdown, short_table
 from ltrobust.progress import Reporter, in_words
-from ltrobust.report import figure_bytes
 from ltrobust.report.markup import Table
+from ltrobust.report.printed import draw, figure_bytes
 
 DEFAULT_OUTPUT = Path("results/papers")
 
@@ -136,7 +137,8 @@ def run_missing(job: Job, store: SuiteStore, reporter: Reporter) -> list[Failure
 def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
     """Compare, judge and draw from what is stored, and write it to `<output>/<entry>/`.
 
-    Files: comparison.csv, .md and .tex, claims.csv, figure.png and .pdf.
+    Files: comparison.csv, .md and .tex, claims.csv, figure.png and .pdf, page.json; and
+    `<output>/index.html`, the page of all entries there.
 
     Raises:
         UserError: the published values or a stored file are wrong.
@@ -145,7 +147,10 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
     frame = compare(entry, values, ours, job.scale)
     claims = judge(entry, values, ours)
     note = f"{scale_note(ours)}; shapes compare, values do not." if job.scale == "cpu" else ""
-    figure = entry_figure(entry, frame, values, ours, job.scale)
+    chart = entry_chart(entry, frame, values, ours, job.scale)
+    figure = draw(chart)
+    tables = [short_table(entry, frame, note)]
+    tables += [claims_table(entry, claims)] if len(claims) else []
     files: dict[str, str | bytes] = {
         "comparison.csv": frame.to_csv(index=False, lineterminator="\n"),
         "comparison.md": markdown(entry, frame, claims, note),
@@ -153,11 +158,11 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
         "claims.csv": claims.to_csv(index=False, lineterminator="\n"),
         "figure.png": figure_bytes(figure, "png"),
         "figure.pdf": figure_bytes(figure, "pdf"),
+        SHOWN: entry_json(chart, tables),
     }
     for name, content in files.items():
         store.write(f"{entry.name}/{name}", content)
-    tables = [short_table(entry, frame, note)]
-    tables += [claims_table(entry, claims)] if len(claims) else []
+    store.write("index.html", papers_page(store.path))
     return Reproduced(entry, frame, claims, tuple(tables))
 
 

@@ -7,43 +7,87 @@ is the caller's part, and nothing here knows of models or training. The package 
 
 from __future__ import annotations
 
-import io
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ltrobust.callable_package import CallablePackage
-from ltrobust.report.adversarial import adversarial_figures, example_rows
-from ltrobust.report.aggregate import (
-    class_attacks,
-    class_scores,
-    robust_attack,
-    scores,
-    training_curves,
-)
-from ltrobust.report.confusion import confusion_figure, confusions
-from ltrobust.report.cost import cost_table
-from ltrobust.report.cost_figure import cost_figure, training_costs
-from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
-from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
-from ltrobust.report.groups import Group, comparable_groups
-from ltrobust.report.leaderboard import leaderboard
-from ltrobust.report.marks import doubted, shown_names
+from ltrobust.report.board import Board, make_board
+from ltrobust.report.charts import setting_charts, spanning_charts
+from ltrobust.report.images import adversarial_figures, examples_digest
+from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.markup import Table
-from ltrobust.report.ratios import ratio_families, ratio_table
-from ltrobust.report.style import DPI, styled
-from ltrobust.report.sweeps import eps_sweeps, ratio_sweep, steps_sweep
-from ltrobust.report.tables import balanced_table, group_table, group_tables, per_class_table
+from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
+from ltrobust.report.ranking import class_attacks
+from ltrobust.report.setting import Setting
+from ltrobust.report.tables import (
+    balanced_table,
+    cost_table,
+    group_table,
+    per_class_table,
+    ratio_table,
+    setting_tables,
+)
 
 sys.modules[__name__].__class__ = CallablePackage
 
-__all__ = ["figure_bytes", "leaderboard", "render", "terminal_tables"]
+__all__ = [
+    "Rendered",
+    "figure_bytes",
+    "figure_digests",
+    "leaderboard",
+    "render",
+    "render_board",
+    "terminal_tables",
+]
 
 _TERMINAL_CLASSES = 20
 _TERMINAL_ATTACKS = 3
+_KINDS = ("png", "pdf")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The files of a report but its page.
+
+    Attributes:
+        files: relative name to content.
+        drawn: name of every figure to a digest of what it was drawn from; those that are not
+            among `files` are drawn already.
+    """
+
+    files: dict[str, str | bytes] = field(default_factory=dict)
+    drawn: dict[str, str] = field(default_factory=dict)
+
+
+def render_board(board: Board, known: Mapping[str, str] | None = None) -> Rendered:
+    """Make every file of a report but its page.
+
+    Args:
+        board: what it shows.
+        known: figures that are there already, by name, with the digest that `Rendered.drawn` gave.
+
+    Returns:
+        `leaderboard.csv`, `tables/<name>.md|tex|csv`, `figures/<name>.png|pdf`. With several
+        settings the names of all but the main one (`main_group`) end in their slug, and what spans
+        settings in that of its family. Equal input gives equal bytes.
+    """
+    made = Rendered()
+    frame = leaderboard_frame(board.settings)
+    made.files["leaderboard.csv"] = frame.to_csv(index=False, lineterminator="\n")
+    for setting in board.settings:
+        for table in setting_tables(setting):
+            made.files.update(_table_files(table, setting.ending))
+    for family in board.families:
+        made.files.update(_table_files(ratio_table(family), family.ending))
+    _draw_all(board, made, known or {})
+    return made
 
 
 def render(
@@ -55,47 +99,17 @@ def render(
     examples: Mapping[str, pd.DataFrame] | None = None,
     across: Sequence[str] = (),
 ) -> dict[str, str | bytes]:
-    """Make every file of a report but its page.
+    """Make every file of the report of these tables but its page; see `make_board`."""
+    tables = (metrics, per_class, histories, comparisons, confusion, examples, across)
+    return render_board(make_board(*tables)).files
 
-    Args:
-        metrics: rows of metrics.csv.
-        per_class: rows of per_class.csv; may be empty.
-        histories: run id to its history.csv; runs may be missing.
-        comparisons: rows of comparisons.csv; without them no score is marked as within noise.
-        confusion: rows of confusion.csv; without them its table and figure are left out.
-        examples: run id to its examples.parquet as read by the store; runs may be missing.
-        across: what rows of one table may differ in, from `parse_across`.
 
-    Returns:
-        Relative file name to content: `leaderboard.csv`, `tables/<name>.md|tex|csv`,
-        `figures/<name>.png|pdf`. With several groups of comparable results the names of all but
-        the main one (`main_group`) end in their group's slug, and what spans groups in that of
-        its family. Equal input gives equal bytes.
-
-    Raises:
-        UserError: metrics is empty, lacks columns, or contradicts itself.
-    """
-    files: dict[str, str | bytes] = {
-        "leaderboard.csv": leaderboard(metrics, across).to_csv(index=False, lineterminator="\n")
-    }
-    groups = comparable_groups(metrics, across)
-    for group in groups:
-        for table in group_tables(group, per_class, comparisons, confusion):
-            files |= _table_files(table, group.ending)
-        figures = _figures(group, per_class, histories, confusion)
-        figures |= _more_figures(group, per_class, examples or {})
-        for name, figure in figures.items():
-            files |= _figure_files(name, figure, group.ending)
-    for spanned, sweep in eps_sweeps(groups).values():
-        figure = eps_figure(sweep, _shown(spanned, sweep), spanned.labels)
-        files |= _figure_files("eps", figure, spanned.ending)
-    for family in ratio_families(groups):
-        files |= _table_files(ratio_table(family), family.ending)
-        spanned, swept = family.together, ratio_sweep(family)
-        kind = str(spanned.key["imbalance_type"])
-        figure = ratio_figure(swept, _shown(spanned, swept), spanned.labels, kind)
-        files |= _figure_files("ratios", figure, family.ending)
-    return files
+def leaderboard(
+    metrics: pd.DataFrame, across: Sequence[str] = (), comparisons: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The leaderboard of these metrics; see `leaderboard_frame` for its columns."""
+    board = make_board(metrics, comparisons=comparisons, across=across)
+    return leaderboard_frame(board.settings)
 
 
 def terminal_tables(
@@ -109,29 +123,18 @@ def terminal_tables(
 
     A balanced table of many attacks comes in parts that fit 80 columns for one seed.
     """
-    tables = []
-    groups = comparable_groups(metrics, across)
-    for group in groups:
-        for start in range(0, len(group.attacks), _TERMINAL_ATTACKS):
-            part = group.attacks[start : start + _TERMINAL_ATTACKS]
-            tables.append(balanced_table(group, part, comparisons))
-        tables.append(group_table(group))
-        classes = per_class_table(group, per_class)
-        if 0 < classes.frame["class"].nunique() <= _TERMINAL_CLASSES:
-            tables.append(classes)
-        cost = cost_table(group, class_attacks(group.attacks))
-        tables += [] if cost is None else [cost]
-    tables += [ratio_table(family) for family in ratio_families(groups)]
-    return [table.to_rich() for table in tables]
-
-
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Save a figure as "png" (150 dpi) or "pdf", without dates, so that bytes can be compared."""
-    buffer = io.BytesIO()
-    metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-    with styled():
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
+    tables: list[Table | None] = []
+    board = make_board(metrics, per_class, comparisons=comparisons, across=across)
+    for setting in board.settings:
+        for start in range(0, len(setting.attacks), _TERMINAL_ATTACKS):
+            part = setting.attacks[start : start + _TERMINAL_ATTACKS]
+            tables.append(balanced_table(setting, part))
+        tables.append(group_table(setting))
+        if 0 < len(setting.classes.facts) <= _TERMINAL_CLASSES:
+            tables.append(per_class_table(setting))
+        tables.append(cost_table(setting, class_attacks(setting.attacks)))
+    tables += [ratio_table(family) for family in board.families]
+    return [table.to_rich() for table in tables if table is not None]
 
 
 def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
@@ -143,55 +146,53 @@ def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
     }
 
 
-def _figure_files(name: str, figure: Figure, ending: str) -> dict[str, str | bytes]:
-    return {f"figures/{name}{ending}.{kind}": figure_bytes(figure, kind) for kind in ("png", "pdf")}
+Drawing = Callable[[], Mapping[str, Figure]]
 
 
-def _figures(
-    group: Group,
-    per_class: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    confusion: pd.DataFrame | None,
-) -> dict[str, Figure]:
-    averages = scores(group)
-    mistakes = confusions(group, per_class, confusion)
-    shown = shown_names(group, ["clean", robust_attack(averages) or "clean"])
+def figure_digests(board: Board) -> dict[tuple[str, str], str]:
+    """What each figure is drawn from, as a digest: by its name and its setting's ending."""
+    return {place: digest for place, (digest, _) in _drawings(board).items()}
+
+
+def _drawings(board: Board) -> dict[tuple[str, str], tuple[str, Drawing]]:
+    """Every figure by name and ending: a digest of its description, and how it is drawn."""
+    code = renderer_digest()
+    charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
+    spanning = spanning_charts(board.radii, board.families)
+    charts += [(ending, chart) for _, ending, chart in spanning]
+    found: dict[tuple[str, str], tuple[str, Drawing]] = {}
+    for ending, chart in charts:
+        if chart.printed:
+            digest = hashlib.sha256(f"{code}{chart!r}".encode()).hexdigest()[:16]
+            found[chart.name, ending] = digest, partial(print_chart, chart)
+    for one in board.settings:
+        if len(one.examples):
+            digest = hashlib.sha256(f"{code}{examples_digest(one)}".encode()).hexdigest()[:16]
+            found["adversarial", one.ending] = digest, partial(_images, one)
     return {
-        "per-class": per_class_figure(class_scores(group, per_class), shown),
-        "balance": balance_figure(averages, shown),
-        "attacks": attack_figure(averages, doubted(group)),
-        **(
-            {"training": training_figure(training_curves(group, histories), group.labels)}
-            if histories
-            else {}
-        ),
-        **(
-            {"confusion": confusion_figure(mistakes, shown_names(group, [mistakes.attack]))}
-            if mistakes
-            else {}
-        ),
+        place: (f"{place[0]}{place[1]} {digest}", drawing)
+        for place, (digest, drawing) in found.items()
     }
 
 
-def _more_figures(
-    group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
-) -> dict[str, Figure]:
-    """Figures that need what not every suite has; those that have nothing to show are left out."""
-    steps, costs = steps_sweep(group), training_costs(group)
-    images = example_rows(group, per_class, examples)
-    pages = adversarial_figures(images, _shown(group, images), group.labels) if len(images) else []
+def _draw_all(board: Board, made: Rendered, known: Mapping[str, str]) -> None:
+    """Draw every figure but those that are there already, drawn from the same."""
+    there: dict[str, list[str]] = {}
+    for file, digest in known.items():
+        there.setdefault(digest, []).append(file)
+    for (_, ending), (digest, drawing) in _drawings(board).items():
+        if digest in there:
+            made.drawn.update(dict.fromkeys(there[digest], digest))
+            continue
+        for name, figure in drawing().items():
+            for kind in _KINDS:
+                file = f"figures/{name}{ending}.{kind}"
+                made.files[file] = figure_bytes(figure, kind)
+                made.drawn[file] = digest
+
+
+def _images(setting: Setting) -> dict[str, Figure]:
     return {
-        **(
-            {"steps": steps_figure(steps, _shown(group, steps), group.labels)} if len(steps) else {}
-        ),
-        **({"cost": cost_figure(costs, _shown(group, costs), group.labels)} if len(costs) else {}),
-        **{
-            "adversarial" if page == 1 else f"adversarial-{page}": figure
-            for page, figure in enumerate(pages, 1)
-        },
+        "adversarial" if page == 1 else f"adversarial-{page}": figure
+        for page, figure in enumerate(adversarial_figures(setting), 1)
     }
-
-
-def _shown(group: Group, frame: pd.DataFrame) -> dict[str, str]:
-    """Names as written in a figure of this frame: marked where one of its attacks is in doubt."""
-    return shown_names(group, [str(name) for name in frame["attack"].unique()])

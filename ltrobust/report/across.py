@@ -61,10 +61,13 @@ def across_blocks(
     free = [key for name in across for key in ACROSS[name]]
     fixed = [key for key in keys if key not in free]
     foreign = rows["recipe"].eq(EXTERNAL) & ("recipe" in across)
-    homeless = rows[foreign]
+    homeless = strangers = rows[foreign]
     shared = [key for key in fixed if key not in _UNKNOWN_OF_FOREIGN]
     for _, block in rows[~foreign].groupby(fixed, dropna=False, sort=False):
-        guests = rows[foreign & _same(rows, block.iloc[0], shared)]
+        if strangers.empty:
+            yield block, tuple(free)
+            continue
+        guests = strangers[_same(strangers, block.iloc[0], shared)]
         guests = guests[[_same_classes(guest, block) for _, guest in guests.iterrows()]]
         homeless = homeless.drop(index=guests.index, errors="ignore")
         if guests.empty:
@@ -112,6 +115,8 @@ def config_names(rows: pd.DataFrame, differing: Sequence[str]) -> dict[tuple[str
     Methods of which two configurations agree in all that differs are left out.
     """
     names: dict[tuple[str, str], str] = {}
+    if not differing:
+        return names
     for method, own in rows.drop_duplicates(["method", "config_id"]).groupby("method"):
         varied = [key for key in differing if own[key].nunique(dropna=False) > 1]
         texts = {

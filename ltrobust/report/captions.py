@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltrobust.report.across import EXTERNAL
-from ltrobust.report.aggregate import scores
 from ltrobust.report.groups import Group, format_eps, imbalance, settings_of
 from ltrobust.report.marks import reliability_note
-from ltrobust.report.ranking import ranking
+from ltrobust.report.ratios import LONG_TAILED
+from ltrobust.report.setting import Setting
 
-LONG_TAILED = "long-tailed"
 SELECT_WORDS = {
     "last": "last epoch",
     "best": "best epoch on held-out training images",
@@ -25,7 +24,7 @@ SELECT_WORDS = {
 
 def describe(group: Group) -> str:
     """State the setting of a group in a few plain sentences."""
-    return setting([group], imbalance(group.key), test_images(group))
+    return setting_words([group], imbalance(group.key), test_images(group))
 
 
 def test_images(group: Group) -> str:
@@ -43,7 +42,7 @@ def test_images(group: Group) -> str:
     return f"test set as it came, not balanced: n = {n}, {span} images a class"
 
 
-def setting(groups: Sequence[Group], ratios: str, test_set: str) -> str:
+def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
     """State what groups share in a few plain sentences.
 
     Args:
@@ -93,14 +92,14 @@ def _across(groups: Sequence[Group]) -> str:
     return f" Ranked across {names} on the same test images{note}."
 
 
-def reading(group: Group, attacks: Sequence[str] | None = None) -> str:
+def reading(group: Setting, attacks: Sequence[str] | None = None) -> str:
     """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
     runs = group.rows["run_id"].nunique()
     gaps = len(group.rows) < runs * len(group.attacks)
     missing = " - marks a score that not every seed has." if gaps else ""
     marks = f"{spread_note([group])}{missing}"
     marks += reliability_note(group, group.attacks if attacks is None else attacks)
-    return f" {ranking(scores(group)).sentence} Percent; best bold, second underlined.{marks}"
+    return f" {group.ranking.sentence} Percent; best bold, second underlined.{marks}"
 
 
 def spread_note(groups: Sequence[Group]) -> str:
@@ -139,8 +138,9 @@ def _attack_seeds(groups: Sequence[Group]) -> str:
     """Name the attacks of which each image keeps the worst of several seeds."""
     seeds: dict[str, Any] = {}
     for group in groups:
-        settings = group.rows["attack_settings"].map(settings_of)
-        for attack, known in zip(group.rows["attack"], settings, strict=True):
+        told = zip(group.rows["attack"], group.rows["attack_settings"], strict=True)
+        for attack, text in dict.fromkeys(told):
+            known = settings_of(text)
             if isinstance(known, Mapping) and "seeds" in known:
                 seeds[attack] = known["seeds"]
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]

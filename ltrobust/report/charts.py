@@ -1,50 +1,47 @@
-"""The charts of one group of comparable results, as plotly figures with hover values.
+"""The charts of a report, each described once from the board; nothing is drawn here.
 
-Each chart has one or more views of which a reader sees one at a time. Averages come from
-`aggregate.py`; nothing here writes HTML.
+A panel is one view on the page and one pair of axes in print. Beyond `chart.MANY` methods bars and
+lines by class become heat maps, and other lines small multiples.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-
-import pandas as pd
-import plotly.graph_objects as go
+from dataclasses import replace
 
 from ltrobust.evaluation.concerns import concerns
-from ltrobust.report.aggregate import robust_attack, scores, training_curves
-from ltrobust.report.chart_parts import (
-    BAR_ERROR,
-    DASHES,
-    HATCHES,
+from ltrobust.report.chart import (
+    MANY,
+    NAMED,
+    NONE,
+    Axis,
     Chart,
-    View,
-    as_percent,
-    attack_title,
-    duration,
-    error_bars,
-    facts,
-    hover,
-    hover_text,
-    identity,
-    marker,
-    new_chart,
-    plain,
-    quantity,
-    ranked_marks,
-    rounded,
-    seeds_text,
+    Counts,
+    Ends,
+    Heat,
+    Panel,
+    Series,
+    ends,
+    values,
 )
-from ltrobust.report.class_charts import ClassResults, class_chart
-from ltrobust.report.cost_figure import drawn_costs, training_costs
+from ltrobust.report.cost import drawn_costs
+from ltrobust.report.estimate import PERCENT, Estimate
 from ltrobust.report.groups import Group
-from ltrobust.report.marks import FLAG, doubted, flagged_checks, shown_names, sign_of
-from ltrobust.report.readings import Reading, Readings
-from ltrobust.report.style import Mark, short
+from ltrobust.report.marks import FLAG, sign_of
+from ltrobust.report.names import attack_title, method_title
+from ltrobust.report.ranking import class_attacks
+from ltrobust.report.ratios import Family
+from ltrobust.report.setting import Curve, Setting
+from ltrobust.report.style import CLEAN_MARK, ROBUST_MARK, Mark, marks_for, short
+from ltrobust.report.sweeps import Point, Sweep, ratio_sweep, steps_sweep
 
-_LABELLED_POINTS = 7
+NAMED_CLASSES = 20
+"""Up to so many classes have their names on the axis, markers and error bars."""
 _MARKED_EPOCHS = 30
+_WIDE = 10.0
+"""Largest over smallest value from which an axis becomes logarithmic."""
+_TIMES = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 _DECIDING = {
     "best": ("held-out training images", "mean of classes under PGD-10"),
     "best-on-test": ("test images", "share of images under PGD-20"),
@@ -53,171 +50,210 @@ _DECIDING = {
 _DECIDING_UNKNOWN = ("images", "score")
 
 
-def group_charts(
-    group: Group,
-    found: Readings,
-    classes: ClassResults,
-    histories: Mapping[str, pd.DataFrame],
-) -> list[Chart]:
-    """All charts of a group, in reading order; those that nothing is known for are left out.
-
-    Args:
-        group: the results.
-        found: its `readings`.
-        classes: its `class_results`.
-        histories: run id to its history.csv; runs may be missing.
-    """
+def setting_charts(setting: Setting) -> list[Chart]:
+    """All charts of one setting, in reading order; those that nothing is known for are left out."""
     charts = [
-        _balance_chart(group, found),
-        class_chart(group, classes),
-        _attack_chart(group, found),
-        _training_chart(group, histories),
-        _cost_chart(group, found),
+        balance_chart(setting),
+        class_chart(setting),
+        method_chart(setting),
+        attack_chart(setting),
+        training_chart(setting),
+        confusion_chart(setting),
+        cost_chart(setting),
+        steps_chart(setting),
     ]
     return [chart for chart in charts if chart is not None]
 
 
-def _balance_chart(group: Group, found: Readings) -> Chart | None:
-    robust = robust_attack(scores(group))
-    if robust is None or "clean" not in group.attacks:
+def spanning_charts(
+    radii: Sequence[Sweep], families: Sequence[Family]
+) -> list[tuple[str, str, Chart]]:
+    """Charts that span settings: slug of the setting that shows each, ending of its file, chart."""
+    swept = [(family, ratio_sweep(family)) for family in families]
+    return [
+        *((sweep.home, sweep.group.ending, eps_chart(sweep)) for sweep in radii),
+        *((sweep.home, family.ending, ratio_chart(family, sweep)) for family, sweep in swept),
+    ]
+
+
+def shown(group: Group, label: str, *attacks: str) -> str:
+    """A method's name as written: with a † where a number under one of these is in doubt."""
+    return method_title(label) + sign_of(group, label, *attacks)
+
+
+def balance_chart(setting: Setting) -> Chart | None:
+    """Balanced accuracy against balanced robustness: over all classes, and over the tail."""
+    robust = setting.robust
+    if robust is None or "clean" not in setting.attacks:
         return None
-    views = []
+    marks, under = marks_for(setting.labels), attack_title(robust)
+    panels = []
     for name, score in (("All classes", "balanced_accuracy"), ("Tail classes", "tail")):
         what = "balanced accuracy" if score != "tail" else "tail accuracy"
-        figure = new_chart(f"clean {what} (%)", f"{what} under {attack_title(robust)} (%)")
-        for label, mark in ranked_marks(group).items():
-            x, y = found[label, "clean", score], found[label, robust, score]
+        points = []
+        for label in setting.ranked:
+            x, y = (setting.estimate(label, attack, score) for attack in ("clean", robust))
             if x.known and y.known:
-                figure.add_trace(_point(group, label, mark, x, y, robust, what))
-        _turn_labels(figure)
-        views.append(View(name, figure))
+                lines = (
+                    f"Clean {what}: {x.words}",
+                    f"Under {under}: {y.words}",
+                    facts(setting, label),
+                )
+                title = shown(setting, label, "clean", robust)
+                points.append(_point(title, label, marks[label], x, y, lines))
+        across = Axis(f"clean {what} (%)", brief=f"{what} (%)")
+        up = Axis(f"{what} under {under} (%)", brief=f"under {short(under, 20)} (%)")
+        panels.append(Panel(name, name, across, up, tuple(points), named=True))
     note = (
         "Up and to the right is better: right on clean images, and still right under "
-        f"{attack_title(robust)}. {_bars_note(group)}"
+        f"{under}. {bars_note(setting)}"
     )
-    return Chart("balance", "Balanced accuracy against balanced robustness", note, tuple(views))
+    title = "Balanced accuracy against balanced robustness"
+    names = [method_title(label) for label in setting.labels]
+    beside = len(names) <= 6 and max(map(len, names)) <= 12
+    columns, height = (2, 2.6) if beside else (1, 3.3)
+    crowded = len(names) > NAMED
+    return Chart("balance", title, note, tuple(panels), columns, height, legend=crowded)
 
 
-def _point(
-    group: Group, label: str, mark: Mark, x: Reading, y: Reading, robust: str, what: str
-) -> go.Scatter:
-    lines = [
-        f"Clean {what}: {quantity(x)}",
-        f"Under {attack_title(robust)}: {quantity(y)}",
-        facts(group, label),
-    ]
-    point = _named_point(group, label, mark, as_percent(x.mean), y, lines, ["clean", robust])
-    return point.update(error_x=error_bars([x], mark.colour))
+def class_chart(setting: Setting) -> Chart | None:
+    """All methods' classes under clean images, the longest PGD and the strongest attack."""
+    if not setting.classes.facts:
+        return None
+    many = len(setting.labels) > MANY
+    panels = []
+    for attack in class_attacks(setting.attacks):
+        labels = [name for name in setting.ranked if (name, attack) in setting.classes.scored]
+        if not labels:
+            continue
+        printed = many and attack in ("clean", setting.robust)
+        if many:
+            title = attack_title(attack)
+            names = [shown(setting, label, attack) for label in labels]
+            cells = [setting.classes.line(label, attack) for label in labels]
+            columns = [fact.name for fact in setting.classes.facts]
+            heat = _heat(names, columns, cells, "accuracy of a class (%)", largest=PERCENT)
+            panels.append(Panel(title, title, Axis(), Axis(), heat=heat, in_print=printed))
+        else:
+            marks = marks_for(setting.labels)
+            lines = tuple(
+                class_line(setting, label, attack, marks[label], shown(setting, label, attack))
+                for label in labels
+            )
+            panels.append(_class_panel(setting, attack_title(attack), lines, in_print=False))
+    how = "" if many else "; grey bars are training images on the logarithmic right axis"
+    guide = "" if many else " Lines join classes only to guide the eye."
+    note = f"Classes from most to least frequent{how}.{guide}"
+    name = "per-class" if many else "classes"
+    return Chart(name, "Accuracy by class", note, tuple(panels), 1) if panels else None
 
 
-def _named_point(
-    group: Group,
-    label: str,
-    mark: Mark,
-    x: float | None,
-    y: Reading,
-    lines: list[str],
-    attacks: Sequence[str],
-) -> go.Scatter:
-    """One method as a point with its name, where there are few, and its hover text."""
-    shown = shown_names(group, attacks)[label]
-    return go.Scatter(
-        x=[x],
-        y=[as_percent(y.mean)],
-        mode="markers+text" if len(group.labels) <= _LABELLED_POINTS else "markers",
-        text=[plain(short(shown))],
-        cliponaxis=False,
-        error_y=error_bars([y], mark.colour),
-        marker=marker(mark, 11),
-        **identity(group, label),
-        **hover([hover_text(shown, lines)]),
+def method_chart(setting: Setting) -> Chart | None:
+    """Clean and robust accuracy by class, a panel a method; None for many, which share a map."""
+    if not setting.classes.facts or len(setting.labels) > MANY:
+        return None
+    panels = [method_panel(setting, label) for label in setting.ranked]
+    known = tuple(panel for panel in panels if panel is not None)
+    columns = min(len(known), 2 if len(known) <= 6 else 3)
+    title = "Accuracy by class and method"
+    return Chart("per-class", title, "", known, columns, 1.3, on_screen=False) if known else None
+
+
+def method_panel(setting: Setting, label: str) -> Panel | None:
+    """One method's classes, clean and under the robust attack; None without results."""
+    drawn = (("clean", CLEAN_MARK), (setting.robust or "", ROBUST_MARK))
+    lines = tuple(
+        class_line(setting, label, attack, mark, attack_title(attack), key="")
+        for attack, mark in drawn
+        if (label, attack) in setting.classes.scored
     )
+    title = shown(setting, label, "clean", setting.robust or "clean")
+    return _class_panel(setting, title, lines) if lines else None
 
 
-def _turn_labels(figure: go.Figure) -> None:
-    """Let the names of points in the right half stand to their left, inside the chart."""
-    places = [float(trace.x[0]) for trace in figure.data]
-    middle = (min(places, default=0) + max(places, default=0)) / 2
-    for trace, x in zip(figure.data, places, strict=True):
-        trace.textposition = "top left" if x > middle else "top right"
-
-
-def _attack_chart(group: Group, found: Readings) -> Chart | None:
-    attacks = [name for name in group.attacks if name != "clean"]
+def attack_chart(setting: Setting) -> Chart | None:
+    """Accuracy under each attack: bars of every method, a heat map of many."""
+    attacks = [name for name in setting.attacks if name != "clean"]
     if not attacks:
         return None
-    scored = (("Balanced", "balanced_accuracy"), ("Image", "accuracy"), ("Tail", "tail"))
-    flagged, views = flagged_checks(group), []
-    for name, score in scored:
-        figure = new_chart("", f"{name.lower()} accuracy (%)")
-        for label, mark in ranked_marks(group).items():
-            cells = [found[label, attack, score] for attack in attacks]
-            texts = [
-                hover_text(
-                    label + sign_of(group, label, attack),
-                    [
-                        f"{name} accuracy under {attack_title(attack)}: {quantity(cell)}",
-                        facts(group, label),
-                        *(f"{FLAG} {plain(c)}" for c in flagged[label] if concerns(c, attack)),
-                    ],
+    marks = marks_for(setting.labels)
+    many = len(setting.labels) > MANY
+    titles = tuple(attack_title(attack) for attack in attacks)
+    panels = []
+    for name, score in (("Balanced", "balanced_accuracy"), ("Image", "accuracy"), ("Tail", "tail")):
+        axis = Axis(f"{name.lower()} accuracy (%)")
+        printed, across = score == "balanced_accuracy", names_axis(titles)
+        if many:
+            names = [method_title(label) for label in setting.ranked]
+            rows = [[setting.estimate(one, a, score) for a in attacks] for one in setting.ranked]
+            marked = tuple(
+                tuple(sign_of(setting, one, a) for a in attacks) for one in setting.ranked
+            )
+            heat = _heat(names, titles, rows, axis.title, marked)
+            panels.append(Panel(name, "", Axis(), Axis(), heat=heat, in_print=printed))
+            continue
+        slots = slot_places(len(setting.ranked))
+        bars = []
+        for (offset, width), label in zip(slots, setting.ranked, strict=True):
+            cells = [setting.estimate(label, attack, score) for attack in attacks]
+            signs = [sign_of(setting, label, attack) for attack in attacks]
+            texts = tuple(
+                (
+                    method_title(label) + sign,
+                    f"{name} accuracy under {attack_title(attack)}: {cell.words}",
+                    facts(setting, label),
+                    *(f"{FLAG} {c}" for c in setting.checks[label] if concerns(c, attack)),
                 )
-                for attack, cell in zip(attacks, cells, strict=True)
-            ]
-            figure.add_trace(
-                go.Bar(
-                    x=[plain(attack_title(attack)) for attack in attacks],
-                    y=[as_percent(cell.mean) for cell in cells],
-                    text=[
-                        sign_of(group, label, attack) if cell.known else ""
-                        for attack, cell in zip(attacks, cells, strict=True)
-                    ],
-                    textposition="inside",
-                    insidetextanchor="start",
-                    textangle=0,
-                    error_y=error_bars(cells, BAR_ERROR),
-                    marker={
-                        "color": mark.colour,
-                        "pattern": {"shape": HATCHES[mark.hatch], "fillmode": "overlay"},
-                    },
-                    **identity(group, label),
-                    **hover(texts),
+                for attack, cell, sign in zip(attacks, cells, signs, strict=True)
+            )
+            known = (sign if cell.known else "" for sign, cell in zip(signs, cells, strict=True))
+            bars.append(
+                Series(
+                    method_title(label),
+                    marks[label],
+                    tuple(place + offset for place in range(len(attacks))),
+                    values(cells),
+                    ends(cells),
+                    kind="bars",
+                    width=width,
+                    key=label,
+                    hover=texts,
+                    signs=tuple(known),
                 )
             )
-        figure.update_layout(barmode="group", bargap=0.22, bargroupgap=0.06)
-        figure.update_yaxes(rangemode="tozero")
-        views.append(View(name, figure))
-    mark_note = (
-        f" {FLAG} in a bar: a flagged reliability check puts it in doubt."
-        if any(attack != "clean" for _, attack in doubted(group))
-        else ""
+        panels.append(Panel(name, "", across, axis, tuple(bars), in_print=printed))
+    doubted = any(sign_of(setting, label, a) for label in setting.labels for a in attacks)
+    mark_note = f" {FLAG}: a flagged reliability check puts it in doubt." if doubted else ""
+    note = f"Weakest attack on the left. {'' if many else bars_note(setting)}{mark_note}"
+    return Chart("attacks", "Accuracy under each attack", note, tuple(panels), 1, 2.4)
+
+
+def training_chart(setting: Setting) -> Chart | None:
+    """Loss and robust accuracy by epoch, a band of one deviation over seeds.
+
+    Where epochs were judged (`select` is not `last`), a third panel has the robust accuracy on the
+    images that decide over the faint one of the training, so that overfitting is seen.
+    """
+    images, measured = _DECIDING.get(str(setting.key["select"]), _DECIDING_UNKNOWN)
+    deciding = f"robust accuracy, {images}, {measured} (%)"
+    below = (
+        "robust accuracy (%): validation, its best epoch marked; training faint\n"
+        "(held-out images: mean of classes; test images and training: of images)"
     )
-    note = f"Weakest attack on the left. {_bars_note(group)}{mark_note}"
-    return Chart("attacks", "Accuracy under each attack", note, tuple(views))
-
-
-def _training_chart(group: Group, histories: Mapping[str, pd.DataFrame]) -> Chart | None:
-    curves = training_curves(group, histories)
-    images, measured = _DECIDING.get(str(group.key["select"]), _DECIDING_UNKNOWN)
-    views = []
-    for name, column, axis, scale in (
-        ("Robust accuracy", "train_robust_acc", "robust training accuracy, of images (%)", 100.0),
-        ("Loss", "train_loss", "training loss", 1.0),
-        ("Deciding images", "val_robust_acc", f"robust accuracy, {images}, {measured} (%)", 100.0),
+    panels = []
+    for name, column, title, axis in (
+        ("Robust accuracy", "train_robust_acc", "robust training accuracy (%)", ""),
+        ("Loss", "train_loss", "training loss", ""),
+        ("Deciding images", "val_robust_acc", below, deciding),
     ):
-        if curves.empty or curves[f"{column}_mean"].isna().all():
-            continue
-        figure = new_chart("epoch", axis)
-        for label, mark in ranked_marks(group).items():
-            known = curves[f"{column}_mean"].notna()
-            own = curves[(curves["label"] == label) & known]
-            if not own.empty:
-                figure.add_trace(_curve(group, label, mark, own, column, scale))
-        views.append(View(name, figure))
-    if not views:
+        lines = _curves(setting, column)
+        if lines:
+            across, wide = Axis("epoch", whole=True), column == "val_robust_acc"
+            panels.append(Panel(name, title, across, Axis(axis or title), lines, wide=wide))
+    if not panels:
         return None
-    several = any(len(group.seeds(label)) > 1 for label in group.labels)
-    shown = {view.name for view in views}
-    deciding = (
+    several = any(len(setting.seeds(label)) > 1 for label in setting.labels)
+    told = (
         f" Deciding images: the {images} that the epoch is chosen by; its accuracy is the "
         f"{measured}, so that its height does not compare with the training's."
     )
@@ -225,72 +261,315 @@ def _training_chart(group: Group, histories: Mapping[str, pd.DataFrame]) -> Char
         "Robust accuracy and loss: on training images, from the training passes themselves; the "
         "accuracy is the share of images. Methods have losses of their own: loss curves compare "
         "shapes, not heights."
-        f"{deciding if 'Deciding images' in shown else ''}"
+        f"{told if any(panel.name == 'Deciding images' for panel in panels) else ''}"
         f"{' Means over seeds.' if several else ''}"
     )
-    return Chart("training", "Training curves", note, tuple(views))
+    return Chart("training", "Training curves", note, tuple(panels), 2, 2.3)
 
 
-def _curve(
-    group: Group, label: str, mark: Mark, own: pd.DataFrame, column: str, scale: float
-) -> go.Scatter:
-    seeds = seeds_text(group, label)
-    texts = []
-    for epoch, mean, std in own[["epoch", f"{column}_mean", f"{column}_std"]].itertuples(
-        index=False
-    ):
-        unit = "%" if scale > 1 else ""
-        spread = "" if math.isnan(std) else f" ± {scale * std:.2f}{unit}"
-        lines = [f"Epoch {int(epoch)}: {scale * mean:.2f}{unit}{spread}", seeds]
-        texts.append(hover_text(label, lines))
-    return go.Scatter(
-        x=[int(epoch) for epoch in own["epoch"]],
-        y=[rounded(scale * value) for value in own[f"{column}_mean"]],
-        mode="lines+markers" if len(own) <= _MARKED_EPOCHS else "lines",
-        line={"color": mark.colour, "dash": DASHES[mark.dash], "width": 2},
-        marker=marker(mark, 6),
-        **identity(group, label),
-        **hover(texts),
-    )
-
-
-def _cost_chart(group: Group, found: Readings) -> Chart | None:
-    frame, others = drawn_costs(training_costs(group))
-    if frame.empty:
+def confusion_chart(setting: Setting) -> Chart | None:
+    """One heat map a method: rows are true classes, columns predictions, most frequent first."""
+    mistakes = setting.mistakes
+    if mistakes is None:
         return None
-    marks = ranked_marks(group)
-    robust = attack_title(str(frame["attack"].iloc[0]))
-    figure = new_chart("training time (minutes)", f"balanced accuracy under {robust} (%)")
-    for row in frame.to_dict("records"):
-        label = str(row["label"])
-        reading = found[label, str(row["attack"]), "balanced_accuracy"]
-        lines = [
-            f"Training: {duration(row['seconds_mean'])}",
-            f"Under {robust}: {quantity(reading)}",
-            facts(group, label),
-            plain(row["conditions"]),
-        ]
-        minutes = rounded(row["seconds_mean"] / 60)
-        attacks = [str(row["attack"])]
-        figure.add_trace(_named_point(group, label, marks[label], minutes, reading, lines, attacks))
-    _turn_labels(figure)
-    figure.update_xaxes(rangemode="tozero")
+    names = tuple(str(name) for name in mistakes.classes["class_name"])
+    panels = []
+    for label, counts in mistakes.counts.items():
+        totals = counts.sum(axis=1, keepdims=True).clip(min=1)
+        shares = tuple(map(tuple, (PERCENT * counts / totals).tolist()))
+        attack = short(attack_title(mistakes.attack), 14)
+        unit = f"images of a class (row) taken for another (column), {attack} (%)"
+        title = shown(setting, label, mistakes.attack)
+        heat = Heat(names, names, shares, unit, square=True)
+        panels.append(Panel(title, title, Axis(), Axis(), heat=heat))
+    columns = min(len(panels), 2 if len(panels) <= 4 else 3 if len(panels) <= MANY else 5)
+    return Chart("confusion", "Confusions", "", tuple(panels), columns, on_screen=False)
+
+
+def cost_chart(setting: Setting) -> Chart | None:
+    """Training time against balanced robustness; who was measured otherwise is named."""
+    robust = setting.robust
+    seeds = {
+        label: len(setting.runs(label))
+        for label in setting.labels
+        if setting.estimate(label, robust, "balanced_accuracy").known
+    }
+    drawn, others = drawn_costs(setting.costs, seeds)
+    if not drawn or robust is None:
+        return None
+    longest = max(cost.train_seconds.value for cost in drawn)
+    unit, size = next((one for one in _TIMES if longest >= 2 * one[1]), _TIMES[-1])
+    marks, under = marks_for(setting.labels), attack_title(robust)
+    points = []
+    for cost in drawn:
+        y, time = setting.estimate(cost.label, robust, "balanced_accuracy"), cost.train_seconds
+        lines = (
+            f"Training: {duration(time.value)}",
+            f"Under {under}: {y.words}",
+            facts(setting, cost.label),
+            str(cost.conditions),
+        )
+        scale = PERCENT * size
+        x = Estimate(time.value / scale, std=time.std / scale, n_seeds=time.n_seeds)
+        title = shown(setting, cost.label, robust)
+        points.append(_point(title, cost.label, marks[cost.label], x, y, lines))
+    where = str(drawn[0].conditions)
+    foot = [where] if where else []
     note = (
-        f"Up and to the left is better. Times are means over seeds. {_bars_note(group)} Measured "
-        f"on {frame['conditions'].iloc[0] or 'an unknown device'}; times of a busy machine say "
-        "little about a method."
+        f"Up and to the left is better. Times are means over seeds. {bars_note(setting)} Measured "
+        f"on {where or 'an unknown device'}; times of a busy machine say little about a method."
     )
     if others:
-        shown = shown_names(group, [str(frame["attack"].iloc[0])])
-        names = ", ".join(shown[label] for label in others)
+        names = ", ".join(shown(setting, label, robust) for label in others)
+        foot.append(f"measured otherwise, not drawn: {names}")
         note += f" Not drawn, because measured on another device, threads or commit: {names}."
-    return Chart("cost", "Cost against robustness", note, (View("Training time", figure),))
+    across = Axis(f"training time ({unit})")
+    up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
+    panel = Panel("Training time", "", across, up, tuple(points), named=True)
+    height = 3.0 if len(points) <= 10 else 4.2
+    title = "Cost against robustness"
+    crowded = len(points) > NAMED
+    return Chart("cost", title, note, (panel,), 1, height, tuple(foot), legend=crowded)
 
 
-def _bars_note(group: Group) -> str:
+def eps_chart(sweep: Sweep) -> Chart:
+    """Balanced accuracy against the radius of the attack; eps 0 is without an attack."""
+
+    def axis(attack: str, places: Sequence[float]) -> Axis:
+        in_steps = all(abs(255 * x - round(255 * x)) < 1e-4 for x in places)
+        if "-l2" in attack:
+            return Axis("eps (L2)", tuple((x, f"{x:.3g}") for x in places))
+        if in_steps:
+            return Axis("eps (1/255)", tuple((x, f"{255 * x:.0f}") for x in places))
+        return Axis("eps", tuple((x, f"{x:.3g}") for x in places))
+
+    note = f"eps 0 is without an attack. {bars_note(sweep.group)}"
+    axes = {attack: axis(attack, _places(sweep, attack)) for attack in sweep.attacks}
+    return _sweep_chart("eps", "Accuracy by radius", note, sweep, axes)
+
+
+def steps_chart(setting: Setting) -> Chart | None:
+    """Balanced accuracy against the attack's number of steps, logarithmic from a tenfold span."""
+    sweep = steps_sweep(setting)
+    if not sweep.points:
+        return None
+    axes = {}
+    for attack in sweep.attacks:
+        places = _places(sweep, attack)
+        wide = max(places) > _WIDE * min(places)
+        axes[attack] = Axis("number of steps N", tuple((x, f"{x:.0f}") for x in places), log=wide)
+    return _sweep_chart("steps", "Accuracy by number of steps", bars_note(setting), sweep, axes)
+
+
+def ratio_chart(family: Family, sweep: Sweep) -> Chart:
+    """Balanced accuracy against the imbalance ratio, without an attack and under the strongest."""
+    kind = str(family.together.key["imbalance_type"])
+    title = f"imbalance ratio{f' ({kind})' if kind else ''}"
+    axes = {
+        attack: Axis(title, tuple((x, f"{x:g}") for x in _places(sweep, attack)), log=True)
+        for attack in sweep.attacks
+    }
+    note = f"Each ratio is a setting of its own. {bars_note(family.together)}"
+    return _sweep_chart("ratios", "Accuracy by imbalance ratio", note, sweep, axes)
+
+
+# parts --------------------------------------------------------------------------------------------
+
+
+def class_line(
+    setting: Setting, label: str, attack: str, mark: Mark, name: str, key: str | None = None
+) -> Series:
+    """Accuracy of the classes of one method under one attack."""
+    facts_, cells = setting.classes.facts, setting.classes.line(label, attack)
+    few = len(facts_) <= NAMED_CLASSES
+    lines = tuple(
+        (
+            name,
+            f"{fact.name}, {attack_title(attack)}: {cell.words}",
+            f"{fact.n_train:,} training images" + (f", {cell.n:,} test images" if cell.n else ""),
+        )
+        for fact, cell in zip(facts_, cells, strict=True)
+    )
+    places = tuple(range(len(facts_)))
+    intervals = ends(cells) if few else ()
+    own = label if key is None else key
+    return Series(name, mark, places, values(cells), intervals, key=own, hover=lines, points=few)
+
+
+def facts(setting: Setting, label: str) -> str:
+    """What a mean must never stand without: test images, of all classes, and seeds."""
+    seeds = setting.seeds(label)
+    many = "seeds" if len(seeds) > 1 else "seed"
+    images = int(setting.key["n"])
+    return f"{images:,} test images in all, {many} {', '.join(map(str, seeds))}"
+
+
+def bars_note(group: Group) -> str:
+    """What error bars mean."""
     several = {len(group.runs(label)) > 1 for label in group.labels}
     texts = {
         True: "one sample standard deviation over seeds",
         False: "the 95% interval over test images (one seed)",
     }
     return f"Error bars: {' or '.join(texts[kind] for kind in sorted(several, reverse=True))}."
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people: "45 s", "12 min 5 s", "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def slot_places(count: int, room: float = 0.82) -> list[tuple[float, float]]:
+    """Offset from the middle and width of bars that stand side by side."""
+    width = room / max(count, 1)
+    return [((place - (count - 1) / 2) * width, 0.92 * width) for place in range(count)]
+
+
+def names_axis(names: Sequence[str], title: str = "") -> Axis:
+    """An axis with names at 0, 1, ..."""
+    return Axis(title, tuple((float(place), name) for place, name in enumerate(names)), names=True)
+
+
+def _point(
+    name: str, label: str, mark: Mark, x: Estimate, y: Estimate, lines: tuple[str, ...]
+) -> Series:
+    return Series(
+        name,
+        mark,
+        values([x]),
+        values([y]),
+        ends([y]),
+        ends([x]),
+        kind="points",
+        key=label,
+        hover=((name, *lines),),
+    )
+
+
+def _class_panel(
+    setting: Setting, title: str, lines: tuple[Series, ...], in_print: bool = True
+) -> Panel:
+    known = setting.classes.facts
+    names = tuple(fact.name for fact in known)
+    few = len(names) <= NAMED_CLASSES
+    counts = Counts(names, tuple(float(fact.n_train) for fact in known))
+    ranks = tuple((float(n), f"{n + 1}") for n in range(0, len(names), math.ceil(len(names) / 5)))
+    across = names_axis(names) if few else Axis("class rank", ranks)
+    up = Axis("accuracy (%)", tuple((v, f"{v:g}") for v in (0.0, 50.0, 100.0)), span=(0, 104))
+    return Panel(title, title, across, up, lines, counts, in_print=in_print)
+
+
+def _heat(
+    names: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Estimate]],
+    unit: str,
+    signs: tuple[tuple[str, ...], ...] = (),
+    largest: float = 0.0,
+) -> Heat:
+    """A heat map of estimates, from none to the largest there is, or that is given."""
+    hover = tuple(
+        tuple(f"{title}: {cell.words}" for title, cell in zip(columns, row, strict=True))
+        for row in cells
+    )
+    shares = tuple(values(row) for row in cells)
+    known = (v for row in shares for v in row if not math.isnan(v))
+    span = (0.0, largest or max(known, default=0.0) or PERCENT)
+    return Heat(tuple(names), tuple(columns), shares, unit, span, hover=hover, signs=signs)
+
+
+def _curves(setting: Setting, column: str) -> tuple[Series, ...]:
+    marks = marks_for(setting.labels)
+    lines: list[Series] = []
+    for label in setting.ranked:
+        curve = setting.curves.get(label)
+        if curve is None or not curve.known(column):
+            continue
+        if column == "val_robust_acc":
+            behind = _curve(setting, label, marks[label], curve, "train_robust_acc", faint=True)
+            lines += [behind] if curve.known("train_robust_acc") else []
+        lines.append(_curve(setting, label, marks[label], curve, column))
+        if column == "val_robust_acc":
+            lines.append(_best_epoch(lines[-1]))
+    return tuple(lines)
+
+
+def _best_epoch(curve: Series) -> Series:
+    """The point of the best epoch, the first of equal ones."""
+    known = [place for place, y in enumerate(curve.y) if not math.isnan(y)]
+    best = max(known, key=curve.y.__getitem__)
+    x, y = curve.x[best], curve.y[best]
+    told = ((curve.name, f"Best epoch: {x:g}", f"{y:.2f}%"),)
+    return replace(
+        curve, x=(x,), y=(y,), y_ends=(), kind="points", hover=told, legend="", band=False
+    )
+
+
+def _curve(
+    setting: Setting, label: str, mark: Mark, curve: Curve, column: str, faint: bool = False
+) -> Series:
+    scale = 1.0 if column == "train_loss" else PERCENT
+    means, stds = scale * curve.means[column], scale * curve.stds[column]
+    pairs: tuple[Ends, ...] = tuple(
+        (float(mean - std), float(mean + std)) if std == std else NONE
+        for mean, std in zip(means, stds, strict=True)
+    )
+    several = any(low == low for low, _ in pairs)
+    unit = "" if scale == 1 else "%"
+    seeds = setting.seeds(label)
+    lines = (
+        method_title(label),
+        f"Epoch {{x}}: {{y}}{unit}",
+        f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+    )
+    places = tuple(float(epoch) for epoch in curve.epochs)
+    return Series(
+        method_title(label),
+        mark,
+        places,
+        tuple(float(mean) for mean in means),
+        pairs if several and not faint else (),
+        key=label,
+        hover=(lines,),
+        faint=faint,
+        band=True,
+        points=len(places) <= _MARKED_EPOCHS,
+    )
+
+
+def _places(sweep: Sweep, attack: str) -> list[float]:
+    return sorted({point.x for point in sweep.points if point.attack == attack})
+
+
+def _sweep_chart(name: str, title: str, note: str, sweep: Sweep, axes: Mapping[str, Axis]) -> Chart:
+    marks = marks_for(sweep.group.labels)
+    lines: dict[str, dict[str, list[Point]]] = {attack: {} for attack in axes}
+    for point in sweep.points:
+        lines[point.attack].setdefault(point.label, []).append(point)
+    panels = []
+    for attack, axis in axes.items():
+        series = []
+        texts = dict(axis.ticks)
+        for label in sorted(lines[attack]):
+            own = sorted(lines[attack][label], key=lambda point: point.x)
+            cells = [point.score for point in own]
+            called = shown(sweep.group, label, *sweep.attacks)
+            told = tuple(
+                (called, f"{axis.title} {texts[point.x]}: {point.score.words}") for point in own
+            )
+            places = tuple(point.x for point in own)
+            series.append(
+                Series(
+                    called, marks[label], places, values(cells), ends(cells), key=label, hover=told
+                )
+            )
+        up = Axis("balanced accuracy (%)")
+        name_ = attack_title(attack)
+        panels.append(Panel(name_, short(name_, 20), axis, up, tuple(series)))
+    columns = min(len(panels), 2)
+    return Chart(name, title, note, tuple(panels), columns, 2.3)

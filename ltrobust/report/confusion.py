@@ -1,28 +1,19 @@
-"""Into which classes images fall under the strongest attack: shares of a row, and heat maps.
+"""Into which classes images fall under the strongest attack: counts, and shares of a row.
 
-Counts of runs that share a label (several training seeds) are added up. Captions and tables are
-made in `tables.py`.
+Counts of runs that share a label (several training seeds) are added up.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from ltrobust.report.aggregate import ranked_labels, robust_attack, scores
 from ltrobust.report.groups import Group
-from ltrobust.report.labels import fit, thin
-from ltrobust.report.style import WIDTH, in_style, new_figure, short
 
-LINE = 0.11
-"""Inches that a class name needs on an axis; where names do not fit, a few ranks stand."""
 _DESTINATIONS = ("1st", "2nd", "3rd")
 
 
@@ -43,36 +34,52 @@ class Confusions:
 
 
 def confusions(
-    group: Group, per_class: pd.DataFrame, confusion: pd.DataFrame | None
+    group: Group,
+    attack: str | None,
+    ranked: Sequence[str],
+    facts: Sequence[Any],
+    counted: Counted,
 ) -> Confusions | None:
-    """Collect what the methods of a group predict under its strongest attack.
+    """Collect what the methods of a group predict under one attack.
 
     Args:
         group: the results.
-        per_class: rows of per_class.csv, which say how frequent classes are and their `group`.
-        confusion: rows of confusion.csv.
+        attack: the one that is called robust.
+        ranked: labels, best first.
+        facts: the classes, see `setting.ClassFact`.
+        counted: rows of confusion.csv, from `counted_rows`.
 
     Returns:
-        None without an attack or rows for it. Labels of which a run has no rows are left out.
+        None without an attack, groups of classes or rows. Labels of which a run has no rows are
+        left out.
     """
-    attack = robust_attack(scores(group))
-    if attack is None or confusion is None or confusion.empty or "group" not in per_class:
+    if attack is None or not counted or not any(fact.group for fact in facts):
         return None
-    rows = group.rows[group.rows["attack"] == attack]
-    facts = per_class[per_class["run_id"].astype(str).isin(rows["run_id"])]
-    classes = (
-        facts.drop_duplicates("class_index")
-        .sort_values(["n_train", "class_index"], ascending=[False, True])
-        .reset_index(drop=True)[["class_index", "class_name", "n_train", "group"]]
-    )
-    blocks = dict(list(confusion.groupby([confusion["run_id"].astype(str), "attack_id"])))
+    columns = ["class_index", "class_name", "n_train", "group"]
+    rows = [(fact.index, fact.name, fact.n_train, fact.group) for fact in facts]
+    classes = pd.DataFrame(rows, columns=columns)
+    place = {fact.index: position for position, fact in enumerate(facts)}
     counts = {}
-    for label in ranked_labels(scores(group)):
-        own = rows[rows["label"] == label]
-        keys = list(zip(own["run_id"], own["attack_id"], strict=True))
-        if len(keys) == len(group.runs(label)) and all(key in blocks for key in keys):
-            counts[label] = np.sum([_matrix(blocks[key], classes) for key in keys], axis=0)
+    for label in ranked:
+        keys = [(row["run_id"], row["attack_id"]) for row in group.cells.get((label, attack), ())]
+        if len(keys) == len(group.runs(label)) and all(key in counted for key in keys):
+            counts[label] = np.sum([_matrix(counted[key], place) for key in keys], axis=0)
     return Confusions(attack, classes, counts) if counts else None
+
+
+Counted = Mapping[tuple[str, str], np.ndarray]
+"""Run and attack id to rows of true class, prediction and count, int (K, 3)."""
+
+
+def counted_rows(confusion: pd.DataFrame | None) -> Counted:
+    """Sort the rows of confusion.csv by run and attack id, in one pass."""
+    if confusion is None or confusion.empty:
+        return {}
+    values = confusion[["label", "pred", "count"]].to_numpy(dtype=int)
+    keys = [confusion["run_id"].astype(str), confusion["attack_id"]]
+    grouped = confusion.reset_index(drop=True).groupby([key.to_numpy() for key in keys])
+    indices: dict[Any, Any] = grouped.indices
+    return {(str(run), str(attack)): values[rows] for (run, attack), rows in indices.items()}
 
 
 def destinations(mistakes: Confusions, label: str) -> list[dict[str, Any]]:
@@ -126,62 +133,10 @@ def confused_shares(mistakes: Confusions) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@in_style
-def confusion_figure(mistakes: Confusions, shown: Mapping[str, str]) -> Figure:
-    """One heat map a method: rows are true classes, columns predictions, most frequent first.
-
-    Args:
-        mistakes: from `confusions`.
-        shown: label to label as written.
-    """
-    labels = list(mistakes.counts)
-    columns = min(len(labels), 2 if len(labels) <= 4 else 3)
-    rows = math.ceil(len(labels) / columns)
-    names = [short(str(name), 14) for name in mistakes.classes["class_name"]]
-    room = 0.065 * max(map(len, names))
-    side = (WIDTH - 0.4 - room) / columns
-    named = len(names) * LINE <= side
-    room = room if named else 0.2
-    figure = new_figure(rows * (side + 0.2) + room + 0.8)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    image = None
-    for place, (axes, label) in enumerate(zip(panels, labels, strict=False)):
-        counts = mistakes.counts[label]
-        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        image = axes.imshow(100 * counts / totals, vmin=0, vmax=100, cmap="Blues", aspect="equal")
-        axes.set_title(fit(shown.get(label, label), side, 8), pad=3, fontsize=8)
-        axes.grid(visible=False)
-        _class_ticks(axes, names if named else None, len(names))
-        left, below = place % columns == 0, place + columns >= len(labels)
-        axes.tick_params(axis="x", labelbottom=below, length=2 if below else 0)
-        axes.tick_params(axis="y", labelleft=left, length=2 if left else 0)
-        # names above an unused panel hang into it and need no room of their own
-        axes.xaxis.set_in_layout(place // columns == rows - 1)
-    for axes in panels[len(labels) :]:
-        axes.set_visible(False)
-    assert image is not None
-    bar = figure.colorbar(
-        image, ax=list(panels), orientation="horizontal", shrink=0.6, aspect=40, pad=0.02
-    )
-    attack = short(mistakes.attack, 14)
-    bar.set_label(f"images of a class (row) taken for another (column), {attack} (%)", fontsize=8)
-    bar.outline.set_visible(False)
-    return figure
-
-
-def _class_ticks(axes: Axes, names: list[str] | None, count: int) -> None:
-    places = thin(count, 5) if names is None else range(count)
-    texts = names or [str(place + 1) for place in places]
-    axes.set_xticks(places, texts, rotation=0 if names is None else 90, fontsize=7)
-    axes.set_yticks(places, texts, fontsize=7)
-    axes.spines[:].set_visible(False)
-
-
-def _matrix(rows: pd.DataFrame, classes: pd.DataFrame) -> np.ndarray:
+def _matrix(rows: np.ndarray, place: Mapping[int, int]) -> np.ndarray:
     """Counts (C, C) of one run, classes in the given order."""
-    place = {index: position for position, index in enumerate(classes["class_index"])}
     counts = np.zeros((len(place), len(place)), dtype=int)
-    for label, pred, count in rows[["label", "pred", "count"]].itertuples(index=False):
+    for label, pred, count in rows.tolist():
         if pred in place:  # a foreign file may hold anything
             counts[place[label], place[pred]] += count
     return counts

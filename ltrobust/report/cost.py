@@ -9,20 +9,14 @@ is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from ltrobust.report.aggregate import Spread, over_seeds, ranked_labels, scores
-from ltrobust.report.captions import describe, spread_note
+from ltrobust.report.estimate import Estimate, over_seeds
 from ltrobust.report.groups import Group
-from ltrobust.report.markup import Quantity, Table
 
-_UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
-"""From so many seconds on, seconds in the unit, its name."""
-_GIGABYTE = 1e9
 _COMMIT = 8
 """Characters of a commit that are shown."""
 
@@ -64,85 +58,120 @@ class Cost:
     label: str
     conditions: Conditions
     runs: tuple[str, ...]
-    train_seconds: Spread
-    memory_bytes: Spread
+    train_seconds: Estimate
+    memory_bytes: Estimate
     parameters: float
-    attack_seconds: dict[str, Spread]
+    attack_seconds: Mapping[str, Estimate]
 
 
-def costs(group: Group) -> list[Cost]:
-    """Average what was measured over seeds, never over conditions, best method first.
+def costs(group: Group, ranked: Sequence[str]) -> list[Cost]:
+    """Average what was measured over seeds, never over conditions, in the order of `ranked`.
 
     Training times, memory and attack times that one of a row's runs lacks are NaN: it was measured
     under other conditions, not trained here, or not attacked.
     """
-    trained = [
-        _conditions(device, threads, commit or (version and f"ltrobust {version}"))
-        for device, threads, commit, version in _columns(
-            group.rows, "device", "threads", "git_commit", "ltrobust"
-        )
-    ]
-    attacked = [
-        _conditions(device, threads, code) if device else same
-        for same, (device, threads, code) in zip(
-            trained,
-            _columns(group.rows, "attack_device", "attack_threads", "attack_code"),
-            strict=True,
-        )
-    ]
-    index = group.rows.index
-    rows = group.rows.assign(trained=pd.Series(trained, index), attacked=pd.Series(attacked, index))
-    return [
-        _cost(label, conditions, own, group.runs(label), group.attacks)
-        for label in ranked_labels(scores(group))
-        for own in [rows[rows["label"] == label]]
-        for conditions in _all_conditions(own)
-    ]
+    found = []
+    for label in ranked:
+        rows = [row for attack in group.attacks for row in group.cells.get((label, attack), ())]
+        trained = [_trained(row) for row in rows]
+        attacked = [_attacked(row, same) for row, same in zip(rows, trained, strict=True)]
+        own = list(zip(rows, trained, attacked, strict=True))
+        sizes = {row["parameters"] for row in rows if _number(row, "parameters") >= 0}
+        size = float(sizes.pop()) if len(sizes) == 1 else math.nan
+        for conditions in _all_conditions(own):
+            found.append(_cost(label, conditions, own, size, group.runs(label), group.attacks))
+    return found
 
 
-def cost_table(group: Group, attacks: Sequence[str] | None = None) -> Table | None:
-    """Cost of every method; None where nothing was measured.
+def drawn_costs(costs: Sequence[Cost], seeds: Mapping[str, int]) -> tuple[list[Cost], list[str]]:
+    """Costs that may stand on one axis, and the labels of those measured otherwise.
 
     Args:
-        group: the results.
-        attacks: those whose evaluation is shown; default all.
+        costs: of labels that have the number of seeds in `seeds`; labels of which a seed lacks its
+            training time, or whose seeds were trained under several conditions, are left out.
+        seeds: label to its number of seeds.
+
+    Returns:
+        Those measured as most are, of equals as the first.
     """
-    found = costs(group)
-    attacks = group.attacks if attacks is None else attacks
-    known = [
-        value.mean
-        for cost in found
-        for value in (cost.train_seconds, cost.memory_bytes, *cost.attack_seconds.values())
+    whole = [
+        cost
+        for cost in costs
+        if cost.label in seeds and len(cost.runs) >= seeds[cost.label] and cost.train_seconds.known
     ]
-    if all(map(math.isnan, known)) and all(math.isnan(cost.parameters) for cost in found):
-        return None
-    conditions = list(dict.fromkeys(cost.conditions for cost in found))
-    train, unit = _in_units([cost.train_seconds for cost in found])
-    rows: list[dict[str, Any]] = [
-        {"method": cost.label, **group.told(cost.label)} for cost in found
-    ]
-    columns: dict[str, Sequence[Quantity | str]] = {}
-    for name in _differing(conditions):
-        columns[name] = [getattr(cost.conditions, name) or "unknown" for cost in found]
-    columns[f"training ({unit})"] = train
-    for attack in attacks:
-        times, unit = _in_units([cost.attack_seconds[attack] for cost in found])
-        columns[f"{attack} ({unit})"] = times
-    columns["memory (GB)"] = [_quantity(cost.memory_bytes, _GIGABYTE) for cost in found]
-    columns["parameters"] = [Quantity(cost.parameters, math.nan, 1, digits=0) for cost in found]
-    for name, cells in columns.items():
-        for row, cell in zip(rows, cells, strict=True):
-            row[name] = cell
-    caption = f"{describe(group)}{_measured(conditions)}{_gaps(rows)}"
-    caption += f"{spread_note([group])}"
-    data = _data(group, found)
-    return Table("cost", "Cost of training and evaluation", caption, pd.DataFrame(rows), data=data)
+    if not whole:
+        return [], []
+    ((most, _),) = Counter(str(cost.conditions) for cost in whole).most_common(1)
+    drawn = [cost for cost in whole if str(cost.conditions) == most]
+    return drawn, [cost.label for cost in whole if str(cost.conditions) != most]
 
 
-def _columns(rows: pd.DataFrame, *names: str) -> Iterator[tuple[str, ...]]:
-    """Cells of columns as text, "" where there is none."""
-    for values in rows.reindex(columns=list(names)).itertuples(index=False, name=None):
-        yield tuple("" if pd.isna(value) else str(value) for value in values)
+Judged = Sequence[tuple[Mapping[str, Any], Conditions, Conditions]]
+"""Metric rows with the conditions of training and attack."""
+
+
+def _cost(
+    label: str,
+    conditions: Conditions,
+    own: Judged,
+    size: float,
+    runs: Sequence[str],
+    attacks: Sequence[str],
+) -> Cost:
+    trained: dict[str, Mapping[str, Any]] = {}
+    times: dict[tuple[str, str], float] = {}
+    for row, training, attack in own:
+        if training == conditions:
+            trained.setdefault(row["run_id"], row)
+        if attack == conditions:
+            times[row["run_id"], row["attack"]] = _number(row, "seconds")
+    attacked = {run for run, _ in times}
+    here = [run for run in runs if run in trained or run in attacked]
+
+    def measured(column: str) -> Estimate:
+        return over_seeds([_number(trained.get(run, {}), column) for run in here])
+
+    return Cost(
+        label,
+        conditions,
+        tuple(here),
+        measured("train_seconds"),
+        measured("peak_memory_bytes"),
+        size,
+        {
+            attack: over_seeds([times.get((run, attack), math.nan) for run in here])
+            for attack in attacks
+        },
+    )
+
+
+def _all_conditions(own: Judged) -> list[Conditions]:
+    """Where and how the runs of one label were trained, then how else they were attacked.
+
+    Conditions under which nothing was measured, such as those of a training that was not timed, are
+    none, unless they are all there is.
+    """
+    trained = {
+        training
+        for row, training, _ in own
+        if any(_number(row, name) >= 0 for name in ("train_seconds", "peak_memory_bytes"))
+    }
+    attacked = {attack for row, _, attack in own if _number(row, "seconds") >= 0}
+    known = [*sorted(trained, key=str), *sorted(attacked, key=str)]
+    return list(dict.fromkeys(known)) or [own[0][1]]
+
+
+def _trained(row: Mapping[str, Any]) -> Conditions:
+    version = _text(row, "ltrobust")
+    code = _text(row, "git_commit") or (version and f"ltrobust {version}")
+    return _conditions(_text(row, "device"), _text(row, "threads"), code)
+
+
+def _attacked(row: Mapping[str, Any], same: Conditions) -> Conditions:
+    device = _text(row, "attack_device")
+    if not device:
+        return same
+    return _conditions(device, _text(row, "attack_threads"), _text(row, "attack_code"))
 
 
 def _conditions(device: str, threads: str, code: str) -> Conditions:
@@ -151,111 +180,12 @@ def _conditions(device: str, threads: str, code: str) -> Conditions:
     return Conditions(device, threads.removesuffix(".0"), f"{commit}{plus}{dirty}")
 
 
-def _cost(
-    label: str, conditions: Conditions, own: pd.DataFrame, runs: Sequence[str], attacks: list[str]
-) -> Cost:
-    trained = own[own["trained"] == conditions].drop_duplicates("run_id").set_index("run_id")
-    attacked = own[own["attacked"] == conditions]
-    times = {
-        (run, attack): seconds
-        for run, attack, seconds in attacked[["run_id", "attack", "seconds"]].itertuples(
-            index=False
-        )
-    }
-    here = [run for run in runs if run in trained.index or run in set(attacked["run_id"])]
-    sizes = set(own["parameters"].dropna())
-
-    def measured(column: str) -> Spread:
-        return over_seeds([trained[column].get(run, math.nan) for run in here])
-
-    return Cost(
-        label,
-        conditions,
-        tuple(here),
-        measured("train_seconds"),
-        measured("peak_memory_bytes"),
-        float(sizes.pop()) if len(sizes) == 1 else math.nan,
-        {
-            attack: over_seeds([times.get((run, attack), math.nan) for run in here])
-            for attack in attacks
-        },
-    )
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    missing = value is None or value != value or str(value) == "<NA>"
+    return "" if missing else str(value)
 
 
-def _all_conditions(own: pd.DataFrame) -> list[Conditions]:
-    """Where and how the runs of one label were trained, then how else they were attacked.
-
-    Conditions under which nothing was measured, such as those of a training that was not timed, are
-    none, unless they are all there is.
-    """
-    timed = own["train_seconds"].notna() | own["peak_memory_bytes"].notna()
-    trained = sorted(set(own.loc[timed, "trained"]), key=str)
-    attacked = sorted(set(own.loc[own["seconds"].notna(), "attacked"]), key=str)
-    return list(dict.fromkeys([*trained, *attacked])) or [own["trained"].iloc[0]]
-
-
-def _in_units(times: Sequence[Spread]) -> tuple[list[Quantity], str]:
-    """Times in the one unit that fits the longest of them."""
-    longest = max((time.mean for time in times if not math.isnan(time.mean)), default=0.0)
-    seconds, unit = next((size, name) for start, size, name in _UNITS if longest >= start)
-    return [_quantity(time, seconds) for time in times], unit
-
-
-def _quantity(value: Spread, unit: float) -> Quantity:
-    return Quantity(value.mean / unit, value.std / unit, value.n, digits=2)
-
-
-def _differing(conditions: Sequence[Conditions]) -> list[str]:
-    """In which of device, threads and commit the rows of a table differ."""
-    names = [field.name for field in fields(Conditions)]
-    return [name for name in names if len({getattr(one, name) for one in conditions}) > 1]
-
-
-def _measured(conditions: Sequence[Conditions]) -> str:
-    differing = _differing(conditions)
-    shared = str(replace(conditions[0], **dict.fromkeys(differing, "")))
-    on = "with" if "device" in differing else "on"
-    where = f" Measured {on} {shared}." if shared else ""
-    if differing:
-        where += (
-            f" Each row holds one {' and '.join(differing)}: only rows that agree in these can be "
-            "compared, and they are never averaged."
-        )
-    return (
-        f"{where} Wall time of the training, and of each attack on all test images. Peak memory: "
-        "of the allocator on CUDA, else of the whole process, earlier runs of it included."
-    )
-
-
-def _gaps(rows: Sequence[dict[str, Any]]) -> str:
-    cells = [cell for row in rows for cell in row.values() if isinstance(cell, Quantity)]
-    missing = any(math.isnan(cell.mean) for cell in cells)
-    return " - marks what is not known of every run of the row." if missing else ""
-
-
-def _data(group: Group, found: Sequence[Cost]) -> pd.DataFrame:
-    records = []
-    for cost in found:
-        measured = {
-            "train_seconds": cost.train_seconds,
-            "peak_memory_bytes": cost.memory_bytes,
-            **{f"{attack}_seconds": time for attack, time in cost.attack_seconds.items()},
-        }
-        records.append(
-            {
-                "setting": group.slug,
-                "method": cost.label,
-                **group.own(cost.label),
-                **asdict(cost.conditions),
-                "n_seeds": len(cost.runs),
-                "run_ids": ",".join(cost.runs),
-                "parameters": cost.parameters,
-                **{
-                    f"{name}_{part}": value
-                    for name, spread in measured.items()
-                    for part, value in (("mean", spread.mean), ("std", spread.std))
-                },
-            }
-        )
-    frame = pd.DataFrame(records)
-    return frame.astype({"parameters": "Int64"})
+def _number(row: Mapping[str, Any], name: str) -> float:
+    value = row.get(name)
+    return math.nan if value is None or _text(row, name) == "" else float(value)

@@ -139,12 +139,39 @@ class Group:
     @cached_property
     def labels(self) -> list[str]:
         """Row labels, in alphabetical order."""
-        return sorted(self.rows["label"].unique())
+        return sorted(self.by_label)
+
+    @cached_property
+    def by_label(self) -> dict[str, pd.DataFrame]:
+        """The rows of each label."""
+        return {str(label): rows for label, rows in self.rows.groupby("label", sort=False)}
+
+    @cached_property
+    def run_ids(self) -> frozenset[str]:
+        """Ids of all runs."""
+        return frozenset(self.rows["run_id"])
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Label and attack to its rows, one a run, in the order of their seeds."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self.rows.sort_values(["seed", "run_id"]).to_dict("records"):
+            known = {str(name): value for name, value in row.items()}
+            found.setdefault((known["label"], known["attack"]), []).append(known)
+        return found
+
+    @cached_property
+    def checks(self) -> dict[str, list[str]]:
+        """Label to the names of the reliability checks that are flagged for any of its runs."""
+        checks: dict[str, list[str]] = {label: [] for label in self.labels}
+        for label, text in zip(self.rows["label"], self.rows["reliability"], strict=True):
+            names = text.split(";") if isinstance(text, str) else []
+            checks[label] += [name for name in names if name and name not in checks[label]]
+        return checks
 
     def seeds(self, label: str) -> list[int]:
         """Seeds of one row, in increasing order."""
-        seeds = self.rows.loc[self.rows["label"] == label, "seed"].unique()
-        return sorted(int(seed) for seed in seeds)
+        return sorted({int(seed) for seed in self.by_label[label]["seed"]})
 
     def runs(self, label: str) -> list[str]:
         """Run ids of one row, in the order of their seeds."""
@@ -152,7 +179,7 @@ class Group:
 
     def own(self, label: str) -> dict[str, Any]:
         """The values of one row where rows differ; the same for all its runs."""
-        row = self.rows[self.rows["label"] == label].iloc[0]
+        row = self.by_label[label].iloc[0]
         return {name: row[name] for name in self.differing}
 
     def told(self, label: str) -> dict[str, str]:
@@ -259,15 +286,15 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
     if metrics.empty:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)
-    signatures = [
-        compact_json([settings_of(settings), _foreign_library(library)])
-        for settings, library in zip(rows["attack_settings"], rows["attack_library"], strict=True)
-    ]
+    told = list(zip(rows["attack_settings"], rows["attack_library"], strict=True))
+    written = {
+        pair: compact_json([settings_of(pair[0]), _foreign_library(pair[1])]) for pair in set(told)
+    }
     return rows.assign(
         **{name: rows[name].astype(float) for name in _MEASURED},
         **{name: rows[name].fillna("") for name in LATER_KEYS},
         run_id=rows["run_id"].astype(str),
-        signature=signatures,
+        signature=[written[pair] for pair in told],
         search=rows["attack_settings"].map(_search),
     )
 
@@ -314,6 +341,10 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     attacked = rows[rows["attack"] != "clean"]
     kinds = attacked.groupby("attack")["signature"].nunique()
     contested = sorted(kinds.index[kinds > 1])
+    if not contested:
+        order, _ = pd.factorize(rows["run_id"])  # run after run
+        yield rows.iloc[order.argsort(kind="stable")]
+        return
     parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     for _, run in rows.groupby("run_id", sort=False):
         choices = [sorted(set(run.loc[run["attack"] == a, "signature"])) or [""] for a in contested]
@@ -438,22 +469,24 @@ def with_slugs(groups: Sequence[Group]) -> list[Group]:
     the main group of all.
     """
     bases = [_slug([*_tokens(group.key).values()][:_BASE_TOKENS]) for group in groups]
-    mains = {
-        base: main_group([one for one, own in zip(groups, bases, strict=True) if own == base])
-        for base in bases
-    }
+    alike: dict[str, list[Group]] = {}
+    for group, base in zip(groups, bases, strict=True):
+        alike.setdefault(base, []).append(group)
+    mains = {base: main_group(own) for base, own in alike.items()}
     best = main_group(groups) if len(mains) > 1 else mains.get(next(iter(bases), ""))
     pairs = list(zip(groups, bases, strict=True))
     names = [_slug([base, *_differences(group, mains[base])]) for group, base in pairs]
-    taken = Counter(names)
+    wanted = Counter(names)
     named: list[Group] = []
+    taken: set[str] = set()
     for (group, base), name in zip(pairs, names, strict=True):
         rival = mains[base]
-        if group is not rival and taken[name] > 1:
+        if group is not rival and wanted[name] > 1:
             own = sorted({*signatures(group)} - {*signatures(rival)}) or signatures(group)
             name = f"{name}-attacks-{_digest(compact_json(own))}"
-        if any(other.slug == name for other in named):
+        if name in taken:
             name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
+        taken.add(name)
         named.append(replace(group, slug=name, main=group is best))
     return named
 

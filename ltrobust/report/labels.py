@@ -132,11 +132,17 @@ def count_ticks(low: float, high: float) -> list[int]:
     return fine if len(fine) <= 4 else fine[:: math.ceil(len(fine) / 4)]
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
-    """Put one legend under the whole figure, in as many columns as fit its width."""
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], limit: int = 24
+) -> None:
+    """Put one legend under the whole figure, in as many columns as fit its width.
+
+    Args:
+        limit: most characters of a name.
+    """
     if not handles:
         return
-    texts = [short(name) for name in names]
+    texts = [short(name, limit) for name in names]
     figure.legend(
         handles,
         texts,
@@ -154,9 +160,9 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
 
 
-def legend_height(names: Sequence[str], width: float) -> float:
+def legend_height(names: Sequence[str], width: float, limit: int = 24) -> float:
     """Height in inches that `legend_below` will take."""
-    texts = [short(name) for name in names]
+    texts = [short(name, limit) for name in names]
     return 0.17 * math.ceil(len(texts) / legend_columns(texts, width)) + 0.1 if texts else 0.0
 
 

@@ -7,64 +7,22 @@ frames; nothing is tested here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-import pandas as pd
 
 from ltrobust.evaluation.concerns import concern, concerns
 from ltrobust.evaluation.metrics import CUTS_TIES, NO_GROUPS
 from ltrobust.report.groups import Group
+from ltrobust.report.setting import NOISE, Setting
 
 FLAG, NEAR = "†", "~"
 _BASES = {"paired images": "paired over the same images", "seeds": "Welch's interval over seeds"}
 
 
-@dataclass(frozen=True)
-class Near:
-    """Which scores are within noise of the best.
-
-    Attributes:
-        labels: attack and contest ("balanced" or "tail") to labels within noise of the best.
-        sentence: explains the sign; "" where no score has it.
-    """
-
-    labels: Mapping[tuple[str, str], frozenset[str]]
-    sentence: str
-
-    def sign(self, label: str, attack: str, contest: str) -> str:
-        """The sign behind one score."""
-        return NEAR if label in self.labels.get((attack, contest), ()) else ""
-
-
-def shown_names(group: Group, attacks: Iterable[str]) -> dict[str, str]:
-    """Label to label as written: with a † where a number under one of these attacks is in doubt."""
-    marked = {label for attack, label in _cells(group, attacks) if sign_of(group, label, attack)}
-    return {label: label + FLAG if label in marked else label for label in group.labels}
-
-
-def sign_of(group: Group, label: str, attack: str) -> str:
-    """The † of a number, "" where no flagged check concerns it."""
-    return FLAG if any(concerns(check, attack) for check in flagged_checks(group)[label]) else ""
-
-
-def doubted(group: Group) -> frozenset[tuple[str, str]]:
-    """The pairs of label and attack whose numbers are in doubt."""
-    pairs = _cells(group, group.attacks)
-    return frozenset((label, a) for a, label in pairs if sign_of(group, label, a))
-
-
-def _cells(group: Group, attacks: Iterable[str]) -> list[tuple[str, str]]:
-    return [(attack, label) for attack in attacks for label in group.labels]
-
-
-def flagged_checks(group: Group) -> dict[str, list[str]]:
-    """Label to the names of the checks that are flagged for any of its runs."""
-    checks: dict[str, list[str]] = {label: [] for label in group.labels}
-    for label, text in zip(group.rows["label"], group.rows["reliability"], strict=True):
-        names = text.split(";") if isinstance(text, str) else []
-        checks[label] += [name for name in names if name and name not in checks[label]]
-    return checks
+def sign_of(group: Group, label: str, *attacks: str) -> str:
+    """The † of a number under these attacks, "" where no flagged check concerns any."""
+    checks = group.checks.get(label, ())
+    return FLAG if any(concerns(check, attack) for check in checks for attack in attacks) else ""
 
 
 def reliability_note(group: Group, attacks: Sequence[str]) -> str:
@@ -74,7 +32,7 @@ def reliability_note(group: Group, attacks: Sequence[str]) -> str:
     has no report.
     """
     flagged, beside = {}, {}
-    for label, names in flagged_checks(group).items():
+    for label, names in group.checks.items():
         told = {name: [a for a in attacks if concerns(name, a)] for name in names}
         doubted = [a for a in attacks if any(a in own for own in told.values())]
         where = "" if len(doubted) == len(attacks) else f" under {', '.join(doubted)}"
@@ -90,15 +48,19 @@ def reliability_note(group: Group, attacks: Sequence[str]) -> str:
 
 def _unchecked_note(group: Group, attacks: Sequence[str]) -> str:
     """Who was not checked, under which of the attacks."""
-    known = group.rows["reliability"].map(lambda value: isinstance(value, str))
-    rows = group.rows[~known & group.rows["attack"].isin(list(attacks))]
     without = []
     for label in group.labels:
-        own = set(rows.loc[rows["label"] == label, "attack"])
-        where = [attack for attack in attacks if attack in own]
-        there = set(group.rows.loc[group.rows["label"] == label, "attack"])
+        there = {attack for attack in attacks if (label, attack) in group.cells}
+        where = [
+            attack
+            for attack in attacks
+            if any(
+                not isinstance(row["reliability"], str)
+                for row in group.cells.get((label, attack), ())
+            )
+        ]
         if where:
-            everywhere = own == there & set(attacks)
+            everywhere = set(where) == there
             without.append(label if everywhere else f"{label} under {', '.join(where)}")
     if len(without) > 1 and without == group.labels:
         return " ? reliability not checked, for any method."
@@ -114,35 +76,22 @@ def _listed(checks: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{label} ({', '.join(names)})" for label, names in checks.items())
 
 
-def near_best(
-    group: Group, comparisons: pd.DataFrame | None, attacks: Iterable[str], contests: Iterable[str]
-) -> Near:
-    """Find the scores whose distance to the best is within noise.
-
-    Args:
-        group: the results in the table.
-        comparisons: rows of comparisons.csv, or None: then nothing is marked.
-        attacks: attacks that the table shows.
-        contests: "balanced", "tail" or both, as the table shows.
-    """
-    if comparisons is None or comparisons.empty:
-        return Near({}, "")
-    own = comparisons[
-        (comparisons["setting"] == group.slug)
-        & comparisons["attack"].isin(list(attacks))
-        & comparisons["group"].isin(list(contests))
-    ]
-    noise = own[own["verdict"] == "within noise"]
-    labels = {
-        (str(attack), str(contest)): frozenset(rows["other"])
-        for (attack, contest), rows in noise.groupby(["attack", "group"])
-    }
-    bases = " or ".join(_BASES.get(basis, basis) for basis in sorted(set(noise["basis"])))
-    sentence = f" {NEAR} within noise of the best (95%, {bases})." if len(noise) else ""
-    unknown = sorted(set(own.loc[own["verdict"] == "unknown", "other"]))
+def near_best(setting: Setting, attacks: Iterable[str], contests: Iterable[str]) -> str:
+    """Explain the ~ of a table with these attacks and contests ("balanced", "tail")."""
+    cells = itertools.product(sorted(attacks), sorted(contests))
+    leads = [lead for cell in cells for lead in setting.leads.get(cell, ())]
+    noise = [lead for lead in leads if lead.verdict == NOISE]
+    bases = " or ".join(_BASES.get(name, name) for name in sorted({one.basis for one in noise}))
+    sentence = f" {NEAR} within noise of the best (95%, {bases})." if noise else ""
+    unknown = sorted({lead.other for lead in leads if lead.verdict == "unknown"})
     if unknown:
         sentence += f" No interval of the distance to the best: {', '.join(unknown)}."
-    return Near(labels, sentence)
+    return sentence
+
+
+def near_sign(setting: Setting, label: str, attack: str, contest: str | None) -> str:
+    """The ~ of a score; "" where there is no such contest."""
+    return NEAR if contest and label in setting.within_noise(attack, contest) else ""
 
 
 def grouping_note(group: Group) -> str:

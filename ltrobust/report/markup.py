@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 from rich import box
@@ -18,7 +19,7 @@ from rich.console import JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ltrobust.report.aggregate import Spread
+from ltrobust.report.estimate import Estimate, percent
 
 Cell = tuple[int, str]
 _PAGE_ROWS = 48
@@ -41,20 +42,14 @@ _LETTERS = frozenset("ßæøłÆØŁœŒ–—‘’“”…")
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """Mean and sample standard deviation over `n` runs of something that is no share.
+class Quantity(Estimate):
+    """An estimate of something that is no share, in the unit that its column names.
 
     Attributes:
-        mean: in the unit that the column names; NaN when missing.
-        std: in the same unit; NaN for one run.
-        n: runs.
         digits: decimals shown.
     """
 
-    mean: float
-    std: float
-    n: int
-    digits: int
+    digits: int = 2
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Table:
         name: file name part, such as "balanced".
         title: one line.
         caption: what a reader needs to know to use the numbers.
-        frame: cells are text, integers, fractions in [0, 1] (float or Spread; NaN is missing), or
+        frame: cells are text, integers, fractions in [0, 1] (float or Estimate; NaN is missing), or
             Quantity for what is no share.
         contests: sets of cells (row position, column) of which the largest is marked best.
         sections: row positions before which a rule is drawn.
@@ -87,14 +82,14 @@ class Table:
         marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
         lines = [_line(_markdown(name) for name in self.frame.columns)]
         lines.append(_line("---:" if name in self._numeric() else "---" for name in self.frame))
-        for row in self._cells():
+        for row in self._cells:
             lines.append(_line(marks[mark].format(_markdown(text)) for text, mark in row))
         body = "\n".join(lines)
         return f"## {_markdown(self.title)}\n\n{body}\n\n{_markdown(self.caption)}\n"
 
     def to_latex(self) -> str:
         """Render as table floats of at most a page; the document must load the package booktabs."""
-        cells = self._cells()
+        cells = self._cells
         starts = range(0, max(1, len(cells)), _PAGE_ROWS)
         return "\n".join(self._latex_float(cells, start) for start in starts)
 
@@ -137,7 +132,7 @@ class Table:
             title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1, 0, 0)
         )
         table.title_justify = table.caption_justify = "left"
-        cells = self._cells()
+        cells = self._cells
         for place, name in enumerate(self.frame.columns):
             side: JustifyMethod = "right" if name in self._numeric() else "left"
             # a break at each blank keeps columns as narrow as their words
@@ -158,6 +153,7 @@ class Table:
             if not any(isinstance(cell, str) for cell in column)
         }
 
+    @cached_property
     def _cells(self) -> list[list[tuple[str, str]]]:
         """Text and mark ("best", "second" or "") of every cell, row by row."""
         marks = self._marks()
@@ -175,8 +171,9 @@ class Table:
 
     def _marks(self) -> dict[Cell, str]:
         marks: dict[Cell, str] = {}
+        columns = {str(name): list(column) for name, column in self.frame.items()}
         for contest in self.contests:
-            shown = {(row, name): _shown(self.frame[name].iloc[row]) for row, name in contest}
+            shown = {(row, name): _shown(columns[name][row]) for row, name in contest}
             values = sorted({value for value in shown.values() if value is not None}, reverse=True)
             places = dict(zip(values, ("best", "second"), strict=False))
             marks |= {
@@ -206,25 +203,21 @@ def by_row(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...
     return tuple(tuple((row, column) for column in columns) for row in rows)
 
 
-def percent(value: float) -> str:
-    """Write a fraction in percent with two decimals, "-" when missing."""
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
 def cell_text(cell: object) -> str:
     """Write one cell: text as it is, a fraction in percent, a deviation only for n > 1."""
-    if isinstance(cell, Spread):
-        return _with_deviation(percent(cell.mean), percent(cell.std), cell)
     if isinstance(cell, Quantity):
-        mean, std = (_number(value, cell.digits) for value in (cell.mean, cell.std))
-        return _with_deviation(mean, std, cell)
+        value, std = (_number(number, cell.digits) for number in (cell.value, cell.std))
+        return _with_deviation(value, std, cell)
+    if isinstance(cell, Estimate):
+        return _with_deviation(percent(cell.value), percent(cell.std), cell)
     if isinstance(cell, float):
         return percent(cell)
     return str(cell)
 
 
-def _with_deviation(mean: str, std: str, cell: Spread | Quantity) -> str:
-    return f"{mean} ± {std} (n={cell.n})" if cell.n > 1 and not math.isnan(cell.mean) else mean
+def _with_deviation(value: str, std: str, cell: Estimate) -> str:
+    several = cell.n_seeds > 1 and cell.known
+    return f"{value} ± {std} (n={cell.n_seeds})" if several else value
 
 
 def _number(value: float, digits: int) -> str:
@@ -235,9 +228,9 @@ def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
     """Give mean, deviation and n of cells that hold them columns of their own."""
     columns: dict[str, list[object]] = {}
     for name, cells in frame.items():
-        if any(isinstance(cell, Spread | Quantity) for cell in cells):
-            for part in ("mean", "std", "n"):
-                columns[f"{name} {part}"] = [getattr(cell, part, None) for cell in cells]
+        if any(isinstance(cell, Estimate) for cell in cells):
+            for part, title in (("value", "mean"), ("std", "std"), ("n_seeds", "n")):
+                columns[f"{name} {title}"] = [getattr(cell, part, None) for cell in cells]
         else:
             columns[str(name)] = list(cells)
     return pd.DataFrame(columns)
@@ -250,7 +243,7 @@ def _is_number(text: str) -> bool:
 
 def _shown(cell: object) -> float | None:
     """Value as the reader sees it, so that cells which look equal share their mark."""
-    value = cell.mean if isinstance(cell, Spread) else cell
+    value = cell.value if type(cell) is Estimate else cell
     if not isinstance(value, float) or math.isnan(value):
         return None
     return float(percent(value))

@@ -16,15 +16,62 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-import plotly.graph_objects as go
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ltrobust.report.chart_parts import THEMES
-from ltrobust.report.groups import comparable_groups
-from ltrobust.report.leaderboard import leaderboard
-from ltrobust.report.sections import FACETS, SCORE_TITLES, Section, build_section
+from ltrobust.report.board import Board, make_board
+from ltrobust.report.leaderboard import leaderboard_frame
+from ltrobust.report.screen import THEMES
+from ltrobust.report.sections import FACETS, SCORE_TITLES, Section, build_sections
+
+
+def board_page(board: Board, *, title: str, downloads: Mapping[str, str]) -> str:
+    """Make the page of a report. Equal boards give equal text.
+
+    Args:
+        board: what it shows.
+        title: the heading, as a rule the suite's name.
+        downloads: text of a link to the file's path relative to the page, such as
+            `{"metrics.csv": "metrics.csv"}`. The leaderboard itself is embedded as well.
+
+    Returns:
+        HTML, about 5 MB, of which plotly's bundle is nearly all.
+    """
+    sections = build_sections(board)
+    figures = {name: figure for part in sections for name, figure in part.figures.items()}
+    csv = leaderboard_frame(board.settings).to_csv(index=False, lineterminator="\n")
+    return fill_template(
+        "page.html.j2",
+        figures,
+        title=title,
+        sections=sections,
+        facets=_facets(sections),
+        score_titles=SCORE_TITLES,
+        methods=len({row.label for part in sections for row in part.rows}),
+        versions=board.versions,
+        downloads={text: quote(path, safe="/._-~") for text, path in downloads.items()},
+        leaderboard_link=_data_link(csv),
+    )
+
+
+def fill_template(name: str, figures: Mapping[str, Any], **values: Any) -> str:
+    """Fill a template that shows these figures (name to what `show_panel` gave)."""
+    scripts = {
+        "theme_js": _asset("theme.js"),
+        "plotly_js": _lines(get_plotlyjs()),
+        "page_js": _asset("page.js"),
+    }
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset(name)).render(
+        policy=_policy(scripts.values()),
+        css=Markup(_asset("page.css")),
+        data=Markup(safe_json({"figures": figures, "themes": THEMES})),
+        **{script: Markup(text) for script, text in scripts.items()},
+        **values,
+    )
 
 
 def page(
@@ -37,51 +84,9 @@ def page(
     downloads: Mapping[str, str],
     across: Sequence[str] = (),
 ) -> str:
-    """Make the page of a report. Equal input gives equal text.
-
-    Args:
-        metrics: rows of metrics.csv.
-        per_class: rows of per_class.csv; may be empty.
-        histories: run id to its history.csv; runs may be missing.
-        comparisons: rows of comparisons.csv; without them no score is marked as within noise.
-        title: the heading, as a rule the suite's name.
-        downloads: text of a link to the file's path relative to the page, such as
-            `{"metrics.csv": "metrics.csv"}`. The leaderboard itself is embedded as well.
-        across: what rows of one leaderboard may differ in, from `parse_across`.
-
-    Returns:
-        HTML, about 5 MB, of which plotly's bundle is nearly all.
-
-    Raises:
-        UserError: metrics is empty, lacks columns, or contradicts itself.
-    """
-    board = leaderboard(metrics, across)
-    sections = [
-        build_section(place, group, per_class, histories, comparisons)
-        for place, group in enumerate(comparable_groups(metrics, across))
-    ]
-    figures = {name: _figure(figure) for part in sections for name, figure in part.figures.items()}
-    scripts = {
-        "theme_js": _asset("theme.js"),
-        "plotly_js": _lines(get_plotlyjs()),
-        "page_js": _asset("page.js"),
-    }
-    return _template().render(
-        title=title,
-        sections=sections,
-        facets=_facets(sections),
-        score_titles=SCORE_TITLES,
-        methods=len({row.label for part in sections for row in part.rows}),
-        versions=sorted({str(version) for version in metrics["ltrobust"].dropna()})
-        if "ltrobust" in metrics
-        else [],
-        downloads={text: quote(path, safe="/._-~") for text, path in downloads.items()},
-        leaderboard_link=_data_link(board.to_csv(index=False, lineterminator="\n")),
-        policy=_policy(scripts.values()),
-        css=Markup(_asset("page.css")),
-        data=Markup(safe_json({"figures": figures, "themes": THEMES})),
-        **{name: Markup(text) for name, text in scripts.items()},
-    )
+    """Make the page of these tables; see `make_board` and `board_page`."""
+    board = make_board(metrics, per_class, histories, comparisons, across=across)
+    return board_page(board, title=title, downloads=downloads)
 
 
 def safe_json(value: Any) -> str:
@@ -90,13 +95,6 @@ def safe_json(value: Any) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _figure(figure: go.Figure) -> dict[str, Any]:
-    """A figure without plotly's default look: the page lays its own under it."""
-    drawn: dict[str, Any] = figure.to_plotly_json()
-    drawn["layout"].pop("template", None)
-    return drawn
 
 
 def _facets(sections: list[Section]) -> dict[str, tuple[str, list[str]]]:
@@ -138,10 +136,3 @@ def _asset(name: str) -> str:
 def _lines(script: str) -> str:
     """Plain line ends, as browsers read them, or the policy's hashes would not fit."""
     return script.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _template() -> Any:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("page.html.j2"))

@@ -1,16 +1,14 @@
 """The one place that decides in which order methods stand, and by what.
 
-A frame of averages comes in, names and a sentence go out. Tables, figures, the page and the CSV
-files take their order from here; nothing is averaged and nothing is drawn.
+Averages come in, names and a sentence go out. Tables, figures, the page and the CSV files take
+their order from here; nothing is averaged and nothing is drawn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import pandas as pd
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ltrobust.report.groups import attack_family, attack_order
 
@@ -19,6 +17,8 @@ CLEAN = "clean"
 _NO_ATTACK = ("clean", "noise")
 _DIGITS = 12
 """Scores that agree in so many decimals are ties: means of equal numbers may differ in the last."""
+Means = Mapping[str, Mapping[str, float]]
+"""Label to attack to balanced accuracy, of those that every seed has."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,31 @@ class Ranking:
         labels: all labels, best first, those without a rank last.
         scores: what decides, in [0, 1]; NaN for a label without a rank.
         attacked: whether any label was attacked at all.
+        alike: labels whose distance to the best is within noise.
     """
 
     by: tuple[str, ...]
     labels: tuple[str, ...]
     scores: Mapping[str, float]
     attacked: bool
+    alike: Collection[str] = field(default=())
 
     @property
     def ranks(self) -> dict[str, int | None]:
-        """Rank of each label, best first: 1 is best, ties share it, None without one."""
+        """Rank of each label, 1 is best, None without one.
+
+        Ties share a rank; so does, with the best, whoever is within noise of it, down to the first
+        label that is not.
+        """
         known = [self.scores[label] for label in self.labels]
+        first = 0  # labels that share the first rank
+        while first < len(known) and not math.isnan(known[first]):
+            if known[first] != known[0] and self.labels[first] not in self.alike:
+                break
+            first += 1
         return {
-            label: None if math.isnan(score) else known.index(score) + 1
-            for label, score in zip(self.labels, known, strict=True)
+            label: None if math.isnan(score) else 1 if place < first else known.index(score) + 1
+            for place, (label, score) in enumerate(zip(self.labels, known, strict=True))
         }
 
     @property
@@ -65,13 +76,17 @@ class Ranking:
 
     @property
     def sentence(self) -> str:
-        """The basis as a sentence, and which rows have no rank."""
+        """The basis as a sentence, which rows share the first rank, and which have none."""
         without = [label for label in self.labels if math.isnan(self.scores[label])]
         more = f" Without a rank, since not measured so: {', '.join(without)}." if without else ""
+        best = max((s for s in self.scores.values() if not math.isnan(s)), default=math.nan)
+        shared = [one for one, rank in self.ranks.items() if rank == 1 and self.scores[one] < best]
+        if shared:
+            more = f" Within noise of the best, and so of its rank: {', '.join(shared)}.{more}"
         return f"Ranked by {self.basis}.{more}"
 
 
-def ranking(frame: pd.DataFrame) -> Ranking:
+def ranking(means: Means, alike: Mapping[str, Collection[str]] | None = None) -> Ranking:
     """Rank labels by robust balanced accuracy.
 
     By AutoAttack where every attacked label has it; else by each label's lowest score under the
@@ -80,10 +95,9 @@ def ranking(frame: pd.DataFrame) -> Ranking:
     decides, come last and have no rank. Ties go by clean accuracy, then by name.
 
     Args:
-        frame: columns `label`, `attack`, `balanced_accuracy_mean` (NaN: missing), as from
-            `aggregate.scores`.
+        means: of each label, those that are known.
+        alike: attack to the labels that are within noise of the best under it.
     """
-    means = _means(frame, "balanced_accuracy_mean")
     common, attacked = _common(means)
     deciding = _deciding(common)
     scores = {
@@ -96,17 +110,8 @@ def ranking(frame: pd.DataFrame) -> Ranking:
     def place(label: str) -> tuple[float, float, str]:
         return _last(scores[label]), _last(means[label].get(CLEAN, math.nan)), label
 
-    return Ranking(deciding, tuple(sorted(means, key=place)), scores, attacked)
-
-
-def common_attacks(frame: pd.DataFrame, score: str = "balanced_accuracy_mean") -> list[str]:
-    """The attacks that all attacked labels have, weakest first; clean and noise are none.
-
-    Args:
-        frame: columns `label`, `attack` and `score` (NaN: missing).
-        score: name of the column.
-    """
-    return _common(_means(frame, score))[0]
+    near = (alike or {}).get(deciding[0], ()) if len(deciding) == 1 else ()
+    return Ranking(deciding, tuple(sorted(means, key=place)), scores, attacked, near)
 
 
 def is_attack(name: str) -> bool:
@@ -114,17 +119,38 @@ def is_attack(name: str) -> bool:
     return attack_family(name) not in _NO_ATTACK
 
 
-def _means(frame: pd.DataFrame, score: str) -> dict[str, dict[str, float]]:
-    """Label to attack to score, of those that are known."""
-    means: dict[str, dict[str, float]] = {}
-    for label, attack, mean in zip(frame["label"], frame["attack"], frame[score], strict=True):
-        own = means.setdefault(str(label), {})
-        if not math.isnan(mean):
-            own[str(attack)] = float(mean)
-    return means
+def strongest_attack(attacks: Sequence[str]) -> str | None:
+    """Pick the strongest attack by its name: AutoAttack, else the longest PGD, else any.
+
+    Names are expected weakest first, as in `Group.attacks`.
+    """
+    adversarial = [name for name in attacks if is_attack(name)]
+    for family in ("autoattack", "aa-apgd", "pgd"):
+        own = [name for name in adversarial if name.startswith(family)]
+        if own:
+            return family if family in own else own[-1]
+    return next(reversed(adversarial), None)
 
 
-def _common(means: Mapping[str, Mapping[str, float]]) -> tuple[list[str], bool]:
+def robust_attack(means: Means, attacks: Sequence[str]) -> str | None:
+    """Pick the attack that tables and figures call "robust": the strongest that all rows have.
+
+    Rows that were never attacked do not count; where no attack is common, the strongest of any.
+    """
+    return strongest_attack(_common(means)[0] or attacks)
+
+
+def class_attacks(attacks: Sequence[str]) -> list[str]:
+    """Pick the attacks that a short table shows: clean, the longest PGD, the strongest one.
+
+    Names are expected weakest first, as in `Group.attacks`.
+    """
+    pgd = [name for name in attacks if name.startswith("pgd")]
+    wanted = ["clean", *pgd[-1:], strongest_attack(attacks)]
+    return [name for name in attacks if name in wanted]
+
+
+def _common(means: Means) -> tuple[list[str], bool]:
     """The attacks that all attacked labels have, weakest first, and whether any was attacked."""
     known = [{name for name in own if is_attack(name)} for own in means.values()]
     attacked = [names for names in known if names]

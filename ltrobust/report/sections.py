@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from ltrobust.report.across import EXTERNAL
-from ltrobust.report.aggregate import robust_attack, scores, tail_images
-from ltrobust.report.captions import describe
+from ltrobust.report.board import Board
 from ltrobust.report.cards import Card, method_card
-from ltrobust.report.chart_parts import DARK, Chart, attack_title, duration, method_key
-from ltrobust.report.charts import group_charts
-from ltrobust.report.class_charts import class_results, method_figure
+from ltrobust.report.chart import Chart
+from ltrobust.report.charts import (
+    duration,
+    method_panel,
+    setting_charts,
+    shown,
+    spanning_charts,
+)
+from ltrobust.report.estimate import Estimate, percent
 from ltrobust.report.explain import Advice, advice
 from ltrobust.report.groups import Group, format_eps, imbalance
-from ltrobust.report.marks import (
-    Near,
-    flagged_checks,
-    grouping_note,
-    near_best,
-    reliability_note,
-    shown_names,
-    sign_of,
-)
-from ltrobust.report.markup import percent
-from ltrobust.report.ranking import ranking
-from ltrobust.report.readings import Reading, Readings, readings
+from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
+from ltrobust.report.names import attack_title, dataset_title, method_title
+from ltrobust.report.screen import DARK, show_panel
+from ltrobust.report.setting import Setting
 from ltrobust.report.style import marks_for
 from ltrobust.report.tables import CONTESTS
 
@@ -154,57 +152,56 @@ class Section:
     figures: Mapping[str, Any]
 
 
-def build_section(
-    place: int,
-    group: Group,
-    per_class: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    comparisons: pd.DataFrame | None,
-) -> Section:
-    """Put one group of comparable results into words and figures.
+def build_sections(board: Board) -> list[Section]:
+    """Put all settings into words and figures; what spans settings stands with its main one."""
+    spanning: dict[str, list[Chart]] = {}
+    for home, _, chart in spanning_charts(board.radii, board.families):
+        spanning.setdefault(home, []).append(chart)
+    return [
+        _section(place, setting, spanning.get(setting.slug, ()))
+        for place, setting in enumerate(board.settings)
+    ]
 
-    Args:
-        place: number of the section on the page, from 0.
-        group: the results.
-        per_class: rows of per_class.csv; may be empty.
-        histories: run id to its history.csv; runs may be missing.
-        comparisons: rows of comparisons.csv; without them nothing is marked as within noise.
-    """
-    found, classes = readings(group), class_results(group, per_class)
-    columns = _columns(group)
+
+def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> Section:
+    keys = {label: method_key(setting, label) for label in setting.labels}
+    charts = [chart for chart in (*setting_charts(setting), *spanning) if chart.on_screen]
+    panels = {label: method_panel(setting, label) for label in setting.labels}
+    columns = _columns(setting)
     flat = [column for _, block in columns for column in block]
-    contested = {column.attack for column in flat}
-    near = near_best(group, comparisons, contested, CONTESTS.values())
-    flagged = {name for names in flagged_checks(group).values() for name in names}
-    charts = group_charts(group, found, classes, histories)
-    drawn = {label: method_figure(group, classes, label) for label in group.labels}
+    flagged = {name for names in setting.checks.values() for name in names}
     return Section(
         ident=f"setting-{place + 1}",
-        slug=group.slug,
-        title=_title(group),
-        protocol=describe(group),
-        notes=tuple(_notes(group, near)),
-        facets={name: _facet(group.key[name]) for name in FACETS},
-        n=int(group.key["n"]),
-        ranked_by=ranking(scores(group)).basis,
+        slug=setting.slug,
+        title=_title(setting),
+        protocol=setting.protocol,
+        notes=tuple(_notes(setting, {column.attack for column in flat})),
+        facets={name: _facet(setting.key[name]) for name in FACETS},
+        n=int(setting.key["n"]),
+        ranked_by=setting.ranking.basis,
         columns=columns,
-        rows=tuple(_rows(place, group, found, flat, near, set(_known(drawn)))),
-        leaders=tuple(_leaders(group, found, near, per_class)),
+        rows=tuple(_rows(place, setting, flat)),
+        leaders=tuple(_leaders(setting)),
         checks=tuple((name, advice(name)) for name in sorted(flagged)),
         charts=tuple(charts),
         figures={
             **{
-                f"s{place}-{chart.name}-{number}": view.figure
+                f"s{place}-{chart.name}-{number}": show_panel(panel, keys)
                 for chart in charts
-                for number, view in enumerate(chart.views)
+                for number, panel in enumerate(chart.panels)
             },
-            **{_figure_name(place, group, label): drawn[label] for label in _known(drawn)},
+            **{
+                _figure_name(place, setting, label): show_panel(panel, {}, legend=True)
+                for label, panel in panels.items()
+                if panel is not None
+            },
         },
     )
 
 
-def _known(drawn: Mapping[str, Any]) -> list[str]:
-    return [label for label, figure in drawn.items() if figure is not None]
+def method_key(group: Group, label: str) -> str:
+    """A label's name in the page's markup: safe, and the same in all charts of its setting."""
+    return f"m{group.labels.index(label)}"
 
 
 def _figure_name(place: int, group: Group, label: str) -> str:
@@ -216,16 +213,17 @@ def _title(group: Group) -> str:
     eps = f", eps {format_eps(key['eps'])}" if key["eps"] > 0 else ""
     if group.differing:
         across = ", ".join(name.replace("_", " ") for name in group.differing)
-        return f"{key['dataset']}, {imbalance(key)}{eps}, across {across}"
-    return f"{key['dataset']}, {imbalance(key)}, {key['arch']}, {key['recipe']} recipe{eps}"
+        return f"{dataset_title(key['dataset'])}, {imbalance(key)}{eps}, across {across}"
+    told = f"{imbalance(key)}, {key['arch']}, {key['recipe']} recipe{eps}"
+    return f"{dataset_title(key['dataset'])}, {told}"
 
 
 def _facet(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _notes(group: Group, near: Near) -> list[str]:
-    several = any(len(group.runs(label)) > 1 for label in group.labels)
+def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
+    several = any(len(setting.runs(label)) > 1 for label in setting.labels)
     spread = (
         "± is the sample standard deviation over seeds; "
         if several
@@ -234,22 +232,23 @@ def _notes(group: Group, near: Near) -> list[str]:
     notes = [
         f"Percent. {spread}bold is the best of a column, – a score that not every seed has. "
         "Bars are drawn on one scale for the whole table.",
-        ranking(scores(group)).sentence,
-        grouping_note(group).strip(),
-        near.sentence.strip(),
-        reliability_note(group, group.attacks).strip(),
+        setting.ranking.sentence,
+        grouping_note(setting).strip(),
+        near_best(setting, attacks, CONTESTS.values()).strip(),
+        reliability_note(setting, setting.attacks).strip(),
     ]
     return [note for note in notes if note]
 
 
-def _columns(group: Group) -> tuple[tuple[str, tuple[Column, ...]], ...]:
+def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
     """Clean, PGD-20 (else the longest PGD) and the strongest attack, the last with tail scores."""
-    strongest = robust_attack(scores(group))
-    pgd = [name for name in group.attacks if name.startswith("pgd")]
+    strongest = setting.robust
+    pgd = [name for name in setting.attacks if name.startswith("pgd")]
     pgd = ["pgd20"] if "pgd20" in pgd else pgd[-1:]
-    shown = [name for name in group.attacks if name in {"clean", *pgd, strongest}]
     blocks = []
-    for attack in shown:
+    for attack in setting.attacks:
+        if attack not in {"clean", *pgd, strongest}:
+            continue
         names = ["accuracy", "balanced_accuracy"]
         if attack == (strongest or "clean"):
             names += ["tail", "worst_class"]
@@ -257,44 +256,48 @@ def _columns(group: Group) -> tuple[tuple[str, tuple[Column, ...]], ...]:
     return tuple(blocks)
 
 
-def _rows(
-    place: int,
-    group: Group,
-    found: Readings,
-    columns: list[Column],
-    near: Near,
-    drawn: set[str],
-) -> Iterable[Row]:
-    flagged, marks = flagged_checks(group), marks_for(group.labels)
-    ranked = ranking(scores(group))
-    idents: set[str] = set()
-    for label in ranked.labels:
-        mine = group.rows[group.rows["label"] == label]
-        mark = marks[label]
+def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[Row]:
+    marks, ranks, idents = marks_for(setting.labels), setting.ranking.ranks, set[str]()
+    best = {
+        column: [
+            cell.value
+            for label in setting.labels
+            if (cell := setting.estimate(label, column.attack, column.score)).known
+        ]
+        for column in columns
+    }
+    for label in setting.ranked:
+        mine, mark = setting.by_label[label], marks[label]
+        first = mine.iloc[0]
         yield Row(
             ident=_ident(place, label, idents),
-            key=method_key(group, label),
+            key=method_key(setting, label),
             label=label,
-            shown=label,
+            shown=method_title(label),
             glyph=GLYPHS[mark.marker],
             colour=mark.colour,
             dark=DARK[mark.colour],
-            rank=ranked.ranks[label],
-            cells=tuple(_cells(group, found, columns, near, label)),
-            seeds=", ".join(map(str, group.seeds(label))),
-            n_seeds=len(group.seeds(label)),
-            checks=tuple((name, advice(name)) for name in flagged[label]),
+            rank=ranks[label],
+            cells=tuple(_cells(setting, label, best)),
+            seeds=", ".join(map(str, setting.seeds(label))),
+            n_seeds=len(setting.seeds(label)),
+            checks=tuple((name, advice(name)) for name in setting.checks[label]),
             # a foreign checkpoint is named after its file, which may be called like a method
-            card=None
-            if mine["recipe"].iloc[0] == EXTERNAL
-            else method_card(mine["method"].iloc[0]),
-            differing=", ".join(f"{name} {text}" for name, text in group.told(label).items()),
-            setting=tuple(_setting(mine.iloc[0])),
-            attacks=tuple(_attack_lines(group, found, label)),
+            card=None if first["recipe"] == EXTERNAL else _card(first["method"]),
+            differing=", ".join(f"{name} {text}" for name, text in setting.told(label).items()),
+            setting=tuple(_setting(first)),
+            attacks=tuple(_attack_lines(setting, label)),
             runs=tuple(_runs(mine)),
             evaluations=tuple(_evaluations(mine)),
-            figure=_figure_name(place, group, label) if label in drawn else "",
+            figure=_figure_name(place, setting, label)
+            if any(name == label for name, _ in setting.classes.scored)
+            else "",
         )
+
+
+@cache
+def _card(method: str) -> Card | None:
+    return method_card(method)
 
 
 def _ident(place: int, label: str, taken: set[str]) -> str:
@@ -310,56 +313,38 @@ def _ident(place: int, label: str, taken: set[str]) -> str:
     return ident
 
 
-def _cells(
-    group: Group, found: Readings, columns: list[Column], near: Near, label: str
-) -> Iterable[Cell]:
-    wanted = {(column.attack, column.score) for column in columns}
-    scale = max(
-        (r.mean for (_, *cell), r in found.items() if r.known and tuple(cell) in wanted),
-        default=0.0,
-    )
-    for column in columns:
-        reading = found[label, column.attack, column.score]
-        rivals = [found[other, column.attack, column.score] for other in group.labels]
-        best = max((rival.mean for rival in rivals if rival.known), default=0.0)
-        contest = CONTESTS.get(column.score)
-        sign = sign_of(group, label, column.attack)
-        sign += near.sign(label, column.attack, contest) if contest else ""
-        apart = len({percent(rival.mean) for rival in rivals if rival.known}) > 1
-        leads = percent(reading.mean) == percent(best) and apart
-        if not reading.known:
-            yield _cell(reading)
+def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
+    """The row's scores with their signs; `known` has all labels' values of each column."""
+    scale = max((value for values in known.values() for value in values), default=0.0)
+    for column, rivals in known.items():
+        found = setting.estimate(label, column.attack, column.score)
+        if not found.known:
+            yield _cell(found)
             continue
-        bar = f"{100 * reading.mean / scale:.1f}" if scale > 0 else "0"
-        yield replace(_cell(reading), sign=sign, best=leads, bar=bar)
+        texts = {percent(value) for value in rivals}
+        leads = len(texts) > 1 and percent(found.value) == percent(max(rivals))
+        near = near_sign(setting, label, column.attack, CONTESTS.get(column.score))
+        sign = sign_of(setting, label, column.attack) + near
+        bar = f"{100 * found.value / scale:.1f}" if scale > 0 else "0"
+        yield replace(_cell(found), sign=sign, best=leads, bar=bar)
 
 
-def _cell(reading: Reading) -> Cell:
-    if not reading.known:
+def _cell(found: Estimate) -> Cell:
+    if not found.known:
         return Cell("–", "")
-    return Cell(percent(reading.mean), f"{100 * reading.mean:.6f}", spread=reading.spread)
+    return Cell(percent(found.value), f"{100 * found.value:.6f}", spread=found.spread)
 
 
-def _signed(group: Group, found: Readings, label: str, attack: str, score: str) -> Cell:
-    cell = _cell(found[label, attack, score])
-    return replace(cell, sign=sign_of(group, label, attack) if cell.sort else "")
+def _attack_lines(setting: Setting, label: str) -> Iterable[tuple[str, tuple[Cell, ...]]]:
+    for attack in setting.attacks:
+        cells = [_cell(setting.estimate(label, attack, score)) for score in SCORE_TITLES]
+        sign = sign_of(setting, label, attack)
+        signed = tuple(replace(cell, sign=sign if cell.sort else "") for cell in cells)
+        yield attack_title(attack), signed
 
 
-def _attack_lines(
-    group: Group, found: Readings, label: str
-) -> Iterable[tuple[str, tuple[Cell, ...]]]:
-    for attack in group.attacks:
-        yield (
-            attack_title(attack),
-            tuple(_signed(group, found, label, attack, score) for score in SCORE_TITLES),
-        )
-
-
-def _leaders(
-    group: Group, found: Readings, near: Near, per_class: pd.DataFrame
-) -> Iterable[Leader]:
-    tails = tail_images(per_class)
-    strongest = robust_attack(scores(group))
+def _leaders(setting: Setting) -> Iterable[Leader]:
+    strongest = setting.robust
     wanted = [("Balanced accuracy, clean", "clean", "balanced_accuracy")]
     if strongest is not None:
         name = attack_title(strongest)
@@ -368,38 +353,28 @@ def _leaders(
             (f"Tail accuracy, {name}", strongest, "tail"),
         ]
     for title, attack, score in wanted:
-        known = {
-            label: found[label, attack, score]
-            for label in group.labels
-            if attack in group.attacks and found[label, attack, score].known
-        }
+        cells = {label: setting.estimate(label, attack, score) for label in setting.labels}
+        known = {label: cell for label, cell in cells.items() if cell.known}
         if len(known) < 2:
             continue
-        shown = shown_names(group, [attack])
-        best = max(reading.mean for reading in known.values())
-        winners = [label for label, r in known.items() if percent(r.mean) == percent(best)]
-        close = [
-            label
-            for label in known
-            if label not in winners and near.sign(label, attack, CONTESTS[score])
-        ]
+        best = percent(max(cell.value for cell in known.values()))
+        winners = [label for label, cell in known.items() if percent(cell.value) == best]
+        noise = setting.within_noise(attack, CONTESTS[score])
+        close = [label for label in known if label not in winners and label in noise]
         yield Leader(
             title,
-            percent(best),
+            best,
             known[winners[0]].spread if len(winners) == 1 else "",
-            ", ".join(shown[label] for label in winners),
-            ", ".join(shown[label] for label in close),
-            int(group.key["n"]) if score != "tail" else _tail_n(group, attack, winners[0], tails),
+            ", ".join(shown(setting, label, attack) for label in winners),
+            ", ".join(shown(setting, label, attack) for label in close),
+            int(setting.key["n"]) if score != "tail" else _tail_n(setting, attack, winners[0]),
             min(known[label].n_seeds for label in winners),
         )
 
 
-def _tail_n(
-    group: Group, attack: str, label: str, tails: Mapping[tuple[str, str], int]
-) -> int | None:
-    rows = group.rows[(group.rows["label"] == label) & (group.rows["attack"] == attack)]
-    first = rows.iloc[0]
-    return tails.get((str(first["run_id"]), str(first["attack_id"])))
+def _tail_n(setting: Setting, attack: str, label: str) -> int | None:
+    first = setting.cells[label, attack][0]
+    return setting.tails.get((str(first["run_id"]), str(first["attack_id"])))
 
 
 def _setting(key: pd.Series) -> Iterable[tuple[str, str]]:

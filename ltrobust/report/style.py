@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ltrobust.report.names import MARKED
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -34,14 +36,6 @@ DASHES: tuple[Dash, ...] = (
     *((0, (8, 2)), (0, (8, 2, 1.5, 2)), (0, (4, 1.5, 1, 1.5, 1, 1.5))),
 )
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "---")
-MARKED = (
-    *("at-bsl", "pgd-at", "robal-r", "taet", "trades", "robal-n", "reat", "cgr", "mart", "he"),
-    *("las-at", "adt", "gairat", "mma", "avmixup", "cfol", "plain", "trades-bsl", "he-trades"),
-    *("at-cosine", "at-ldam", "cos-he", "at-cdt", "at-la", "at-focal", "at-cb", "at-tde"),
-    *("he-alp", "adt-expam"),
-)
-"""Shipped methods in the order of their marks: new ones go to the end, none is ever moved."""
-PERCENT = 100.0
 BAR_COLOUR = "#D9D9D9"
 CLEAN_COLOUR, ROBUST_COLOUR = PALETTE[0], PALETTE[1]
 
@@ -82,6 +76,10 @@ class Mark:
     marker: str
     dash: Dash
     hatch: str
+
+
+CLEAN_MARK = Mark(CLEAN_COLOUR, "o", "-", "")
+ROBUST_MARK = Mark(ROBUST_COLOUR, "s", "-", HATCHES[1])
 
 
 def styled() -> AbstractContextManager[None]:

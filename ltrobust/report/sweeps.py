@@ -1,91 +1,134 @@
 """Balanced accuracy while one setting changes and all others stay: radius, PGD steps, imbalance.
 
-Tidy frames that `curves.py` draws. Means are over all seeds of a row or not at all, as in
-`aggregate.py`; nothing is averaged over the setting that changes.
+Means are over all seeds of a row or not at all; nothing is averaged over the setting that changes.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.aggregate import over_seeds, scores, strongest_attack
+from ltrobust.report.estimate import Estimate, over_seeds
 from ltrobust.report.groups import Group, attack_order, compact_json, with_slugs
+from ltrobust.report.ranking import strongest_attack
 from ltrobust.report.ratios import Family
+from ltrobust.report.setting import INTERVALS
 
-COLUMNS = ["label", "x", "mean", "std", "n_seeds", "attack"]
 _STEPPED = re.compile(r"(pgd|cw|mim|lsa|dlr|tpgd)(\d+)(.*)")
 
 
-def eps_sweeps(groups: Sequence[Group]) -> dict[str, tuple[Group, pd.DataFrame]]:
+@dataclass(frozen=True)
+class Point:
+    """Balanced accuracy of one label at one value of what changes."""
+
+    label: str
+    x: float
+    score: Estimate
+    attack: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Points along one setting.
+
+    Attributes:
+        group: all rows that it spans; only for names and marks, never to average.
+        points: attack after attack, weakest first, then label, then x.
+        home: slug of the setting beside which it is shown.
+    """
+
+    group: Group
+    points: tuple[Point, ...]
+    home: str
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks, weakest first."""
+        return list(dict.fromkeys(point.attack for point in self.points))
+
+
+Rows = Sequence[tuple[float, Mapping[str, Any]]]
+"""Metric rows, each with its value of what changes."""
+
+
+def eps_sweeps(groups: Sequence[Group]) -> list[Sweep]:
     """Balanced accuracy by radius: rows that agree in all but eps and the length of a step.
 
     Args:
         groups: all groups of a report.
 
     Returns:
-        A file name part to all rows that the sweep spans, as one group (only for names and marks,
-        never to average), and a frame with the columns `COLUMNS`, for each setting that has an
-        attack at two radii or more. `x` is eps in image units, 0 without an attack; `attack` is
-        the name without radius, and there may be several. A missing seed makes a mean NaN.
+        One sweep for each setting that has an attack at two radii or more. `x` is eps in image
+        units, 0 without an attack; `attack` is the name without radius, and there may be several.
+        A missing seed makes a mean NaN.
     """
     blocks: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         shared = (str(value) for name, value in group.key.items() if name != "eps")
         blocks[tuple(shared)].append(group)
-    together = [_over_radii(block) for block in blocks.values()]
-    found = [(group, _eps_curves(group)) for group in together]
-    kept = [(group, frame) for group, frame in found if len(frame)]
-    named = with_slugs([group for group, _ in kept])
-    return {one.slug: (one, frame) for one, (_, frame) in zip(named, kept, strict=True)}
+    kept = []
+    for block in blocks.values():
+        together = _over_radii(block) if len(block) > 1 else block[0]
+        points = _eps_points(together) if len(block) > 1 else ()
+        if points:
+            home = max(block, key=lambda one: (one.main, len(one.labels)))
+            kept.append(Sweep(together, points, home.slug))
+    named = with_slugs([sweep.group for sweep in kept])
+    return [replace(sweep, group=one) for one, sweep in zip(named, kept, strict=True)]
 
 
-def steps_sweep(group: Group) -> pd.DataFrame:
+def steps_sweep(group: Group) -> Sweep:
     """Balanced accuracy by number of steps: attacks that agree in all but these.
 
     Returns:
-        Columns `COLUMNS`: `x` is the number of steps, `attack` such as `pgdN`, and there may be
-        several. Empty without an attack of two numbers of steps.
+        `x` is the number of steps, `attack` such as `pgdN`, and there may be several. No points
+        without an attack of two numbers of steps.
     """
-    names = [_STEPPED.fullmatch(name) for name in group.rows["attack"]]
-    rows = group.rows.assign(
-        x=[float(match[2]) if match else math.nan for match in names],
-        sweep=[f"{match[1]}N{match[3]}" if match else "" for match in names],
-        kind=_kinds(group.rows, "steps"),
-    )
-    return _curves(group, rows[rows["sweep"] != ""], rows.iloc[:0])
+    found: dict[tuple[str, str], list[tuple[float, Mapping[str, Any]]]] = {}
+    for row in _rows(group):
+        match = _STEPPED.fullmatch(row["attack"])
+        if match:
+            name = f"{match[1]}N{match[3]}"
+            kind = _kind(row["signature"], ("steps",))
+            found.setdefault((name, kind), []).append((float(match[2]), row))
+    return Sweep(group, _curves(group, found, ()), group.slug)
 
 
-def ratio_sweep(family: Family) -> pd.DataFrame:
+def ratio_sweep(family: Family) -> Sweep:
     """Balanced accuracy by imbalance ratio: clean, and under the strongest attack.
 
     The strongest is chosen among the attacks that stand at two ratios or more. Of several splits at
     one ratio, that with most training images is taken.
 
     Returns:
-        Columns `COLUMNS`: `x` is the imbalance ratio, `attack` `clean` or the attack's name.
+        `x` is the imbalance ratio, `attack` `clean` or the attack's name.
     """
-    members: dict[float, Group] = {}
-    for group in sorted(family.members, key=lambda one: one.rows["n_train"].max()):
-        members[float(group.key["imbalance_ratio"])] = group
-    seen = [attack for group in members.values() for attack in group.attacks]
+    by_images = sorted(family.members, key=lambda one: one.rows["n_train"].max())
+    members = {float(one.key["imbalance_ratio"]): one for one in by_images}
+    seen = [attack for member in members.values() for attack in member.attacks]
     several = sorted((a for a in set(seen) if seen.count(a) > 1), key=attack_order)
-    shown = ["clean", strongest_attack(several)]
-    records = []
-    for ratio, group in sorted(members.items()):
-        for row in scores(group).to_dict("records"):
-            score = row["balanced_accuracy_mean"], row["balanced_accuracy_std"]
-            if row["attack"] in shown and row["attack"] in several:
-                records.append((row["label"], ratio, *score, row["n_seeds"], row["attack"]))
-    records.sort(key=lambda record: (attack_order(record[-1]), record[:2]))
-    return pd.DataFrame(records, columns=COLUMNS)
+    shown = [name for name in ("clean", strongest_attack(several)) if name in several]
+    points = [
+        Point(label, ratio, member.estimate(label, attack, "balanced_accuracy"), attack)
+        for ratio, member in members.items()
+        for label in member.labels
+        for attack in shown
+        if attack in member.attacks
+    ]
+    points.sort(key=lambda point: (attack_order(point.attack), point.label, point.x))
+    home = max(family.members, key=lambda one: (one.main, len(one.labels)))
+    return Sweep(family.together, tuple(points), home.slug)
+
+
+def _rows(group: Group) -> Iterable[Mapping[str, Any]]:
+    return (row for rows in group.cells.values() for row in rows)
 
 
 def _over_radii(block: Sequence[Group]) -> Group:
@@ -96,61 +139,63 @@ def _over_radii(block: Sequence[Group]) -> Group:
     # where groups name a run in several ways, that which tells most
     labels = rows.groupby("run_id")["label"].agg(lambda names: max(names, key=len))
     rows = rows.assign(label=rows["run_id"].map(labels)).reset_index(drop=True)
-    return replace(block[0], key={**block[0].key, "eps": 0.0}, rows=rows)
+    first = block[0]
+    return Group({**first.key, "eps": 0.0}, rows, differing=first.differing)
 
 
-def _eps_curves(group: Group) -> pd.DataFrame:
-    rows = group.rows
-    rows = rows.assign(x=rows["eps"], sweep=rows["attack"], kind=_kinds(rows, "eps", "step_size"))
-    clean = rows[rows["attack"] == "clean"].drop_duplicates("run_id").assign(x=0.0)
-    return _curves(group, rows[rows["attack"] != "clean"], clean)
+def _eps_points(group: Group) -> tuple[Point, ...]:
+    found: dict[tuple[str, str], list[tuple[float, Mapping[str, Any]]]] = {}
+    clean: dict[str, Mapping[str, Any]] = {}
+    for row in _rows(group):
+        if row["attack"] == "clean":
+            clean.setdefault(row["run_id"], row)
+            continue
+        kind = _kind(row["signature"], ("eps", "step_size"))
+        found.setdefault((row["attack"], kind), []).append((float(row["eps"]), row))
+    return _curves(group, found, [(0.0, row) for row in clean.values()])
 
 
-def _kinds(rows: pd.DataFrame, *free: str) -> list[str]:
-    """What of each row's attack settings must agree: all but those named."""
-    kinds = []
-    for signature in rows["signature"]:
-        settings, library = json.loads(signature)
-        if isinstance(settings, dict):
-            settings = {name: value for name, value in settings.items() if name not in free}
-        kinds.append(compact_json([settings, library]))
-    return kinds
+@cache
+def _kind(signature: str, free: tuple[str, ...]) -> str:
+    """What of an attack's settings must agree: all but those named."""
+    settings, library = json.loads(signature)
+    if isinstance(settings, dict):
+        settings = {name: value for name, value in settings.items() if name not in free}
+    return compact_json([settings, library])
 
 
-def _curves(group: Group, rows: pd.DataFrame, start: pd.DataFrame) -> pd.DataFrame:
+def _curves(group: Group, found: Mapping[tuple[str, str], Rows], start: Rows) -> tuple[Point, ...]:
     """Average the points of each attack that has at least two, weakest attack first.
 
     Args:
         group: says which runs are averaged.
-        rows: metric rows with `x`, `sweep` (the attack's name in the frame) and `kind`.
+        found: rows by the attack's name and what of its settings agrees.
         start: rows that stand before each attack's own.
     """
-    several = rows.groupby(["sweep", "kind"])["x"].nunique()
-    several = several[several > 1]
-    records: list[tuple[Any, ...]] = []
-    for name in sorted(set(several.index.get_level_values(0)), key=attack_order):
+    points: list[Point] = []
+    for name in sorted({name for name, _ in found}, key=attack_order):
         # of several settings of one attack, that with most points
-        kind = several[name].idxmax()
-        points = _averaged(group, rows[(rows["sweep"] == name) & (rows["kind"] == kind)])
-        known = [point for point in points if not math.isnan(point[2])]
-        labels = {point[0] for point in known}
-        if len({point[1] for point in known}) > 1:
-            first = _averaged(group, start[start["label"].isin(labels)])
-            joined = sorted((*first, *points), key=lambda point: point[:2])
-            records += [(*point, name) for point in joined if point[0] in labels]
-    return pd.DataFrame(records, columns=COLUMNS)
+        kinds = sorted((kind, rows) for (own, kind), rows in found.items() if own == name)
+        _, rows = max(kinds, key=lambda one: len({x for x, _ in one[1]}))
+        own = _averaged(group, rows, name)
+        known = [point for point in own if point.score.known]
+        labels = {point.label for point in known}
+        if len({point.x for point in known}) > 1:
+            own += _averaged(group, start, name)
+            own.sort(key=lambda point: (point.label, point.x))
+            points += [point for point in own if point.label in labels]
+    return tuple(points)
 
 
-def _averaged(group: Group, rows: pd.DataFrame) -> list[tuple[str, float, float, float, int]]:
-    """Label, x, mean, std and number of seeds of every point."""
-    cells = {
-        (run, x): score
-        for run, x, score in rows[["run_id", "x", "balanced_accuracy"]].itertuples(index=False)
-    }
+def _averaged(group: Group, rows: Rows, attack: str) -> list[Point]:
+    """One point for each label and value among the rows."""
+    cells = {(row["run_id"], x): row for x, row in rows}
+    columns = INTERVALS["balanced_accuracy"]
     points = []
-    for label in sorted(set(rows["label"])):
-        runs = group.runs(label)
-        for x in sorted(set(rows["x"])):
-            spread = over_seeds([cells.get((run, x), math.nan) for run in runs])
-            points.append((label, x, spread.mean, spread.std, spread.n))
+    for label in sorted({str(row["label"]) for _, row in rows}):
+        for x in sorted({x for x, _ in rows}):
+            own = [cells.get((run, x), {}) for run in group.runs(label)]
+            values = [float(row.get("balanced_accuracy", "nan")) for row in own]
+            low, high = (float(own[0].get(name, "nan")) for name in columns)
+            points.append(Point(label, x, over_seeds(values, low, high), attack))
     return points

@@ -1,84 +1,90 @@
-"""Chooses what stands in the tables of one group of comparable results, and says so in captions.
+"""Chooses what stands in the tables of a report, and says so in captions.
 
-It decides columns, order and titles; averages come from `aggregate.py`, the wording of captions
-from `captions.py`, the look from `markup.py`, the frames behind the CSV files from `plain.py`.
+It decides columns, order and titles, for readers and in the frames behind the CSV files. Numbers
+come from the board, the wording of captions from `captions.py`, the look from `markup.py`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.aggregate import (
-    Spread,
-    class_attacks,
-    class_scores,
-    ranked_labels,
-    records_by_cell,
-    robust_attack,
-    scores,
+from ltrobust.report.captions import reading, setting_words, spread_note, test_images
+from ltrobust.report.confusion import confused_shares, destinations
+from ltrobust.report.cost import Conditions, Cost
+from ltrobust.report.estimate import Estimate, percent
+from ltrobust.report.groups import attack_order
+from ltrobust.report.marks import (
+    grouping_note,
+    near_best,
+    near_sign,
+    reliability_note,
+    sign_of,
 )
-from ltrobust.report.captions import describe, reading, spread_note
-from ltrobust.report.confusion import Confusions, confused_shares, confusions, destinations
-from ltrobust.report.cost import cost_table
-from ltrobust.report.groups import Group
-from ltrobust.report.marks import grouping_note, near_best, reliability_note, shown_names, sign_of
-from ltrobust.report.markup import Cell, Table, by_column, by_row, by_section, percent
-from ltrobust.report.plain import attack_scores, method_scores
-from ltrobust.report.ranking import ranking
+from ltrobust.report.markup import Cell, Quantity, Table, by_column, by_row, by_section
+from ltrobust.report.ranking import class_attacks
+from ltrobust.report.ratios import Family, n_train, training_images
+from ltrobust.report.setting import Setting
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores whose distance to the best is marked when it is within noise."""
+_UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
+"""From so many seconds on, seconds in the unit, its name."""
+_GIGABYTE = 1e9
 
 
-def leaderboard_table(group: Group, comparisons: pd.DataFrame | None = None) -> Table:
-    """Ranking at a glance: both accuracies by attack, tail accuracy under the strongest one.
+@dataclass(frozen=True)
+class Column:
+    """A score of one attack and the title of its column."""
 
-    Args:
-        group: the results.
-        comparisons: rows of comparisons.csv, which say what is within noise of the best.
-    """
-    frame = scores(group)
-    strongest, ranked = robust_attack(frame) or "clean", ranking(frame)
-    wanted = [
-        (f"{attack} {short}", attack, score)
-        for attack in group.attacks
-        for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
+    title: str
+    attack: str
+    score: str
+
+
+def setting_tables(setting: Setting) -> list[Table]:
+    """All tables of one setting, in reading order; those that nothing is known for are left out."""
+    tables = [
+        leaderboard_table(setting),
+        balanced_table(setting),
+        group_table(setting),
+        error_table(setting),
+        interval_table(setting),
+        leads_table(setting),
+        per_class_table(setting) if setting.classes.facts else None,
+        confusion_table(setting),
+        cost_table(setting),
     ]
-    wanted.append((f"{strongest} tail", strongest, "tail"))
+    return [table for table in tables if table is not None]
+
+
+def leaderboard_table(setting: Setting) -> Table:
+    """Ranking at a glance: both accuracies by attack, tail accuracy under the strongest one."""
+    strongest, ranked = setting.robust or "clean", setting.ranking
+    wanted = [*_both(setting.attacks), Column(f"{strongest} tail", strongest, "tail")]
     ranks = [ranked.ranks[label] for label in ranked.labels]
     rows = [
         {"rank": "-" if rank is None else rank, **row}
-        for rank, row in zip(ranks, _score_rows(group, wanted), strict=True)
+        for rank, row in zip(ranks, _score_rows(setting, wanted), strict=True)
     ]
-    data = method_scores(group, [(attack, score) for _, attack, score in wanted])
+    data = _method_data(setting, wanted)
     data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
     data["ranked_by"] = ranked.name
     data["ranking_score"] = [ranked.scores[label] for label in ranked.labels]
-    table = _column_table("leaderboard", "Leaderboard", group, rows, data, grouping_note(group))
-    return _with_noise(table, group, wanted, comparisons)
+    note = grouping_note(setting)
+    return _column_table("leaderboard", "Leaderboard", setting, wanted, rows, data, note)
 
 
-def balanced_table(
-    group: Group,
-    attacks: Sequence[str] | None = None,
-    comparisons: pd.DataFrame | None = None,
-) -> Table:
+def balanced_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table:
     """Accuracy and balanced accuracy side by side, for each method and attack (default: all)."""
-    wanted = [
-        (f"{attack} {short}", attack, score)
-        for attack in (group.attacks if attacks is None else attacks)
-        for short, score in (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
-    ]
-    rows = _score_rows(group, wanted)
-    data = method_scores(group, [(attack, score) for _, attack, score in wanted])
-    table = _column_table("balanced", "Accuracy and balanced accuracy", group, rows, data)
-    return _with_noise(table, group, wanted, comparisons)
+    wanted = _both(setting.attacks if attacks is None else attacks)
+    title = "Accuracy and balanced accuracy"
+    rows, data = _score_rows(setting, wanted), _method_data(setting, wanted)
+    return _column_table("balanced", title, setting, wanted, rows, data)
 
 
 GROUP_COLUMNS = {
@@ -92,38 +98,38 @@ GROUP_COLUMNS = {
 }
 
 
-def group_table(group: Group) -> Table:
+def group_table(setting: Setting) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
-    rows, sections = _attack_sections(group, group.attacks, GROUP_COLUMNS)
+    rows, sections = _attack_sections(setting, setting.attacks, GROUP_COLUMNS)
     ranked = [name for name in GROUP_COLUMNS if name != "gap"]  # which gap is best is no contest
-    caption = f"{describe(group)}{grouping_note(group)} gap: head minus tail, in points."
+    caption = f"{setting.protocol}{grouping_note(setting)} gap: head minus tail, in points."
     return Table(
         "groups",
         "Accuracy by class frequency",
-        caption + reading(group),
+        caption + reading(setting),
         pd.DataFrame(rows),
         by_section(ranked, sections, len(rows)),
         tuple(sections[1:]),
-        data=attack_scores(group, group.attacks, list(GROUP_COLUMNS.values())),
+        data=_attack_data(setting, setting.attacks, list(GROUP_COLUMNS.values())),
     )
 
 
-def error_table(group: Group) -> Table | None:
+def error_table(setting: Setting) -> Table | None:
     """Natural and boundary error of each method and attack; None when nothing tells them apart."""
-    attacks = [name for name in group.attacks if name != "clean"]
+    attacks = [name for name in setting.attacks if name != "clean"]
     columns = {"natural": "natural_error", "boundary": "boundary_error", "accuracy": "accuracy"}
-    rows, sections = _attack_sections(group, attacks, columns)
-    if all(math.isnan(row["natural"].mean) for row in rows):
+    rows, sections = _attack_sections(setting, attacks, columns)
+    if not any(row["natural"].known for row in rows):
         return None
     for row in rows:
         kept = row.pop("accuracy")
-        row["robust error"] = Spread(1 - kept.mean, kept.std, kept.n)
+        row["robust error"] = Estimate(1 - kept.value, std=kept.std, n_seeds=kept.n_seeds)
     caption = (
-        f"{describe(group)} natural: share of images misclassified without an attack, boundary: "
+        f"{setting.protocol} natural: share of images misclassified without an attack, boundary: "
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
-        f"less is better.{spread_note([group])}{reliability_note(group, attacks)}"
+        f"less is better.{spread_note([setting])}{reliability_note(setting, attacks)}"
     )
-    data = attack_scores(group, attacks, ["natural_error", "boundary_error", "accuracy"])
+    data = _attack_data(setting, attacks, list(columns.values()))
     data["accuracy_mean"] = 1 - data["accuracy_mean"]
     robust = {f"accuracy_{part}": f"robust_error_{part}" for part in ("mean", "std")}
     return Table(
@@ -137,201 +143,418 @@ def error_table(group: Group) -> Table | None:
     )
 
 
-def per_class_table(group: Group, per_class: pd.DataFrame) -> Table:
-    """Accuracy of every class, one column a method: clean, the longest PGD, then AutoAttack."""
-    classes = class_scores(group, per_class)
-    attacks = class_attacks(group.attacks)
-    labels = [name for name in ranked_labels(scores(group)) if name in set(classes["label"])]
+def interval_table(setting: Setting) -> Table | None:
+    """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
     rows: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    signs: dict[Cell, str] = {}
+    for label in (name for name in setting.ranked if len(setting.runs(name)) == 1):
+        row = {"method": label, **setting.told(label)}
+        for attack in setting.attacks:
+            cells = setting.cells.get((label, attack))
+            sign = sign_of(setting, label, attack) if cells else ""
+            signs |= {(len(rows), f"{attack} {score}"): sign for score in ("acc.", "bal.")}
+            row[f"{attack} acc."] = percent(float(cells[0]["accuracy"])) if cells else "-"
+            row[f"{attack} bal."] = _interval(cells[0]) if cells else "-"
+            scored = ("seed", "attack", "n", "accuracy", "balanced_accuracy", "ci_low", "ci_high")
+            head = {"setting": setting.slug, "method": label, **setting.own(label)}
+            records += [head | {name: cells[0][name] for name in scored}] if cells else []
+        rows.append(row)
+    if not rows:
+        return None
+    caption = f"{setting.protocol} One seed; the interval covers the choice of test images only."
+    title = "Balanced accuracy with its 95% confidence interval"
+    caption = f"{caption} Percent.{reliability_note(setting, setting.attacks)}"
+    data = pd.DataFrame(records)
+    return Table("intervals", title, caption, pd.DataFrame(rows), signs=signs, data=data)
+
+
+def leads_table(setting: Setting) -> Table | None:
+    """The best method's leads, with p values as they are and corrected; None without any."""
+    names = {"balanced": "balanced accuracy", "tail": "tail accuracy"}
+    rows = []
+    for attack in setting.attacks:
+        for contest, title in names.items():
+            for lead in setting.leads.get((attack, contest), ()):
+                rows.append(
+                    {
+                        "attack": attack,
+                        "of": title,
+                        "best": lead.best,
+                        "other": lead.other,
+                        "lead": _points(lead.difference),
+                        "95%": f"{_points(lead.low)} to {_points(lead.high)}",
+                        "p": _p_value(lead.p),
+                        "p (Holm)": _p_value(lead.p_holm),
+                        "verdict": lead.verdict.replace("A better", "best leads"),
+                    }
+                )
+    if not rows:
+        return None
+    caption = (
+        f"{setting.protocol} Leads in points with their 95% interval, by which the verdict goes. "
+        "p: McNemar's exact test over the same images, Welch's t test over seeds; Holm: corrected "
+        "for all methods that the best is set against under one attack."
+    )
+    data = [
+        {"setting": setting.slug, "attack": attack, "group": contest, **asdict(lead)}
+        for (attack, contest), leads in setting.leads.items()
+        for lead in leads
+    ]
+    frame = pd.DataFrame(rows)
+    return Table("leads", "Leads of the best", caption, frame, data=pd.DataFrame(data))
+
+
+def per_class_table(setting: Setting) -> Table:
+    """Accuracy of every class, one column a method: clean, the longest PGD, then AutoAttack."""
+    classes, attacks = setting.classes, class_attacks(setting.attacks)
+    scored = {label for label, _ in classes.scored}
+    labels = [name for name in setting.ranked if name in scored]
+    rows: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     signs: dict[Cell, str] = {}
     sections = []
     for attack in attacks:
-        sections.append(len(rows))
-        block = classes[classes["attack"] == attack]
-        cells = {
-            (index, label): Spread(mean, std, int(n))
-            for index, label, mean, std, n in block[
-                ["class_index", "label", "accuracy_mean", "accuracy_std", "n_seeds"]
-            ].itertuples(index=False)
+        lines = {
+            label: classes.line(label, attack)
+            for label in labels
+            if (label, attack) in classes.scored
         }
-        facts = block.drop_duplicates("class_index").to_dict("records")
-        missing = Spread(math.nan, math.nan, 0)
-        for fact in facts:
-            name, count = str(fact["class_name"]), int(fact["n_train"])
-            row = {"attack": attack, "class": name, "n_train": count}
-            signs |= {(len(rows), label): sign_of(group, label, attack) for label in labels}
-            scored = {label: cells.get((fact["class_index"], label), missing) for label in labels}
-            rows.append(row | scored)
+        if not lines:
+            continue
+        sections.append(len(rows))
+        for place, fact in enumerate(classes.facts):
+            signs |= {(len(rows), label): sign_of(setting, label, attack) for label in labels}
+            head = {"attack": attack, "class": fact.name, "n_train": fact.n_train}
+            found = {
+                label: lines[label][place] if label in lines else Estimate(math.nan)
+                for label in labels
+            }
+            rows.append({**head, **found})
+            records += [
+                {
+                    "setting": setting.slug,
+                    "attack": attack,
+                    "class_index": fact.index,
+                    "class_name": fact.name,
+                    "n_train": fact.n_train,
+                    "method": label,
+                    "n_seeds": cell.n_seeds,
+                    "accuracy_mean": cell.value,
+                    "accuracy_std": cell.std,
+                }
+                for label, cell in found.items()
+                if (label, attack, fact.index) in classes.cells
+            ]
     return Table(
         "per-class",
         "Accuracy by class",
-        f"{describe(group)} Classes from most to least frequent." + reading(group, attacks),
+        f"{setting.protocol} Classes from most to least frequent." + reading(setting, attacks),
         pd.DataFrame(rows, columns=["attack", "class", "n_train", *labels]),
         by_row(labels, range(len(rows))),
         tuple(sections[1:]),
         signs,
-        data=_class_data(group, classes),
+        data=pd.DataFrame(records),
     )
 
 
-def _class_data(group: Group, classes: pd.DataFrame) -> pd.DataFrame:
-    """The per-class table with a row a cell."""
-    columns = ["attack", "class_index", "class_name", "n_train", "method", "n_seeds"]
-    classes = classes[classes["attack"].isin(class_attacks(group.attacks))]
-    data = classes.rename(columns={"label": "method"})[[*columns, "accuracy_mean", "accuracy_std"]]
-    order = {attack: place for place, attack in enumerate(group.attacks)}
-    data = data.sort_values("attack", key=lambda s: s.map(order), kind="stable", ignore_index=True)
-    data.insert(0, "setting", group.slug)
-    return data
-
-
-def interval_table(group: Group) -> Table | None:
-    """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
-    rows: list[dict[str, Any]] = []
-    signs: dict[Cell, str] = {}
-    single = [name for name in ranked_labels(scores(group)) if len(group.runs(name)) == 1]
-    for label in single:
-        own = group.rows[group.rows["label"] == label]
-        scored = {row["attack"]: row for row in own.to_dict("records")}
-        row = {"method": label, **group.told(label)}
-        for attack in group.attacks:
-            there = attack in scored
-            sign = sign_of(group, label, attack) if there else ""
-            signs |= {(len(rows), f"{attack} {score}"): sign for score in ("acc.", "bal.")}
-            row[f"{attack} acc."] = percent(float(scored[attack]["accuracy"])) if there else "-"
-            row[f"{attack} bal."] = _interval(scored[attack]) if there else "-"
-        rows.append(row)
-    if not rows:
-        return None
-    caption = f"{describe(group)} One seed; the interval covers the choice of test images only."
-    title = "Balanced accuracy with its 95% confidence interval"
-    caption = f"{caption} Percent.{reliability_note(group, group.attacks)}"
-    data = _interval_data(group, single)
-    return Table("intervals", title, caption, pd.DataFrame(rows), signs=signs, data=data)
-
-
-def _interval_data(group: Group, labels: Sequence[str]) -> pd.DataFrame:
-    """The table of intervals with a row a method and attack that was run."""
-    scored = ["accuracy", "balanced_accuracy", "ci_low", "ci_high"]
-    rows = group.rows.drop(columns="method").rename(columns={"label": "method"})
-    order = {cell: place for place, cell in enumerate(itertools.product(labels, group.attacks))}
-    cells = zip(rows["method"], rows["attack"], strict=True)
-    rows = rows.assign(setting=group.slug, place=[order.get(cell, -1) for cell in cells])
-    rows = rows[rows["place"] >= 0].sort_values("place", ignore_index=True)
-    return rows[["setting", "method", *group.differing, "seed", "attack", "n", *scored]]
-
-
-def group_tables(
-    group: Group,
-    per_class: pd.DataFrame,
-    comparisons: pd.DataFrame | None = None,
-    confusion: pd.DataFrame | None = None,
-) -> list[Table]:
-    """All tables of one group, in reading order; those that nothing is known for are left out."""
-    classes = per_class_table(group, per_class)
-    mistakes = confusions(group, per_class, confusion)
-    tables = [
-        leaderboard_table(group, comparisons),
-        balanced_table(group, comparisons=comparisons),
-        group_table(group),
-        error_table(group),
-        interval_table(group),
-        classes if len(classes.frame) else None,
-        _confusion_table(group, mistakes) if mistakes else None,
-        cost_table(group),
-    ]
-    return [table for table in tables if table is not None]
-
-
-def _confusion_table(group: Group, mistakes: Confusions) -> Table:
+def confusion_table(setting: Setting) -> Table | None:
     """Where the images of the tail classes end up: three most frequent predictions a class."""
-    shown = shown_names(group, [mistakes.attack])
+    mistakes = setting.mistakes
+    if mistakes is None:
+        return None
     rows: list[dict[str, Any]] = []
     sections = []
     for label in mistakes.counts:
         sections.append(len(rows))
-        rows += [{"method": shown[label], **row} for row in destinations(mistakes, label)]
+        shown = label + sign_of(setting, label, mistakes.attack)
+        rows += [{"method": shown, **row} for row in destinations(mistakes, label)]
     data = confused_shares(mistakes)
-    data.insert(0, "setting", group.slug)
+    data.insert(0, "setting", setting.slug)
     caption = (
-        f"{describe(group)} Tail classes under {mistakes.attack}: share of a class's images that "
+        f"{setting.protocol} Tail classes under {mistakes.attack}: share of a class's images that "
         "are still right, and the classes that most of the others fall into, with their shares."
-        f"{grouping_note(group)} Percent.{reliability_note(group, [mistakes.attack])}"
+        f"{grouping_note(setting)} Percent.{reliability_note(setting, [mistakes.attack])}"
     )
     title = f"Where tail images fall under {mistakes.attack}"
     frame = pd.DataFrame(rows)
     return Table("confusion", title, caption, frame, (), tuple(sections[1:]), data=data)
 
 
+def cost_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table | None:
+    """Cost of every method; None where nothing was measured.
+
+    Args:
+        setting: the results.
+        attacks: those whose evaluation is shown; default all.
+    """
+    found = setting.costs
+    attacks = setting.attacks if attacks is None else attacks
+    known = [
+        value.known
+        for cost in found
+        for value in (cost.train_seconds, cost.memory_bytes, *cost.attack_seconds.values())
+    ]
+    if not any(known) and all(math.isnan(cost.parameters) for cost in found):
+        return None
+    conditions = list(dict.fromkeys(cost.conditions for cost in found))
+    train, unit = _in_units([cost.train_seconds for cost in found])
+    rows: list[dict[str, Any]] = [
+        {"method": cost.label, **setting.told(cost.label)} for cost in found
+    ]
+    columns: dict[str, Sequence[Quantity | str]] = {}
+    for name in _differing(conditions):
+        columns[name] = [getattr(cost.conditions, name) or "unknown" for cost in found]
+    columns[f"training ({unit})"] = train
+    for attack in attacks:
+        times, unit = _in_units([cost.attack_seconds[attack] for cost in found])
+        columns[f"{attack} ({unit})"] = times
+    columns["memory (GB)"] = [_quantity(cost.memory_bytes, _GIGABYTE) for cost in found]
+    columns["parameters"] = [Quantity(cost.parameters, n_seeds=1, digits=0) for cost in found]
+    for name, cells in columns.items():
+        for row, cell in zip(rows, cells, strict=True):
+            row[name] = cell
+    caption = f"{setting.protocol}{_measured(conditions)}{_gaps(rows)}{spread_note([setting])}"
+    data = _cost_data(setting, found)
+    return Table("cost", "Cost of training and evaluation", caption, pd.DataFrame(rows), data=data)
+
+
+def ratio_table(family: Family) -> Table:
+    """Balanced accuracy of each method, one column an imbalance ratio: clean, PGD, AutoAttack."""
+    columns, members = family.columns, family.members
+    wanted = {attack for member in members for attack in class_attacks(member.attacks)}
+    attacks = sorted(wanted, key=attack_order)
+    signs: dict[Cell, str] = {}
+    rows: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    sections = []
+    for attack in attacks:
+        sections.append(len(rows))
+        for label in family.ranked:
+            own = [member.estimate(label, attack, "balanced_accuracy") for member in members]
+            for member, column in zip(members, columns, strict=True):
+                if label in member.labels and attack in member.attacks:
+                    signs[len(rows), column] = sign_of(member, label, attack)
+            told = {"attack": attack, "method": label, **family.together.told(label)}
+            rows.append(told | dict(zip(columns, own, strict=True)))
+            records += [
+                {
+                    "setting": member.slug,
+                    "attack": attack,
+                    "method": label,
+                    **dict.fromkeys(("imbalance_ratio",), member.key["imbalance_ratio"]),
+                    "n_train": n_train(member),
+                    "split_sha256": member.key["split_sha256"],
+                    "n": member.key["n"],
+                    "n_seeds": found.n_seeds,
+                    "balanced_accuracy_mean": found.value,
+                    "balanced_accuracy_std": found.std,
+                }
+                for member, found in zip(members, own, strict=True)
+            ]
+    return Table(
+        "ratios",
+        "Balanced accuracy by imbalance ratio",
+        _ratio_caption(family, attacks, rows),
+        pd.DataFrame(rows),
+        by_section(columns, sections, len(rows)),
+        tuple(sections[1:]),
+        signs,
+        data=pd.DataFrame(records),
+    )
+
+
+# rows ---------------------------------------------------------------------------------------------
+
+
+def _both(attacks: Iterable[str]) -> list[Column]:
+    """Accuracy and balanced accuracy of each attack."""
+    kinds = (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
+    return [
+        Column(f"{attack} {short}", attack, score) for attack in attacks for short, score in kinds
+    ]
+
+
+def _score_rows(setting: Setting, wanted: Sequence[Column]) -> list[dict[str, Any]]:
+    """One row a method, best first, with what rows differ in."""
+    return [
+        {
+            "method": label,
+            **setting.told(label),
+            **{one.title: setting.estimate(label, one.attack, one.score) for one in wanted},
+        }
+        for label in setting.ranked
+    ]
+
+
 def _attack_sections(
-    group: Group, attacks: Sequence[str], columns: Mapping[str, str]
+    setting: Setting, attacks: Sequence[str], columns: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Rows of all methods, attack after attack, and the position at which each attack begins."""
     rows: list[dict[str, Any]] = []
     sections = []
     for attack in attacks:
-        wanted = [(name, attack, score) for name, score in columns.items()]
         sections.append(len(rows))
-        shown = shown_names(group, [attack])
-        own = _score_rows(group, wanted)
-        rows += [{"attack": attack, **row, "method": shown[row["method"]]} for row in own]
+        for row in _score_rows(setting, [Column(n, attack, s) for n, s in columns.items()]):
+            shown = row["method"] + sign_of(setting, row["method"], attack)
+            rows.append({"attack": attack, **row, "method": shown})
     return rows, sections
 
 
-def _score_rows(group: Group, wanted: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """One row a method, with what rows differ in; `wanted` lists (column title, attack, score)."""
-    frame = scores(group)
-    cells = records_by_cell(frame)
+def _method_data(setting: Setting, wanted: Sequence[Column]) -> pd.DataFrame:
+    """For machines a row a method, best first."""
     rows = []
-    for label in ranked_labels(frame):
-        row: dict[str, Any] = {"method": label, **group.told(label)}
-        for title, attack, score in wanted:
-            cell = cells[label, attack]
-            row[title] = Spread(cell[f"{score}_mean"], cell[f"{score}_std"], int(cell["n_seeds"]))
+    for label in setting.ranked:
+        row = _head(setting, label)
+        for one in wanted:
+            found = setting.estimate(label, one.attack, one.score)
+            name = f"{one.attack}_{one.score}"
+            row |= {f"{name}_mean": found.value, f"{name}_std": found.std}
         rows.append(row)
-    return rows
+    return pd.DataFrame(rows)
 
 
-def _with_noise(
-    table: Table,
-    group: Group,
-    wanted: list[tuple[str, str, str]],
-    comparisons: pd.DataFrame | None,
-) -> Table:
-    """Mark the scores that are in doubt, and those within noise of the best of their column."""
-    contested = [(title, attack, CONTESTS[s]) for title, attack, s in wanted if s in CONTESTS]
-    attacks, contests = {attack for _, attack, _ in contested}, {c for _, _, c in contested}
-    near = near_best(group, comparisons, attacks, contests)
-    signs: dict[Cell, str] = {
-        (place, title): sign_of(group, label, attack)
-        for place, label in enumerate(ranked_labels(scores(group)))
-        for title, attack, _ in wanted
-    }
-    for place, label in enumerate(ranked_labels(scores(group))):
-        for title, attack, contest in contested:
-            signs[place, title] += near.sign(label, attack, contest)
-    return replace(table, caption=table.caption + near.sentence, signs=signs)
+def _attack_data(setting: Setting, attacks: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """For machines a row an attack and method, attack after attack, best method first."""
+    rows = []
+    for attack in attacks:
+        for label in setting.ranked:
+            row = {"attack": attack, **_head(setting, label)}
+            for name in names:
+                found = setting.estimate(label, attack, name)
+                row |= {f"{name}_mean": found.value, f"{name}_std": found.std}
+            rows.append(row)
+    columns = ["setting", "attack", "method", *setting.differing, "n_seeds"]
+    scored = [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    return pd.DataFrame(rows, columns=[*columns, *scored])
+
+
+def _head(setting: Setting, label: str) -> dict[str, Any]:
+    count = len(setting.runs(label))
+    return {"setting": setting.slug, "method": label, **setting.own(label), "n_seeds": count}
 
 
 def _column_table(
     name: str,
     title: str,
-    group: Group,
+    setting: Setting,
+    wanted: Sequence[Column],
     rows: list[dict[str, Any]],
     data: pd.DataFrame,
     note: str = "",
 ) -> Table:
-    ranked = [name for name, cell in rows[0].items() if isinstance(cell, Spread)]
-    contests = by_column(ranked, range(len(rows)))
-    attacks = [
-        attack for attack in group.attacks if any(c.startswith(f"{attack} ") for c in ranked)
-    ]
-    caption = f"{describe(group)} acc.: mean over images, bal.: mean over classes.{note}"
-    return Table(
-        name, title, caption + reading(group, attacks), pd.DataFrame(rows), contests, data=data
+    """A table with a column a score; marked are those in doubt, and within noise of the best."""
+    signs: dict[Cell, str] = {}
+    for place, label in enumerate(setting.ranked):
+        for one in wanted:
+            near = near_sign(setting, label, one.attack, CONTESTS.get(one.score))
+            signs[place, one.title] = sign_of(setting, label, one.attack) + near
+    contested = [one for one in wanted if one.score in CONTESTS]
+    attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
+    shown = [attack for attack in setting.attacks if any(one.attack == attack for one in wanted)]
+    caption = (
+        f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
+        f"{reading(setting, shown)}{near_best(setting, attacks, contests)}"
+    )
+    ranked = by_column([one.title for one in wanted], range(len(rows)))
+    return Table(name, title, caption, pd.DataFrame(rows), ranked, signs=signs, data=data)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = percent(float(row["ci_low"])), percent(float(row["ci_high"]))
+    return f"{percent(float(row['balanced_accuracy']))} [{low}, {high}]"
+
+
+def _points(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:+.2f}"
+
+
+def _p_value(p: float) -> str:
+    """A p value to three decimals, very small ones as such."""
+    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# cost ---------------------------------------------------------------------------------------------
+
+
+def _in_units(times: Sequence[Estimate]) -> tuple[list[Quantity], str]:
+    """Times in the one unit that fits the longest of them."""
+    longest = max((time.value for time in times if time.known), default=0.0)
+    seconds, unit = next((size, name) for start, size, name in _UNITS if longest >= start)
+    return [_quantity(time, seconds) for time in times], unit
+
+
+def _quantity(found: Estimate, unit: float) -> Quantity:
+    return Quantity(found.value / unit, std=found.std / unit, n_seeds=found.n_seeds)
+
+
+def _differing(conditions: Sequence[Conditions]) -> list[str]:
+    """In which of device, threads and commit the rows of a table differ."""
+    names = [field.name for field in fields(Conditions)]
+    return [name for name in names if len({getattr(one, name) for one in conditions}) > 1]
+
+
+def _measured(conditions: Sequence[Conditions]) -> str:
+    differing = _differing(conditions)
+    shared = str(replace(conditions[0], **dict.fromkeys(differing, "")))
+    on = "with" if "device" in differing else "on"
+    where = f" Measured {on} {shared}." if shared else ""
+    if differing:
+        where += (
+            f" Each row holds one {' and '.join(differing)}: only rows that agree in these can be "
+            "compared, and they are never averaged."
+        )
+    return (
+        f"{where} Wall time of the training, and of each attack on all test images. Peak memory: "
+        "of the allocator on CUDA, else of the whole process, earlier runs of it included."
     )
 
 
-def _interval(row: Mapping[Any, Any]) -> str:
-    low, high = percent(float(row["ci_low"])), percent(float(row["ci_high"]))
-    return f"{percent(float(row['balanced_accuracy']))} [{low}, {high}]"
+def _gaps(rows: Sequence[dict[str, Any]]) -> str:
+    cells = [cell for row in rows for cell in row.values() if isinstance(cell, Quantity)]
+    missing = not all(cell.known for cell in cells)
+    return " - marks what is not known of every run of the row." if missing else ""
+
+
+def _cost_data(setting: Setting, found: Sequence[Cost]) -> pd.DataFrame:
+    records = []
+    for cost in found:
+        measured = {
+            "train_seconds": cost.train_seconds,
+            "peak_memory_bytes": cost.memory_bytes,
+            **{f"{attack}_seconds": time for attack, time in cost.attack_seconds.items()},
+        }
+        record = {
+            "setting": setting.slug,
+            "method": cost.label,
+            **setting.own(cost.label),
+            **asdict(cost.conditions),
+            "n_seeds": len(cost.runs),
+            "run_ids": ",".join(cost.runs),
+            "parameters": cost.parameters,
+        }
+        for name, time in measured.items():
+            record |= {f"{name}_mean": time.value, f"{name}_std": time.std}
+        records.append(record)
+    return pd.DataFrame(records).astype({"parameters": "Int64"})
+
+
+# by ratio -----------------------------------------------------------------------------------------
+
+
+def _ratio_caption(family: Family, attacks: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    members = family.members
+    ratios = ", ".join(
+        f"{member.key['imbalance_ratio']:g} ({training_images(member)})" for member in members
+    )
+    test_set = "; ".join(dict.fromkeys(test_images(member) for member in members))
+    kind = str(members[0].key["imbalance_type"])
+    gaps = any(isinstance(c, Estimate) and not c.known for row in rows for c in row.values())
+    missing = " - marks a score that not every seed has." if gaps else ""
+    told = setting_words(members, f"{kind} imbalance ratios {ratios}".strip(), test_set)
+    return (
+        f"{told} Mean over classes. Methods in their order at ratio "
+        f"{members[-1].key['imbalance_ratio']:g}. Percent; "
+        f"best of a column bold, second underlined.{spread_note(members)}{missing}"
+        f"{reliability_note(family.together, attacks)}"
+    )

@@ -11,6 +11,7 @@ from bench_helpers import QUICK, Cli, Finished, Outcome, run_command
 
 from ltrobust.evaluation.effort import Effort
 from ltrobust.evaluation.reliability import affordable
+from ltrobust.report import Rendered
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +58,13 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing, the slowest part of a tiny bench; other tests look at the figures."""
-    for name in ("_figures", "_more_figures", "_figure_files"):
-        monkeypatch.setattr(f"ltrobust.report.{name}", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
 
 
 @pytest.fixture
 def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out tables too: of the reports only metrics.csv and per_class.csv are written."""
-    monkeypatch.setattr("ltrobust.bench.collect.render", lambda *args: {})
+    monkeypatch.setattr("ltrobust.bench.collect.render_board", lambda *args: Rendered())
     monkeypatch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
 
 

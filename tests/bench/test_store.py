@@ -75,6 +75,18 @@ def test_a_report_removes_its_own_stale_files_and_no_others(tmp_path: Path) -> N
     assert files(tmp_path) == {"tables/a.md", "metrics.csv", *theirs}
 
 
+def test_a_figure_that_is_drawn_from_the_same_stays_and_is_known(tmp_path: Path) -> None:
+    suite = SuiteStore(tmp_path)
+    figures = {f"figures/{name}": "x" for name in ("a.png", "a.pdf", "b.png", "b.pdf")}
+    drawn = {name: f"from {name[8]}" for name in figures}
+    suite.write_reports(figures, drawn=drawn)
+    assert suite.drawn() == drawn
+    suite.write_reports({}, drawn={name: drawn[name] for name in figures if "/a" in name})
+    assert files(tmp_path) == {"figures/a.png", "figures/a.pdf", ".written.json"}
+    (tmp_path / "figures/a.pdf").unlink()
+    assert suite.drawn() == {}  # both are drawn again
+
+
 def test_the_first_report_of_a_directory_without_a_list_removes_nothing(tmp_path: Path) -> None:
     suite = SuiteStore(tmp_path)
     suite.write("tables/old.md", "x")
@@ -83,11 +95,12 @@ def test_the_first_report_of_a_directory_without_a_list_removes_nothing(tmp_path
 
 
 LISTS = {
-    "outside": '["tables/../../outside", "../outside", "tables/sub/../../../outside"]',
-    "absolute": '["{outside}", "tables/{outside}"]',
-    "the results": '["metrics.csv", "runs/a/run.json", "tables", "tables/.."]',
-    "no list": '{{"tables/a.md": 1}}',
-    "no texts": "[1, null, []]",
+    "outside": '{{"files": ["tables/../../outside", "../outside", "tables/sub/../../../outside"]}}',
+    "absolute": '{{"files": ["{outside}", "tables/{outside}"]}}',
+    "the results": '{{"files": ["metrics.csv", "runs/a/run.json", "tables", "tables/.."]}}',
+    "no list": '{{"files": {{"tables/a.md": 1}}}}',
+    "no texts": '{{"files": [1, null, []]}}',
+    "no mapping": "[1, null, []]",
     "no JSON": "[",
 }
 

@@ -30,7 +30,7 @@ NEAR[:2] = ~NEAR[:2]
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
 
 
 def report(suite: Path, groups: str | None = None) -> SuiteResults:
@@ -304,7 +304,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust.report._figures", lambda *args: {})
+        patch.setattr("ltrobust.report._draw_all", lambda *args: None)
         patch.setattr("ltrobust.report.terminal_tables", lambda *args: [])
         for method in ("pgd-at", "at-bsl"):
             words: list[Any] = ["bench", "--methods", method, "--dataset", "digits-lt"]

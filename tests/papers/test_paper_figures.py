@@ -16,9 +16,10 @@ from ltrobust.bench.plan import PlannedRun
 from ltrobust.bench.store import SuiteStore
 from ltrobust.papers.compare import compare
 from ltrobust.papers.entries import entry_names, read_scales, shipped_folder
-from ltrobust.papers.figures import entry_figure, figure_note, scale_note
+from ltrobust.papers.figures import entry_chart, figure_note, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.published import read_values
+from ltrobust.report import printed
 
 FOLDER = shipped_folder()
 VALUES = read_values(FOLDER)
@@ -29,7 +30,7 @@ def draw(name: str, output: Path, *, done: bool = True) -> Figure:
     store = store_results(made, output) if done else SuiteStore(output)
     ours = Ours(made.plans, store)
     frame = compare(made.entry, VALUES, ours, "cpu")
-    return entry_figure(made.entry, frame, VALUES, ours, "cpu")
+    return printed.draw(entry_chart(made.entry, frame, VALUES, ours, "cpu"))
 
 
 def shown_texts(figure: Figure) -> list[Text]:
@@ -71,7 +72,7 @@ def test_a_figure_at_cpu_scale_says_so(tmp_path) -> None:
     assert realised != cpu["limit_train"]
     trained = f"{cpu['epochs']} epochs, {realised:,} training images"
     assert f"{cpu['arch']}, {trained}" in note
-    assert "test images: 400; aa-apgd 200" in note
+    assert "test images: 400; AA-APGD 200" in note
     assert "values do not" in note
 
 
@@ -79,7 +80,7 @@ def test_every_run_of_ours_is_drawn_as_a_bar_of_its_height(tmp_path) -> None:
     made = job("robal-table", tmp_path)
     ours = Ours(made.plans, store_results(made, tmp_path))
     frame = compare(made.entry, VALUES, ours, "cpu")
-    figure = entry_figure(made.entry, frame, VALUES, ours, "cpu")
+    figure = printed.draw(entry_chart(made.entry, frame, VALUES, ours, "cpu"))
     heights = sorted(round(bar.get_height(), 6) for bar in figure.axes[0].patches)
     expected = sorted(round(100 * v, 6) for v in [*frame["ours"], *frame["published"]])
     assert heights == expected
@@ -87,7 +88,7 @@ def test_every_run_of_ours_is_drawn_as_a_bar_of_its_height(tmp_path) -> None:
 
 def test_a_published_trick_keeps_its_name_in_the_gain_figure(tmp_path) -> None:
     texts = {text.get_text() for text in shown_texts(draw("robal-fake-gain", tmp_path))}
-    assert {"post-hoc re-scaling", "re-weighting (CB)", "robal-r", "robal-n"} <= texts
+    assert {"post-hoc re-scaling", "re-weighting (CB)", "RoBal-R", "RoBal-N"} <= texts
 
 
 def test_the_range_is_told_where_runs_had_different_training_images(tmp_path) -> None:
@@ -113,10 +114,11 @@ def test_a_flagged_run_has_a_dagger_that_is_explained(name, tmp_path) -> None:
     store = store_results(made, tmp_path)
     store_flags(store, {"robal-r": "tiny-logits"})
     ours = Ours(made.plans, store)
-    figure = entry_figure(made.entry, compare(made.entry, VALUES, ours, "cpu"), VALUES, ours, "cpu")
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    figure = printed.draw(entry_chart(made.entry, frame, VALUES, ours, "cpu"))
     texts = [text.get_text() for text in shown_texts(figure)]
-    assert [text for text in texts if "robal-r" in text] == ["robal-r†"]
-    assert not any("†" in text for text in texts if "pgd-at" in text)
+    assert [text for text in texts if "RoBal-R" in text] == ["RoBal-R†"]
+    assert not any("†" in text for text in texts if "PGD-AT" in text)
     assert any("† a reliability check puts a number" in text for text in texts)
 
 
@@ -125,10 +127,11 @@ def test_a_gain_of_ours_has_the_dagger_and_the_published_one_has_not(tmp_path) -
     store = store_results(made, tmp_path)
     store_flags(store, {"robal-r": "tiny-logits"})
     ours = Ours(made.plans, store)
-    figure = entry_figure(made.entry, compare(made.entry, VALUES, ours, "cpu"), VALUES, ours, "cpu")
+    frame = compare(made.entry, VALUES, ours, "cpu")
+    figure = printed.draw(entry_chart(made.entry, frame, VALUES, ours, "cpu"))
     published, mine = ({text.get_text() for text in axes.texts} for axes in figure.axes)
-    assert "robal-r" in published
-    assert {"robal-r†", "robal-n"} <= mine
+    assert "RoBal-R" in published
+    assert {"RoBal-R†", "RoBal-N"} <= mine
 
 
 def test_overfitting_names_what_is_a_mean_over_classes_and_joins_no_published_points(
@@ -157,7 +160,7 @@ def test_no_name_in_the_scatter_lies_on_a_point(panel, tmp_path) -> None:
     made = job("taet-scatter", tmp_path)
     ours = Ours(made.plans, store_results(made, tmp_path, chance))
     frame = compare(made.entry, VALUES, ours, "cpu")
-    figure = entry_figure(made.entry, frame, VALUES, ours, "cpu")
+    figure = printed.draw(entry_chart(made.entry, frame, VALUES, ours, "cpu"))
     figure.draw_without_rendering()
     axes = figure.axes[panel]
     names = [text for text in axes.texts if text.get_text()]

@@ -128,7 +128,10 @@ def test_an_entry_is_run_written_and_found_again(reproduce, entries, tmp_path) -
     assert "2 of 2 runs to do" in said
     folder = out / "tiny-table"
     names = {"comparison.csv", "comparison.md", "comparison.tex", "claims.csv"}
-    assert {p.name for p in folder.iterdir()} == names | {"figure.png", "figure.pdf"}
+    assert {p.name for p in folder.iterdir()} == names | {"figure.png", "figure.pdf", "page.json"}
+    html = (out / "index.html").read_text()
+    assert "tiny-table-0" in html
+    assert "const filter" in html
 
     rows = list(csv.DictReader((folder / "comparison.csv").open()))
     assert [row["label"] for row in rows] == ["pgd-at", "pgd-at", "at-bsl", "Y"]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from ltrobust.report.board import make_board
+from ltrobust.report.chart import Chart
+from ltrobust.report.charts import setting_charts
+from ltrobust.report.setting import Setting
 
 EPS = 8 / 255
 METHODS = ("pgd-at", "trades", "robal-r", "at-bsl", "taet")
@@ -195,3 +201,22 @@ def _history(epochs: int, rng: np.random.Generator) -> pd.DataFrame:
             "seconds": 42.0,
         }
     )
+
+
+def settings(
+    metrics: pd.DataFrame,
+    per_class: pd.DataFrame | None = None,
+    histories: Mapping[str, pd.DataFrame] | None = None,
+    comparisons: pd.DataFrame | None = None,
+    confusion: pd.DataFrame | None = None,
+    examples: Mapping[str, pd.DataFrame] | None = None,
+    across: Sequence[str] = (),
+) -> tuple[Setting, ...]:
+    """The settings of the board of these tables."""
+    tables = (metrics, per_class, histories, comparisons, confusion, examples, across)
+    return make_board(*tables).settings
+
+
+def charts(setting: Setting) -> dict[str, Chart]:
+    """The charts of a setting by name."""
+    return {chart.name: chart for chart in setting_charts(setting)}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from report_fixtures import suite
-
-from ltrobust.report.class_charts import class_results
-from ltrobust.report.groups import comparable_groups
+from report_fixtures import settings, suite
 
 
 def judged_twice() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -27,34 +24,21 @@ def judged_twice() -> tuple[pd.DataFrame, pd.DataFrame]:
     return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*both, strict=True))
 
 
-def test_each_group_tells_its_own_test_images_and_intervals():
+@pytest.mark.parametrize("ids", [True, False])
+def test_each_setting_tells_its_own_test_images_and_intervals(ids):
     metrics, per_class = judged_twice()
-    groups = comparable_groups(metrics)
-    assert sorted(group.key["n"] for group in groups) == [500, 1000]
-    for group in groups:
-        results = class_results(group, per_class)
-        assert len(results.frame) == 20
-        part = 1000 // group.key["n"]
-        readings = results.readings(results.frame)
-        for row, reading in zip(results.frame.to_dict("records"), readings, strict=True):
-            test = results.test(row)
-            assert test is not None
-            assert test.n == group.key["n"] // 10
-            assert test.high - test.low == pytest.approx(0.02 * part)
-            assert (reading.low, reading.high) == (test.low, test.high)
+    found = settings(metrics, per_class if ids else per_class.drop(columns="attack_id"))
+    assert sorted(setting.key["n"] for setting in found) == [500, 1000]
+    for setting in found:
+        part = 1000 // setting.key["n"]
+        cells = setting.classes.cells
+        assert len(cells) == 20
+        for cell in cells.values():
+            assert cell.n == setting.key["n"] // 10
+            assert cell.high - cell.low == pytest.approx(0.02 * part)
 
 
-def test_without_attack_ids_nothing_uncertain_is_told():
-    metrics, per_class = judged_twice()
-    for group in comparable_groups(metrics):
-        results = class_results(group, per_class.drop(columns="attack_id"))
-        assert len(results.frame) == 20
-        assert not results.tests
-
-
-def test_rows_of_older_metrics_without_attack_id_keep_their_test_images():
+def test_rows_without_attack_id_keep_their_test_images():
     metrics, per_class, _ = suite(methods=("trades",), attacks=("clean",))
-    (group,) = comparable_groups(metrics)
-    per_class = per_class.assign(attack_id="clean-1")
-    results = class_results(group, per_class)
-    assert {test.n for test in results.tests.values()} == {100}
+    (setting,) = settings(metrics, per_class.assign(attack_id="clean-1"))
+    assert {cell.n for cell in setting.classes.cells.values()} == {100}

@@ -21,19 +21,13 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from report_fixtures import METHODS, confused, suite
 
-from ltrobust.report.adversarial import adversarial_figures, example_rows
-from ltrobust.report.aggregate import class_scores, scores, training_curves
-from ltrobust.report.confusion import confusion_figure, confusions
-from ltrobust.report.cost import cost_table
-from ltrobust.report.cost_figure import cost_figure, training_costs
-from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
-from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
-from ltrobust.report.groups import Group, comparable_groups
-from ltrobust.report.marks import doubted, shown_names
-from ltrobust.report.ratios import ratio_families, ratio_table
+from ltrobust.report.board import Board, make_board
+from ltrobust.report.charts import setting_charts, spanning_charts
+from ltrobust.report.images import adversarial_figures
+from ltrobust.report.printed import print_chart
+from ltrobust.report.setting import Setting
 from ltrobust.report.style import styled
-from ltrobust.report.sweeps import eps_sweeps, ratio_sweep, steps_sweep
-from ltrobust.report.tables import group_tables
+from ltrobust.report.tables import cost_table, ratio_table, setting_tables
 
 MANY = tuple(f"defense-number-{place}" for place in range(20))
 ODD = (
@@ -91,14 +85,16 @@ class Stored:
     examples: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
-    def groups(self) -> list[Group]:
-        return comparable_groups(self.metrics)
+    def board(self) -> Board:
+        return make_board(
+            self.metrics, self.per_class, self.histories, None, self.confusion, self.examples
+        )
 
     @cached_property
-    def usual(self) -> Group:
-        """The group at 8/255 and the first imbalance ratio."""
-        groups = [g for g in self.groups if g.key["imbalance_ratio"] == 50]
-        return min(groups, key=lambda g: abs(g.key["eps"] - 8 / 255))
+    def usual(self) -> Setting:
+        """The setting at 8/255 and the first imbalance ratio."""
+        known = [one for one in self.board.settings if one.key["imbalance_ratio"] == 50]
+        return min(known, key=lambda one: abs(one.key["eps"] - 8 / 255))
 
 
 @cache
@@ -159,26 +155,14 @@ def _examples(case: Case, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a report; what there is nothing for says so or is left out."""
-    group, groups = result.usual, result.groups
-    shown = {label: name for one in groups for label, name in shown_names(one, one.attacks).items()}
-    averages = scores(group)
-    curves = training_curves(group, result.histories)
-    mistakes = confusions(group, result.per_class, result.confusion)
-    yield "per-class", per_class_figure(class_scores(group, result.per_class), shown)
-    yield "balance", balance_figure(averages, shown)
-    yield "training", training_figure(curves, group.labels, shown)
-    yield "attacks", attack_figure(averages, doubted(group))
-    if mistakes:
-        yield "confusion", confusion_figure(mistakes, shown)
-    yield "cost", cost_figure(training_costs(group), shown)
-    yield "steps", steps_figure(steps_sweep(group), shown)
-    for slug, (_, frame) in eps_sweeps(groups).items():
-        yield f"eps-{slug}", eps_figure(frame, shown)
-    for family in ratio_families(groups):
-        yield f"ratio-{family.slug}", ratio_figure(ratio_sweep(family), shown, (), "step")
-    rows = example_rows(group, result.per_class, result.examples)
-    for page, figure in enumerate(adversarial_figures(rows, shown, [*group.labels, "another"])):
+    """Every figure of a report; what there is nothing for is left out."""
+    board = result.board
+    charts = [*setting_charts(result.usual)]
+    charts += [chart for _, _, chart in spanning_charts(board.radii, board.families)]
+    for chart in charts:
+        if chart.printed:
+            yield from print_chart(chart).items()
+    for page, figure in enumerate(adversarial_figures(result.usual)):
         yield f"examples-{page}", figure
 
 
@@ -227,10 +211,10 @@ def test_no_text_of_any_figure_overlaps_or_leaves_the_canvas(case: str) -> None:
 @each_case
 def test_every_table_comes_out_as_markdown_latex_csv_and_in_the_terminal(case: str) -> None:
     result = stored(CASES[case])
-    tables = group_tables(result.usual, result.per_class, None, result.confusion)
+    tables = setting_tables(result.usual)
     cost = cost_table(result.usual)
     assert cost is not None
-    families = ratio_families(result.groups)
+    families = result.board.families
     assert families
     tables = [*tables, cost, *(ratio_table(family) for family in families)]
     assert {"leaderboard", "balanced", "per-class", "cost", "ratios"} <= {t.name for t in tables}

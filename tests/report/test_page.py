@@ -13,19 +13,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, metric_row, suite
+from report_fixtures import METHODS, metric_row, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.evaluation.reliability import findings
 from ltrobust.method import Citation
+from ltrobust.report import leaderboard
 from ltrobust.report.cards import bibtex, method_card, web_address
-from ltrobust.report.chart_parts import attack_title
 from ltrobust.report.explain import CHECKS
 from ltrobust.report.groups import comparable_groups
-from ltrobust.report.leaderboard import leaderboard
+from ltrobust.report.names import attack_title, method_title
 from ltrobust.report.page import page, safe_json
-from ltrobust.report.readings import readings
 
+TITLES = {method_title(name): name for name in METHODS}
 EVIL = "<img src=x onerror=alert(1)>"
 ENDING = "a</script><b>&amp;"
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -140,7 +140,7 @@ def test_only_the_pages_own_scripts_may_run(html, reader):
 def test_every_method_has_its_row_with_n_and_seeds():
     frames = suite(seeds=(0, 1, 4))
     reader = Reader(made(frames))
-    assert {row[1].lstrip("●■▲◆▼✚✖") for row in reader.rows} == set(METHODS)
+    assert {row[1].lstrip("●■▲◆▼✚✖") for row in reader.rows} == set(TITLES)
     (n,) = set(frames[0]["n"])
     assert all(row[2] == f"{n:,}" for row in reader.rows)
     assert all(row[3] == "3(0, 1, 4)" for row in reader.rows)
@@ -149,16 +149,17 @@ def test_every_method_has_its_row_with_n_and_seeds():
 def test_ranks_and_order_are_the_leaderboards(reader):
     board = leaderboard(suite()[0])
     assert [row[0] for row in reader.rows] == [str(rank) for rank in board["rank"]]
-    assert [row[1].lstrip("●■▲◆▼✚✖") for row in reader.rows] == list(board["method"])
+    names = [row[1].lstrip("●■▲◆▼✚✖") for row in reader.rows]
+    assert names == [method_title(name) for name in board["method"]]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2, 3, 4)])
 def test_every_number_of_the_leaderboard_stands_in_the_frames(seeds):
     frames = suite(seeds=seeds, attacks=("clean", "pgd20", "autoattack"))
-    (group,) = comparable_groups(frames[0])
+    (setting,) = settings(*frames)
     allowed = set()
-    for reading in readings(group).values():
-        for value in (reading.mean, reading.std, reading.low, reading.high):
+    for cell in setting.estimates.values():
+        for value in (cell.value, cell.std, cell.low, cell.high):
             allowed.add(f"{100 * value:.2f}")
     html = made(frames)
     reader = Reader(html)
@@ -167,24 +168,26 @@ def test_every_number_of_the_leaderboard_stands_in_the_frames(seeds):
     assert set(shown) <= allowed
     board = leaderboard(frames[0]).set_index("method")
     for row in reader.rows:
-        mean = board.loc[row[1].lstrip("●■▲◆▼✚✖"), "autoattack_balanced_accuracy_mean"]
+        mean = board.loc[TITLES[row[1].lstrip("●■▲◆▼✚✖")], "autoattack_balanced_accuracy_mean"]
         assert row[9].startswith(f"{100 * mean:.2f}")
 
 
 def test_charts_draw_the_averages_of_the_frames(reader):
-    (group,) = comparable_groups(suite()[0])
-    found = readings(group)
+    (setting,) = settings(*suite())
     figures = embedded(reader)["figures"]
     points = {trace["name"]: trace for trace in figures["s0-balance-0"]["data"]}
-    assert set(points) == set(METHODS)
-    for label, trace in points.items():
-        assert trace["x"] == [round(100 * found[label, "clean", "balanced_accuracy"].mean, 4)]
-        assert trace["y"] == [round(100 * found[label, "autoattack", "balanced_accuracy"].mean, 4)]
+    assert set(points) == set(TITLES)
+    for name, trace in points.items():
+        for axis, attack in (("x", "clean"), ("y", "autoattack")):
+            cell = setting.estimate(TITLES[name], attack, "balanced_accuracy")
+            assert trace[axis] == [round(100 * cell.value, 4)]
+            reach = [round(100 * (cell.high - cell.value), 4)]
+            assert trace[f"error_{axis}"]["array"] == pytest.approx(reach)
     bars = {trace["name"]: trace for trace in figures["s0-attacks-0"]["data"]}
-    for label, trace in bars.items():
+    for name, trace in bars.items():
         expected = [
-            round(100 * found[label, attack, "balanced_accuracy"].mean, 4)
-            for attack in group.attacks
+            round(100 * setting.estimate(TITLES[name], attack, "balanced_accuracy").value, 4)
+            for attack in setting.attacks
             if attack != "clean"
         ]
         assert trace["y"] == expected
@@ -371,7 +374,7 @@ def test_cost_is_drawn_where_it_was_measured():
     metrics.loc[metrics["method"] == "b", "train_seconds"] = float("nan")
     figures = embedded(Reader(made((metrics, per_class, histories))))["figures"]
     (trace,) = figures["s0-cost-0"]["data"]
-    assert (trace["name"], trace["x"]) == ("a", [1.5])
+    assert (trace["name"], trace["x"]) == ("a", [90])
 
 
 def test_several_eps_and_attacks_have_readable_titles():

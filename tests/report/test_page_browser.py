@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from report_fixtures import METHODS, suite
 
-from ltrobust.report.leaderboard import leaderboard
+from ltrobust.report import leaderboard
 from ltrobust.report.page import page as make_page
 
 playwright = pytest.importorskip(
@@ -212,7 +212,7 @@ def test_a_method_opens_closes_and_can_be_linked(opened, file):
     button.focus()
     page.page.keyboard.press("Enter")
     dialog = page.page.get_by_role("dialog")
-    assert dialog.locator("h2").inner_text().endswith("at-bsl")
+    assert dialog.locator("h2").inner_text().endswith("AT-BSL")
     for text in ("Yue et al. 2024", "23f433e", "Split SHA-256", "@inproceedings{yue2024revisiting"):
         assert text in dialog.inner_text()
     dialog.locator(".chart .main-svg").first.wait_for()

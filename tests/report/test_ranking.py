@@ -8,21 +8,19 @@ import re
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, suite
+from report_fixtures import metric_row, settings, suite
 
 from ltrobust.report import leaderboard, render, terminal_tables
-from ltrobust.report.aggregate import robust_attack, scores
-from ltrobust.report.groups import attack_order, comparable_groups
+from ltrobust.report.groups import attack_order
 from ltrobust.report.page import page
-from ltrobust.report.ranking import is_attack, ranking
+from ltrobust.report.ranking import is_attack
 
 NO_CLASSES = suite(classes=2)[1].iloc[:0]
 
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
-    monkeypatch.setattr("ltrobust.report._more_figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
 
 
 def rows(methods: dict[str, dict[str, float]], **values: object) -> pd.DataFrame:
@@ -35,8 +33,8 @@ def rows(methods: dict[str, dict[str, float]], **values: object) -> pd.DataFrame
 
 
 def ranked(methods: dict[str, dict[str, float]]):
-    (group,) = comparable_groups(rows(methods))
-    return ranking(scores(group))
+    (setting,) = settings(rows(methods))
+    return setting.ranking
 
 
 CLEAN_BEST = {"clean": 0.9}
@@ -147,8 +145,8 @@ def test_an_attack_that_a_seed_lacks_does_not_decide() -> None:
     metrics = rows({"a": {"clean": 0.9, "pgd20": 0.3, "autoattack": 0.2}})
     other = rows({"b": {"clean": 0.5, "pgd20": 0.4, "autoattack": 0.1}})
     seed = rows({"c": {"clean": 0.5, "pgd20": 0.4}}, seed=1).assign(method="b")
-    (group,) = comparable_groups(pd.concat([metrics, other, seed]))
-    found = ranking(scores(group))
+    (setting,) = settings(pd.concat([metrics, other, seed]))
+    found = setting.ranking
     assert (found.by, found.labels) == (("pgd20",), ("b", "a"))
 
 
@@ -159,8 +157,8 @@ def test_equal_scores_share_a_rank_whatever_the_last_bit() -> None:
 
 def test_the_robust_attack_of_figures_is_one_that_all_have() -> None:
     methods = {"a": {"clean": 0.9, "pgd20": 0.3, "autoattack": 0.2}, "b": {"pgd20": 0.4}}
-    (group,) = comparable_groups(rows(methods))
-    assert robust_attack(scores(group)) == "pgd20"
+    (setting,) = settings(rows(methods))
+    assert setting.robust == "pgd20"
 
 
 def test_noise_and_clean_are_no_attacks_whatever_their_ending() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, suite
+from report_fixtures import metric_row, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.report import leaderboard, render
@@ -15,7 +15,7 @@ from ltrobust.report.across import parse_across
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import cell_text
 from ltrobust.report.page import page
-from ltrobust.report.tables import group_tables, leaderboard_table
+from ltrobust.report.tables import leaderboard_table, setting_tables
 
 ALL = ("recipe", "arch", "epochs")
 FOREIGN: dict[str, Any] = {
@@ -65,8 +65,8 @@ def test_without_it_a_foreign_model_and_other_recipes_stand_alone() -> None:
 
 
 def test_one_table_ranks_all_with_what_differs_in_columns() -> None:
-    (group,) = comparable_groups(three(), ALL)
-    table = leaderboard_table(group)
+    (setting,) = settings(three(), across=ALL)
+    table = leaderboard_table(setting)
     columns = ("rank", "method", "arch", "recipe", "epochs")
     told = [
         tuple(cell_text(row[name]) for name in columns) for row in table.frame.to_dict("records")
@@ -81,7 +81,7 @@ def test_one_table_ranks_all_with_what_differs_in_columns() -> None:
     assert "resnet18," not in table.caption
     assert "last epoch, augmentation none, bf16" in table.caption
     assert list(table.data["recipe"]) == ["paper", "external", "unified"]
-    for other in group_tables(group, no_classes()):
+    for other in setting_tables(setting):
         assert "recipe" in other.frame.columns, other.name
 
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, class_name, confused, suite
+from report_fixtures import METHODS, charts, class_name, confused, settings, suite
 from test_report_figures import MANY, assert_readable
 
 from ltrobust.report import render
-from ltrobust.report.confusion import Confusions, confusion_figure, confusions, destinations
-from ltrobust.report.groups import comparable_groups
-from ltrobust.report.marks import shown_names
+from ltrobust.report.confusion import Confusions, destinations
+from ltrobust.report.names import method_title
+from ltrobust.report.printed import draw
+from ltrobust.report.setting import Setting
 
 ATTACKS = ("clean", "pgd20", "autoattack")
 
 
-def collected(classes: int = 10, **case: object) -> tuple[Confusions, pd.DataFrame]:
+def setting_of(classes: int = 10, **case: object) -> tuple[Setting, pd.DataFrame]:
     metrics, per_class, _ = suite(classes=classes, attacks=ATTACKS, **case)
     metrics, per_class, confusion = confused(metrics, per_class, classes)
-    found = confusions(comparable_groups(metrics)[0], per_class, confusion)
-    assert found is not None
-    return found, per_class
+    return settings(metrics, per_class, confusion=confusion)[0], per_class
+
+
+def collected(classes: int = 10, **case: object) -> tuple[Confusions, pd.DataFrame]:
+    setting, per_class = setting_of(classes, **case)
+    assert setting.mistakes is not None
+    return setting.mistakes, per_class
 
 
 def test_counts_are_those_of_the_strongest_attack_most_frequent_class_first():
@@ -49,7 +54,7 @@ def test_the_strongest_attack_that_all_seeds_have_is_shown():
     metrics, per_class, confusion = confused(metrics, per_class)
     gone = (metrics["method"] == "taet") & (metrics["seed"] == 1)
     metrics = metrics[~(gone & (metrics["attack"] == "autoattack"))]
-    found = confusions(comparable_groups(metrics)[0], per_class, confusion)
+    found = settings(metrics, per_class, confusion=confusion)[0].mistakes
     assert found is not None
     assert found.attack == "pgd20"
     assert sorted(found.counts) == ["taet", "trades"]
@@ -93,7 +98,7 @@ def test_the_table_has_every_tail_class_of_every_method():
 def test_nothing_is_made_of_clean_results_alone():
     metrics, per_class, _ = suite(attacks=("clean",))
     metrics, per_class, confusion = confused(metrics, per_class)
-    assert confusions(comparable_groups(metrics)[0], per_class, confusion) is None
+    assert settings(metrics, per_class, confusion=confusion)[0].mistakes is None
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,8 @@ def test_nothing_is_made_of_clean_results_alone():
     ],
 )
 def test_heat_maps_are_readable(case):
-    found, _ = collected(**case)
-    figure = confusion_figure(found, {})
+    setting, _ = setting_of(**case)
+    found, figure = setting.mistakes, draw(charts(setting)["confusion"])
     assert_readable(figure, f"confusion of {case}")
     images = [axes for axes in figure.axes if axes.images]
     assert len(images) == len(found.counts)
@@ -121,8 +126,8 @@ def test_heat_maps_are_readable(case):
 
 
 def test_many_classes_have_few_tick_labels():
-    found, _ = collected(methods=("taet",), classes=100)
-    figure = confusion_figure(found, {})
+    setting, _ = setting_of(methods=("taet",), classes=100)
+    figure = draw(charts(setting)["confusion"])
     figure.draw_without_rendering()
     texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert texts == ["1", "21", "41", "61", "81"]
@@ -132,10 +137,6 @@ def test_heat_maps_carry_the_mark_of_a_flagged_method():
     metrics, per_class, _ = suite(attacks=ATTACKS)
     metrics, per_class, confusion = confused(metrics, per_class)
     metrics["reliability"] = ["noise" if name == "taet" else "" for name in metrics["method"]]
-    group = comparable_groups(metrics)[0]
-    found = confusions(group, per_class, confusion)
-    assert found is not None
-    titles = {
-        axes.get_title() for axes in confusion_figure(found, shown_names(group, ["clean"])).axes
-    }
-    assert titles - {""} == {*METHODS, "taet†"} - {"taet"}
+    (setting,) = settings(metrics, per_class, confusion=confusion)
+    titles = {axes.get_title() for axes in draw(charts(setting)["confusion"]).axes}
+    assert titles - {""} == {*map(method_title, METHODS), "TAET†"} - {"TAET"}

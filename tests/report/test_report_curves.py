@@ -12,19 +12,17 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from report_fixtures import metric_row, suite
+from report_fixtures import charts, metric_row, settings, suite
 
 from ltrobust.report import render
-from ltrobust.report.adversarial import adversarial_figure, adversarial_figures, example_rows
-from ltrobust.report.aggregate import class_scores, scores, training_curves
-from ltrobust.report.cost_figure import cost_figure, training_costs
-from ltrobust.report.curves import eps_figure, ratio_figure, steps_figure
-from ltrobust.report.figures import balance_figure, per_class_figure, training_figure
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report.board import make_board
+from ltrobust.report.chart import Series
+from ltrobust.report.charts import eps_chart, spanning_charts, steps_chart
+from ltrobust.report.images import adversarial_figure, adversarial_figures
 from ltrobust.report.labels import apart
-from ltrobust.report.ratios import ratio_families
+from ltrobust.report.printed import draw, print_chart
 from ltrobust.report.style import marks_for
-from ltrobust.report.sweeps import COLUMNS, eps_sweeps, ratio_sweep, steps_sweep
+from ltrobust.report.sweeps import Sweep, ratio_sweep, steps_sweep
 
 
 def row(run: str, attack: str, score: float, eps: float = 8 / 255, **values: Any) -> dict[str, Any]:
@@ -37,15 +35,17 @@ def row(run: str, attack: str, score: float, eps: float = 8 / 255, **values: Any
     return metric_row(run, attack=attack, eps=eps, balanced_accuracy=score, **values)
 
 
-def points(frame: pd.DataFrame, label: str) -> dict[float, float]:
-    own = frame[frame["label"] == label]
-    return dict(zip(own["x"].round(6), own["mean"], strict=True))
+def points(sweep: Sweep, label: str, attack: str | None = None) -> dict[float, float]:
+    return {
+        round(point.x, 6): point.score.value
+        for point in sweep.points
+        if point.label == label and attack in (None, point.attack)
+    }
 
 
-def eps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    ((_, frame),) = eps_sweeps(comparable_groups(pd.DataFrame(rows))).values()
-    assert list(frame.columns) == COLUMNS
-    return frame
+def eps_sweep(*rows: dict[str, Any]) -> Sweep:
+    (sweep,) = make_board(pd.DataFrame(rows)).radii
+    return sweep
 
 
 def ticks(axes: Axes) -> list[str]:
@@ -58,7 +58,8 @@ def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
     found = {}
     for text, handle in zip(legend.get_texts(), legend.get_lines(), strict=True):
         for line in axes.get_lines():
-            if line.get_color() == handle.get_color() and len(line.get_xdata()) > 1:
+            caps = line.get_linestyle() == "None"
+            if line.get_color() == handle.get_color() and len(line.get_xdata()) > 1 and not caps:
                 pairs = zip(line.get_xdata(), line.get_ydata(), strict=True)
                 found[text.get_text()] = [(float(x), float(y)) for x, y in pairs]
     return found
@@ -68,31 +69,31 @@ def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_eps_sweep_joins_the_radii_of_one_attack_and_begins_without_attack():
-    frame = eps_frame(
+    sweep = eps_sweep(
         row("a", "clean", 0.8),
         row("a", "pgd20", 0.6, 4 / 255),
         row("a", "pgd20", 0.5),
         row("a", "pgd20", 0.2, 16 / 255),
         row("a", "fgsm", 0.55),
     )
-    assert set(frame["attack"]) == {"pgd20"}
+    assert sweep.attacks == ["pgd20"]
     known = {0: 0.8, 4: 0.6, 8: 0.5, 16: 0.2}
-    assert points(frame, "a") == {round(k / 255, 6): v for k, v in known.items()}
+    assert points(sweep, "a") == {round(k / 255, 6): v for k, v in known.items()}
 
 
 def test_one_radius_is_no_sweep():
     rows = [row("a", "clean", 0.8), row("a", "pgd20", 0.5), row("a", "pgd10", 0.6, 4 / 255)]
-    assert eps_sweeps(comparable_groups(pd.DataFrame(rows))) == {}
+    assert make_board(pd.DataFrame(rows)).radii == ()
 
 
 def test_eps_sweep_averages_over_all_seeds_or_leaves_a_gap():
     rows = [row(f"a-{seed}", "pgd20", 0.4 + 0.1 * seed, seed=seed) for seed in (0, 1)]
     rows += [row(f"a-{seed}", "pgd20", 0.6, 4 / 255, seed=seed) for seed in (0, 1)]
-    frame = eps_frame(*rows, row("a-0", "pgd20", 0.1, 16 / 255))
-    assert frame["n_seeds"].tolist() == [2, 2, 2]
-    assert frame["mean"].round(6).tolist()[:2] == [0.6, 0.45]
-    assert frame["std"].tolist()[1] == pytest.approx(math.sqrt(0.005))
-    assert math.isnan(frame["mean"].tolist()[2])
+    found = eps_sweep(*rows, row("a-0", "pgd20", 0.1, 16 / 255)).points
+    assert [point.score.n_seeds for point in found] == [2, 2, 2]
+    assert [round(point.score.value, 6) for point in found[:2]] == [0.6, 0.45]
+    assert found[1].score.std == pytest.approx(math.sqrt(0.005))
+    assert not found[2].score.known
 
 
 def test_eps_sweep_keeps_other_settings_and_other_attacks_apart():
@@ -101,77 +102,81 @@ def test_eps_sweep_keeps_other_settings_and_other_attacks_apart():
         *(row("b", "pgd20", 0.1, eps, recipe="paper", method="a") for eps in (2 / 255, 8 / 255)),
         *(row("a", "pgd20-l2", 0.4 - eps / 10, eps) for eps in (0.25, 0.5)),
     ]
-    sweeps = eps_sweeps(comparable_groups(pd.DataFrame(rows)))
-    attacks = [set(frame["attack"]) for _, frame in sweeps.values()]
-    assert attacks == [{"pgd20"}, {"pgd20", "pgd20-l2"}]
-    assert len(sweeps) == len({*sweeps}) == 2
-    assert all("eps" not in slug for slug in sweeps)
+    sweeps = make_board(pd.DataFrame(rows)).radii
+    assert [sweep.attacks for sweep in sweeps] == [["pgd20"], ["pgd20", "pgd20-l2"]]
+    slugs = {sweep.group.slug for sweep in sweeps}
+    assert len(slugs) == 2
+    assert all("eps" not in slug for slug in slugs)
 
 
 def test_an_attack_of_other_settings_is_no_point_of_the_line():
     other = json.dumps({"eps": 16 / 255, "step_size": 0.01, "steps": 20, "loss": "ce", "norm": "x"})
-    frame = eps_frame(
+    sweep = eps_sweep(
         row("a", "pgd20", 0.6, 4 / 255),
         row("a", "pgd20", 0.5),
         row("a", "pgd20", 0.9, 16 / 255, attack_settings=other),
     )
-    assert len(frame) == 2
+    assert len(sweep.points) == 2
 
 
 def test_eps_axis_counts_in_255ths_where_all_radii_are_such():
     rows = [row("a", "clean", 0.8), *(row("a", "pgd20", 0.5, k / 255) for k in (2, 8, 16))]
-    axes = eps_figure(eps_frame(*rows)).axes[0]
+    axes = draw(eps_chart(eps_sweep(*rows))).axes[0]
     assert (axes.get_xlabel(), ticks(axes)) == ("eps (1/255)", ["0", "2", "8", "16"])
     rows = [row("a", "pgd20", 0.5, eps) for eps in (0.1, 0.25)]
-    axes = eps_figure(eps_frame(*rows)).axes[0]
+    axes = draw(eps_chart(eps_sweep(*rows))).axes[0]
     assert (axes.get_xlabel(), ticks(axes)) == ("eps", ["0.1", "0.25"])
 
 
 def test_lines_are_in_percent_under_the_names_as_shown():
     rows = [
-        row(run, "pgd20", score, eps)
+        row(run, "pgd20", score, eps, reliability="masking" if run == "a" else "")
         for run, score in (("a", 0.5), ("b", 0.25))
         for eps in (0.1, 0.2)
     ]
-    figure = eps_figure(eps_frame(*rows), {"a": "a†"})
+    figure = draw(eps_chart(eps_sweep(*rows)))
     assert lines(figure) == {"a†": [(0.1, 50), (0.2, 50)], "b": [(0.1, 25), (0.2, 25)]}
 
 
 def test_a_method_keeps_its_colour_when_others_have_no_sweep():
     rows = [row("b", "pgd20", 0.5, eps) for eps in (0.1, 0.2)]
-    alone, among = (eps_figure(eps_frame(*rows), labels=known) for known in ((), ("a", "b")))
-    colours = [figure.legends[0].get_lines()[0].get_color() for figure in (alone, among)]
+    others = [*rows, row("a", "fgsm", 0.5, 0.1)]
+    figures = [draw(eps_chart(eps_sweep(*known))) for known in (rows, others)]
+    colours = [figure.legends[0].get_lines()[0].get_color() for figure in figures]
     assert colours[0] != colours[1]
 
 
 # steps ------------------------------------------------------------------------------------------
 
 
-def steps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    (group,) = comparable_groups(pd.DataFrame(rows))
-    return steps_sweep(group)
+def steps_of(*rows: dict[str, Any]) -> Sweep:
+    (setting,) = settings(pd.DataFrame(rows))
+    return steps_sweep(setting)
 
 
 def test_steps_sweep_takes_the_attacks_that_differ_in_steps_alone():
-    frame = steps_frame(
+    sweep = steps_of(
         row("a", "clean", 0.8),
         *(row("a", f"pgd{n}", 0.6 - n / 1000) for n in (1, 10, 100)),
         row("a", "cw20", 0.5),
         row("a", "autoattack", 0.4),
     )
-    assert set(frame["attack"]) == {"pgdN"}
-    assert points(frame, "a") == {1: 0.599, 10: 0.59, 100: 0.5}
+    assert sweep.attacks == ["pgdN"]
+    assert points(sweep, "a") == {1: 0.599, 10: 0.59, 100: 0.5}
 
 
 def test_pgd_with_restarts_is_another_line_and_one_number_of_steps_is_none():
     rows = [row("a", name, 0.5) for name in ("cw5", "cw20", "mim20")]
-    assert set(steps_frame(*rows)["attack"]) == {"cwN"}
-    assert steps_frame(row("a", "pgd20", 0.5), row("a", "mim10", 0.5)).empty
+    assert steps_of(*rows).attacks == ["cwN"]
+    assert steps_of(row("a", "pgd20", 0.5), row("a", "mim10", 0.5)).points == ()
 
 
 @pytest.mark.parametrize(("steps", "scale"), [((5, 10, 20), "linear"), ((1, 5, 20), "log")])
 def test_steps_axis_is_logarithmic_beyond_a_tenfold_span(steps: tuple[int, ...], scale: str):
-    axes = steps_figure(steps_frame(*(row("a", f"pgd{n}", 0.5) for n in steps))).axes[0]
+    (setting,) = settings(pd.DataFrame([row("a", f"pgd{n}", 0.5) for n in steps]))
+    chart = steps_chart(setting)
+    assert chart is not None
+    axes = draw(chart).axes[0]
     assert axes.get_xscale() == scale
     assert ticks(axes) == [str(n) for n in steps]
 
@@ -188,12 +193,13 @@ def at_ratio(ratio: float, attack: str, score: float, **values: Any) -> dict[str
 def test_ratio_sweep_takes_clean_and_the_strongest_attack_that_stands_at_two_ratios():
     rows = [at_ratio(r, a, s / r) for r in (10, 50, 100) for a, s in (("clean", 8), ("pgd20", 5))]
     rows += [at_ratio(50, "autoattack", 0.01), at_ratio(10, "fgsm", 0.7)]
-    (family,) = ratio_families(comparable_groups(pd.DataFrame(rows)))
-    frame = ratio_sweep(family)
-    assert list(dict.fromkeys(frame["attack"])) == ["clean", "pgd20"]
-    assert points(frame[frame["attack"] == "pgd20"], "a") == {10: 0.5, 50: 0.1, 100: 0.05}
-    figure = ratio_figure(frame)
-    assert [axes.get_title() for axes in figure.axes] == ["clean", "pgd20"]
+    board = make_board(pd.DataFrame(rows))
+    sweep = ratio_sweep(board.families[0])
+    assert sweep.attacks == ["clean", "pgd20"]
+    assert points(sweep, "a", "pgd20") == {10: 0.5, 50: 0.1, 100: 0.05}
+    ((*_, chart),) = spanning_charts((), board.families)
+    figure = draw(chart)
+    assert [axes.get_title() for axes in figure.axes] == ["Clean", "PGD-20"]
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
     assert ticks(figure.axes[0]) == ["10", "50", "100"]
 
@@ -202,24 +208,21 @@ def test_of_two_splits_at_one_ratio_the_larger_is_drawn():
     rows = [at_ratio(10, "clean", 0.8, n_train=900), at_ratio(50, "clean", 0.6, n_train=700)]
     small = at_ratio(50, "clean", 0.1, n_train=70)
     rows.append({**small, "run_id": "a-small", "split_sha256": "small"})
-    (family,) = ratio_families(comparable_groups(pd.DataFrame(rows)))
+    (family,) = make_board(pd.DataFrame(rows)).families
     assert points(ratio_sweep(family), "a") == {10: 0.8, 50: 0.6}
 
 
 # what spans groups, in a whole report -----------------------------------------------------------
 
 
-def drawn_by_render(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> dict:
-    """Figures of a report by name, as they are handed over to be saved."""
-    found = {}
-    monkeypatch.setattr("ltrobust.report._figures", lambda *_: {})
-    monkeypatch.setattr("ltrobust.report._more_figures", lambda *_: {})
-    monkeypatch.setattr(
-        "ltrobust.report._figure_files",
-        lambda name, figure, ending: found.update({name: figure}) or {},
-    )
-    render(pd.DataFrame(rows), pd.DataFrame(columns=["run_id", "attack"]), {})
-    return found
+def spanning(rows: list[dict[str, Any]]) -> dict[str, Figure]:
+    """Figures of a report that span settings, by name."""
+    board = make_board(pd.DataFrame(rows))
+    return {
+        name: figure
+        for _, _, chart in spanning_charts(board.radii, board.families)
+        for name, figure in print_chart(chart).items()
+    }
 
 
 def legend(figure: Figure) -> dict[str, Any]:
@@ -228,17 +231,17 @@ def legend(figure: Figure) -> dict[str, Any]:
     return {text.get_text(): line.get_color() for text, line in pairs}
 
 
-def test_eps_figure_of_a_report_has_its_daggers_and_keeps_colours(monkeypatch):
+def test_eps_figure_of_a_report_has_its_daggers_and_keeps_colours():
     rows = [row("a", "fgsm", 0.7)]  # one radius: not in the figure
     rows += [row("b", "pgd20", 0.5, k / 255, reliability="masking") for k in (4, 8)]
     rows += [row("c", "pgd20", 0.4, k / 255, reliability="") for k in (4, 8)]
     marks = marks_for(("a", "b", "c"))
-    figure = drawn_by_render(monkeypatch, rows)["eps"]
+    figure = spanning(rows)["eps"]
     assert legend(figure) == {"b†": marks["b"].colour, "c": marks["c"].colour}
 
 
 @pytest.mark.parametrize("flagged", [10.0, 50.0])
-def test_ratio_figure_of_a_report_has_the_daggers_of_any_ratio(monkeypatch, flagged):
+def test_ratio_figure_of_a_report_has_the_daggers_of_any_ratio(flagged):
     rows = []
     for ratio in (10.0, 50.0):
         for method, score in (("b", 0.5), ("c", 0.4)):
@@ -249,7 +252,7 @@ def test_ratio_figure_of_a_report_has_the_daggers_of_any_ratio(monkeypatch, flag
     small = at_ratio(50.0, "clean", 0.3, method="a", n_train=70)  # not in the figure
     rows.append(small | {"run_id": "a-50", "split_sha256": "small"})
     marks = marks_for(("a", "b", "c"))
-    figure = drawn_by_render(monkeypatch, rows)["ratios"]
+    figure = spanning(rows)["ratios"]
     assert legend(figure) == {"b†": marks["b"].colour, "c": marks["c"].colour}
 
 
@@ -265,43 +268,48 @@ def cost_rows(seconds: dict[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cost_points(seconds: dict[str, float]) -> tuple[Series, ...]:
+    (setting,) = settings(cost_rows(seconds))
+    return charts(setting)["cost"].panels[0].series
+
+
 def test_cost_is_training_time_against_the_strongest_attack_averaged_over_seeds():
-    (group,) = comparable_groups(cost_rows({"a-0": 3000.0, "a-1": 4200.0}))
-    (cost,) = training_costs(group).to_dict("records")
-    assert (cost["label"], cost["attack"], cost["n_seeds"]) == ("a", "autoattack", 2)
-    assert (cost["seconds_mean"], cost["mean"]) == (3600.0, pytest.approx(0.4))
-    assert cost["seconds_std"] == pytest.approx(600 * math.sqrt(2))
+    (point,) = cost_points({"a-0": 3600.0, "a-1": 10800.0})
+    assert (point.name, point.x, point.y) == ("a", (2.0,), (pytest.approx(40),))
+    reach = 1 * math.sqrt(2)
+    assert point.x_ends == ((pytest.approx(2 - reach), pytest.approx(2 + reach)),)
 
 
 def test_cost_is_shown_under_the_strongest_attack_that_all_methods_have():
     rows = cost_rows({"a-0": 3000.0, "b-0": 10.0})
     lacking = (rows["method"] == "b") & (rows["attack"] == "autoattack")
-    (group,) = comparable_groups(rows[~lacking])
-    costs = training_costs(group)
-    assert set(costs["label"]) == {"a", "b"}
-    assert set(costs["attack"]) == {"pgd20"}
+    (setting,) = settings(rows[~lacking])
+    (panel,) = charts(setting)["cost"].panels
+    assert {point.name for point in panel.series} == {"a", "b"}
+    assert "PGD-20" in panel.y.title
 
 
 def test_a_method_of_unknown_time_is_left_out():
-    (group,) = comparable_groups(cost_rows({"a-0": 3000.0, "a-1": math.nan, "b-0": 10.0}))
-    assert training_costs(group)["label"].tolist() == ["b"]
+    known = cost_points({"a-0": 3000.0, "a-1": math.nan, "b-0": 10.0})
+    assert [point.name for point in known] == ["b"]
 
 
 @pytest.mark.parametrize(
     ("seconds", "unit"), [(90.0, "seconds"), (600.0, "minutes"), (7300.0, "hours")]
 )
 def test_time_is_told_in_the_unit_that_fits(seconds: float, unit: str):
-    (group,) = comparable_groups(cost_rows({"a-0": seconds}))
-    axes = cost_figure(training_costs(group)).axes[0]
-    assert axes.get_xlabel() == f"training time ({unit})\ncpu, commit 00000000"
-    assert axes.get_ylabel() == "balanced accuracy, autoattack (%)"
+    (setting,) = settings(cost_rows({"a-0": seconds}))
+    figure = draw(charts(setting)["cost"])
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == f"training time ({unit})"
+    assert figure.get_supxlabel() == "cpu, commit 00000000"
+    assert axes.get_ylabel() == "balanced accuracy, AutoAttack (%)"
     assert [text.get_text() for text in axes.texts] == ["a"]
 
 
-def test_without_an_attack_the_cost_figure_says_what_it_needs():
-    (group,) = comparable_groups(pd.DataFrame([row("a", "clean", 0.5, train_seconds=60.0)]))
-    figure = cost_figure(training_costs(group))
-    assert [text.get_text() for text in figure.texts] == ["needs training times and an attack"]
+def test_without_an_attack_there_is_no_cost_figure():
+    (setting,) = settings(pd.DataFrame([row("a", "clean", 0.5, train_seconds=60.0)]))
+    assert "cost" not in charts(setting)
 
 
 # overfitting ------------------------------------------------------------------------------------
@@ -317,8 +325,8 @@ def judged(best: int) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
 
 def test_overfitting_is_seen_where_epochs_were_judged_with_the_best_one_marked():
     metrics, histories = judged(best=4)
-    (group,) = comparable_groups(metrics)
-    figure = training_figure(training_curves(group, histories), group.labels)
+    (setting,) = settings(metrics, None, histories)
+    figure = draw(charts(setting)["training"])
     assert len(figure.axes) == 3
     curves = {tuple(line.get_xdata()): line for line in figure.axes[2].get_lines()}
     assert len(figure.axes[2].get_lines()) == 3  # training, validation, best
@@ -330,10 +338,9 @@ def test_overfitting_is_seen_where_epochs_were_judged_with_the_best_one_marked()
 
 def test_without_judged_epochs_the_training_figure_has_no_third_panel():
     metrics, _, histories = suite(methods=("trades",))
-    (group,) = comparable_groups(metrics)
-    curves = training_curves(group, histories)
-    assert curves["val_robust_acc_mean"].isna().all()
-    assert len(training_figure(curves).axes) == 2
+    (setting,) = settings(metrics, None, histories)
+    assert not setting.curves["trades"].known("val_robust_acc")
+    assert len(draw(charts(setting)["training"]).axes) == 2
 
 
 # images -----------------------------------------------------------------------------------------
@@ -360,6 +367,12 @@ def example_suite(classes: int = 10, **case: Any) -> tuple[pd.DataFrame, pd.Data
     return metrics, per_class
 
 
+def rows_of(
+    metrics: pd.DataFrame, per_class: pd.DataFrame, examples: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
+    return settings(metrics, per_class, examples=examples)[0].examples
+
+
 def pictures(figure: Figure) -> list[np.ndarray]:
     return [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
 
@@ -367,17 +380,15 @@ def pictures(figure: Figure) -> list[np.ndarray]:
 @pytest.mark.parametrize("shape", [(3, 6, 6), (1, 6, 6), (6, 6)])
 def test_the_change_fills_the_range_at_eps_and_is_grey_at_none(shape: tuple[int, ...]):
     metrics, per_class = example_suite(methods=("trades",))
-    (group,) = comparable_groups(metrics)
-    run = group.runs("trades")[0]
+    run = metrics["run_id"].iloc[0]
     for shift, grey in ((8 / 255, 1.0), (0.0, 0.5), (-8 / 255, 0.0)):
-        rows = example_rows(group, per_class, {run: images(shape, shift)})
-        figure = adversarial_figure(rows)
+        figure = adversarial_figure(rows_of(metrics, per_class, {run: images(shape, shift)}))
         clean, adversarial, change = pictures(figure)[:3]
         np.testing.assert_allclose(clean, 100 / 255, atol=1e-6)
         np.testing.assert_allclose(adversarial, 100 / 255 + shift, atol=1e-6)
         np.testing.assert_allclose(change, grey, atol=1e-5)
         assert "magnified 15.9 times" in figure.texts[-1].get_text()
-        assert "pgd20, eps 8/255" in figure.texts[-1].get_text()
+        assert "PGD-20, eps 8/255" in figure.texts[-1].get_text()
 
 
 def test_an_l2_change_is_scaled_by_the_largest_pixel():
@@ -393,9 +404,8 @@ def test_examples_stand_most_frequent_class_first_best_method_first_with_names()
     metrics, per_class = example_suite(methods=("trades", "taet"))
     per_class["n_train"] = 100 + per_class["class_index"]
     metrics.loc[metrics["method"] == "taet", "balanced_accuracy"] = 0.9
-    (group,) = comparable_groups(metrics)
     examples = {run: images((1, 4, 4), 0.01) for run in metrics["run_id"].unique()}
-    rows = example_rows(group, per_class, examples)
+    rows = rows_of(metrics, per_class, examples)
     assert rows["label"].tolist() == ["taet"] * 3 + ["trades"] * 3
     assert rows["class_name"].tolist()[:3] == ["bird", "automobile", "airplane"]
     assert set(rows["pred_clean"]) == {"airplane"}
@@ -406,21 +416,20 @@ def test_examples_stand_most_frequent_class_first_best_method_first_with_names()
 
 def test_examples_of_attacks_that_are_not_in_the_group_are_left_out():
     metrics, per_class = example_suite(methods=("trades",))
-    (group,) = comparable_groups(metrics)
-    run = group.runs("trades")[0]
+    run = metrics["run_id"].iloc[0]
     for other in ({"attack": "pgd7"}, {"eps": 0.5}):
-        assert example_rows(group, per_class, {run: images((1, 4, 4), 0).assign(**other)}).empty
-    empty = example_rows(group, per_class, {})
+        assert rows_of(metrics, per_class, {run: images((1, 4, 4), 0).assign(**other)}).empty
+    empty = rows_of(metrics, per_class, {})
     assert [text.get_text() for text in adversarial_figure(empty).texts] == ["no stored examples"]
 
 
 def test_every_method_is_drawn_four_a_figure_and_what_is_left_out_is_named():
     metrics, per_class = example_suite(methods=tuple("abcdefg"))
-    (group,) = comparable_groups(metrics)
-    runs = {label: group.runs(label)[0] for label in "abcdef"}
-    examples = {run: images((1, 4, 4), 0, count=10) for run in runs.values()}
-    rows = example_rows(group, per_class, examples)
-    first, second = adversarial_figures(rows, {"g": "g†"}, group.labels)
+    metrics["reliability"] = np.where(metrics["method"] == "g", "masking", "")
+    known = metrics.loc[metrics["method"] != "g", "run_id"].unique()
+    examples = {run: images((1, 4, 4), 0, count=10) for run in known}
+    (setting,) = settings(metrics, per_class, examples=examples)
+    first, second = adversarial_figures(setting)
     assert (len(first.axes), len(second.axes)) == (4 * 6 * 3, 2 * 6 * 3)
     names = [text.get_text() for text in first.texts][:6]
     assert (names[0], names[-1]) == ("airplane", "truck")
@@ -456,14 +465,9 @@ def test_ticks_that_would_touch_are_left_out():
 
 def test_names_stand_as_shown_in_every_figure_that_names_methods():
     metrics, per_class, histories = suite(methods=("trades", "taet"), classes=3)
-    (group,) = comparable_groups(metrics)
-    shown = {"trades": "trades†"}
-    curves = training_curves(group, histories)
-    for figure in (
-        per_class_figure(class_scores(group, per_class), shown),
-        balance_figure(scores(group), shown),
-        training_figure(curves, group.labels, shown),
-    ):
-        texts = {text.get_text() for text in figure.findobj(Text)}
-        assert {"trades†", "taet"} <= texts
-        assert "trades" not in texts
+    metrics["reliability"] = np.where(metrics["method"] == "trades", "masking", "")
+    drawn = charts(settings(metrics, per_class, histories)[0])
+    for name, flagged in (("per-class", "TRADES†"), ("balance", "TRADES†"), ("training", "TRADES")):
+        texts = {text.get_text() for text in draw(drawn[name]).findobj(Text)}
+        assert {flagged, "TAET"} <= texts
+        assert not {"trades", "taet"} & texts

@@ -9,13 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
-from report_fixtures import METHODS, suite
+from report_fixtures import METHODS, charts, settings, suite
 
-from ltrobust.report import figure_bytes, render
-from ltrobust.report.aggregate import class_scores, scores, training_curves
-from ltrobust.report.figures import attack_figure, balance_figure, per_class_figure, training_figure
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report import figure_bytes, printed, render
 from ltrobust.report.labels import count_ticks
+from ltrobust.report.names import method_title
 
 MANY = tuple(f"defense-number-{place}" for place in range(20))
 EVERY_ATTACK = (
@@ -46,14 +44,15 @@ CASES = {
 
 
 def draw(**case) -> dict[str, Figure]:
-    metrics, per_class, histories = suite(**case)
-    group = comparable_groups(metrics)[0]
-    averages = scores(group)
+    return draw_frames(*suite(**case))
+
+
+def draw_frames(*frames) -> dict[str, Figure]:
     return {
-        "per-class": per_class_figure(class_scores(group, per_class)),
-        "balance": balance_figure(averages),
-        "training": training_figure(training_curves(group, histories)),
-        "attacks": attack_figure(averages),
+        name: figure
+        for chart in charts(settings(*frames)[0]).values()
+        if chart.printed
+        for name, figure in printed.print_chart(chart).items()
     }
 
 
@@ -107,33 +106,33 @@ def test_all_text_is_on_the_canvas_and_apart(case):
 
 def test_one_panel_a_method_and_one_label_a_point():
     figures = draw()
+    known = sorted(map(method_title, METHODS))
     titles = [axes.get_title() for axes in figures["per-class"].axes if axes.get_title()]
-    assert sorted(titles) == sorted(METHODS)
+    assert sorted(titles) == known
     for axes in figures["balance"].axes:
         names = [text.get_text() for text in axes.texts if isinstance(text, Annotation)]
-        assert sorted(names) == sorted(METHODS)
+        assert sorted(names) == known
 
 
 def test_a_method_keeps_its_colour_when_another_has_no_history():
-    metrics, _, histories = suite()
-    group = comparable_groups(metrics)[0]
-    full = training_figure(training_curves(group, histories), group.labels)
-    del histories[group.runs("at-bsl")[0]]
-    part = training_figure(training_curves(group, histories), group.labels)
+    metrics, per_class, histories = suite()
+    full = draw_frames(metrics, per_class, histories)["training"]
+    del histories[metrics.loc[metrics["method"] == "at-bsl", "run_id"].iloc[0]]
+    part = draw_frames(metrics, per_class, histories)["training"]
 
     def colours(figure: Figure) -> dict[str, str]:
         legend = figure.legends[0]
         pairs = zip(legend.get_texts(), legend.get_lines(), strict=True)
         return {text.get_text(): line.get_color() for text, line in pairs}
 
-    assert colours(part) == {k: v for k, v in colours(full).items() if k != "at-bsl"}
+    assert colours(part) == {k: v for k, v in colours(full).items() if k != "AT-BSL"}
 
 
 def test_curves_stop_where_a_seed_has_no_epoch():
     metrics, _, histories = suite(methods=("trades",), seeds=(0, 1))
-    group = comparable_groups(metrics)[0]
-    histories[group.runs("trades")[1]] = histories[group.runs("trades")[1]].head(5)
-    assert list(training_curves(group, histories)["epoch"]) == [0, 1, 2, 3, 4]
+    short = settings(metrics)[0].runs("trades")[1]
+    (setting,) = settings(metrics, None, {**histories, short: histories[short].head(5)})
+    assert setting.curves["trades"].epochs.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_drawing_leaves_global_matplotlib_state_alone():
@@ -185,7 +184,7 @@ def test_file_names_carry_the_group_when_there_are_several():
     assert "leaderboard.csv" in files
     assert "tables/balanced.md" in files  # of the main setting, whatever joins it
     assert "tables/balanced-cifar10-lt-ir50-resnet18-paper.md" in files
-    assert "figures/training-cifar10-lt-ir50-resnet18-paper.pdf" in files
+    assert "figures/attacks-cifar10-lt-ir50-resnet18-paper.pdf" in files
     assert "tables/balanced-cifar10-lt-ir50-resnet18-unified.md" not in files
 
 

@@ -8,12 +8,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, suite
+from report_fixtures import metric_row, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.report import leaderboard
-from ltrobust.report.aggregate import class_scores, strongest_attack
 from ltrobust.report.groups import comparable_groups, format_eps
+from ltrobust.report.ranking import strongest_attack
+from ltrobust.report.setting import Setting
 
 
 def rows(*specs: dict) -> pd.DataFrame:
@@ -145,17 +146,21 @@ def test_missing_columns_and_no_rows_are_user_errors():
         leaderboard(metrics.iloc[:0])
 
 
+def class_means(setting: Setting) -> dict[str, float]:
+    """Attack to the mean of its class accuracies."""
+    lines = {a: setting.classes.line("trades", a) for a in setting.attacks}
+    return {a: float(np.mean([cell.value for cell in line])) for a, line in lines.items()}
+
+
 def test_classes_come_from_the_evaluation_of_their_group():
     small, classes_small, _ = suite(methods=("trades",), attacks=("clean", "pgd20"), eps=4 / 255)
     large = small[small["attack"] == "pgd20"].assign(eps=8 / 255)
     classes_large = classes_small[classes_small["attack"] == "pgd20"].copy()
     classes_large["accuracy"] = classes_large["accuracy"] / 2
     large["balanced_accuracy"] = classes_large["accuracy"].mean()
-    groups = comparable_groups(pd.concat([small, large]))
     per_class = pd.concat([classes_small, classes_large])
-    means = [
-        class_scores(group, per_class).groupby("attack")["accuracy_mean"].mean() for group in groups
-    ]
+    groups = settings(pd.concat([small, large]), per_class)
+    means = [class_means(group) for group in groups]
     assert [group.key["eps"] for group in groups] == [4 / 255, 8 / 255]
     assert means[1]["pgd20"] == pytest.approx(means[0]["pgd20"] / 2)
     assert means[1]["clean"] == pytest.approx(means[0]["clean"])
@@ -164,9 +169,9 @@ def test_classes_come_from_the_evaluation_of_their_group():
 def test_class_mean_over_a_part_of_the_seeds_is_refused():
     metrics, per_class, _ = suite(methods=("trades",), seeds=(0, 1), attacks=("clean", "pgd20"))
     gone = (per_class["seed"] == 1) & (per_class["attack"] == "pgd20")
-    classes = class_scores(comparable_groups(metrics)[0], per_class[~gone])
-    assert np.isnan(classes.loc[classes["attack"] == "pgd20", "accuracy_mean"]).all()
-    assert classes.loc[classes["attack"] == "clean", "accuracy_mean"].notna().all()
+    (setting,) = settings(metrics, per_class[~gone])
+    assert not any(cell.known for cell in setting.classes.line("trades", "pgd20"))
+    assert all(cell.known for cell in setting.classes.line("trades", "clean"))
 
 
 def test_slugs_are_short_and_tell_in_what_a_group_differs_from_the_main_one():

@@ -7,21 +7,21 @@ import math
 
 import pandas as pd
 import pytest
-from report_fixtures import confused, suite
+from report_fixtures import charts, confused, settings, suite
 from rich.console import Console
 
 from ltrobust.report import leaderboard, terminal_tables
-from ltrobust.report.aggregate import scores, strongest_attack
-from ltrobust.report.figures import attack_figure
-from ltrobust.report.groups import attack_order, comparable_groups
-from ltrobust.report.marks import doubted, shown_names
+from ltrobust.report.charts import shown
+from ltrobust.report.groups import attack_order
 from ltrobust.report.markup import Table
+from ltrobust.report.printed import draw
+from ltrobust.report.ranking import strongest_attack
 from ltrobust.report.tables import (
     balanced_table,
     error_table,
     group_table,
-    group_tables,
     leaderboard_table,
+    setting_tables,
 )
 
 ATTACKS = ("clean", "pgd20", "autoattack")
@@ -33,7 +33,7 @@ FOOTNOTE = (
 
 def every_table(metrics: pd.DataFrame, per_class: pd.DataFrame) -> dict[str, Table]:
     metrics, per_class, confusion = confused(metrics, per_class)
-    tables = group_tables(comparable_groups(metrics)[0], per_class, None, confusion)
+    tables = setting_tables(settings(metrics, per_class, confusion=confusion)[0])
     return {table.name: table for table in tables}
 
 
@@ -99,10 +99,11 @@ def test_what_puts_no_number_in_doubt_is_told_without_a_mark():
 
 def test_both_signs_stand_behind_one_number():
     metrics, _, _ = suite(attacks=ATTACKS)
-    _, near, *_ = leaderboard_table(comparable_groups(metrics)[0]).frame["method"]
+    _, near, *_ = leaderboard_table(settings(metrics)[0]).frame["method"]
     key = near.replace("-", "_")
-    group = comparable_groups(with_reliability(metrics, **{key: "random-outputs"}))[0]
-    table = balanced_table(group, comparisons=leads(metrics, **{key: "within noise"}))
+    flagged = with_reliability(metrics, **{key: "random-outputs"})
+    known = leads(metrics, **{key: "within noise"})
+    table = balanced_table(settings(flagged, comparisons=known)[0])
     row = list(table.frame["method"]).index(near)
     assert table.signs[row, "autoattack bal."] == "†~"
     assert table.signs[row, "clean bal."] == "†"
@@ -143,16 +144,17 @@ def test_a_mean_over_seeds_is_marked_when_one_run_is_flagged():
     metrics, _, _ = suite(methods=("taet", "trades"), seeds=(0, 1), attacks=ATTACKS)
     metrics = with_reliability(metrics)
     metrics.loc[(metrics["method"] == "taet") & (metrics["seed"] == 1), "reliability"] = "noise"
-    group = comparable_groups(metrics)[0]
-    assert shown_names(group, ["clean"]) == {"taet": "taet†", "trades": "trades"}
+    group = settings(metrics)[0]
+    assert [shown(group, label, "clean") for label in group.labels] == ["TAET†", "TRADES"]
     assert "flagged: taet (noise);" in balanced_table(group).caption
 
 
 def test_attack_figure_marks_the_bars_in_doubt():
     metrics, _, _ = suite(attacks=ATTACKS)
-    group = comparable_groups(with_reliability(metrics, robal_r="tiny-logits"))[0]
-    assert doubted(group) == {("robal-r", "pgd20")}
-    plain, marked = (attack_figure(scores(group), bars) for bars in ((), doubted(group)))
+    doubted = with_reliability(metrics, robal_r="tiny-logits")
+    plain, marked = (
+        draw(charts(settings(rows)[0])["attacks"]) for rows in (with_reliability(metrics), doubted)
+    )
     assert [text.get_text() for text in plain.axes[0].texts] == []
     (sign,) = marked.axes[0].texts
     assert sign.get_text() == "†"
@@ -175,7 +177,7 @@ def test_marks_change_no_rank_and_no_score():
 
 def leads(metrics: pd.DataFrame, **verdicts: str) -> pd.DataFrame:
     """Comparisons under AutoAttack, balanced; other methods clearly differ."""
-    group = comparable_groups(metrics)[0]
+    group = settings(metrics)[0]
     best, *others = leaderboard_table(group).frame["method"]
     known = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
     records = [
@@ -201,16 +203,16 @@ def signed(table: Table) -> set[tuple[str, str]]:
 
 def test_scores_within_noise_of_the_best_are_marked():
     metrics, _, _ = suite(attacks=ATTACKS)
-    group = comparable_groups(metrics)[0]
-    best, near, *_ = leaderboard_table(group).frame["method"]
+    best, near, *_ = leaderboard_table(settings(metrics)[0]).frame["method"]
     known = leads(metrics, **{near.replace("-", "_"): "within noise"})
-    for table in (leaderboard_table(group, known), balanced_table(group, comparisons=known)):
+    (group,) = settings(metrics, comparisons=known)
+    for table in (leaderboard_table(group), balanced_table(group)):
         assert signed(table) == {(near, "autoattack bal.")}
         assert "~ within noise of the best (95%, paired over the same images)." in table.caption
-        score = table.frame.set_index("method").loc[near, "autoattack bal."].mean
+        score = table.frame.set_index("method").loc[near, "autoattack bal."].value
         assert rf"{100 * score:.2f}\~" in table.to_markdown()
         assert rf"{100 * score:.2f}\textasciitilde{{}}" in table.to_latex()
-    assert best not in {name for name, _ in signed(leaderboard_table(group, known))}
+    assert best not in {name for name, _ in signed(leaderboard_table(group))}
 
 
 @pytest.mark.parametrize("comparisons", ["none", "empty", "clear", "other setting"])
@@ -223,26 +225,26 @@ def test_without_noise_there_is_no_sign_and_no_sentence(comparisons):
         "clear": leads(metrics),
         "other setting": leads(metrics, **near).assign(setting="elsewhere"),
     }[comparisons]
-    table = balanced_table(comparable_groups(metrics)[0], comparisons=frame)
+    table = balanced_table(settings(metrics, comparisons=frame)[0])
     assert not signed(table)
     assert "~" not in table.to_markdown()
 
 
 def test_a_table_of_some_attacks_explains_only_its_own_signs():
     metrics, _, _ = suite(attacks=ATTACKS)
-    group = comparable_groups(metrics)[0]
-    near = leaderboard_table(group).frame["method"].iloc[1].replace("-", "_")
-    known = leads(metrics, **{near: "within noise"})
-    assert "within noise" not in balanced_table(group, ["clean", "pgd20"], known).caption
-    assert "within noise" in balanced_table(group, ["autoattack"], known).caption
+    near = leaderboard_table(settings(metrics)[0]).frame["method"].iloc[1].replace("-", "_")
+    (group,) = settings(metrics, comparisons=leads(metrics, **{near: "within noise"}))
+    said = "~ within noise"
+    assert said not in balanced_table(group, ["clean", "pgd20"]).caption
+    assert said in balanced_table(group, ["autoattack"]).caption
 
 
 def test_seeds_as_basis_and_missing_intervals_are_said():
     metrics, _, _ = suite(attacks=ATTACKS)
-    _, near, far, *_ = leaderboard_table(comparable_groups(metrics)[0]).frame["method"]
+    _, near, far, *_ = leaderboard_table(settings(metrics)[0]).frame["method"]
     verdicts = {near: "within noise", far: "unknown"}
     known = leads(metrics, **{name.replace("-", "_"): v for name, v in verdicts.items()})
-    table = balanced_table(comparable_groups(metrics)[0], comparisons=known.assign(basis="seeds"))
+    table = balanced_table(settings(metrics, comparisons=known.assign(basis="seeds"))[0])
     assert "~ within noise of the best (95%, Welch's interval over seeds)." in table.caption
     assert f"No interval of the distance to the best: {far}." in table.caption
 
@@ -260,42 +262,42 @@ def test_seeds_as_basis_and_missing_intervals_are_said():
 )
 def test_captions_say_how_groups_were_cut(text, says):
     metrics, _, _ = suite(attacks=ATTACKS)
-    group = comparable_groups(metrics.assign(groups=text))[0]
+    group = settings(metrics.assign(groups=text))[0]
     for table in (group_table(group), leaderboard_table(group)):
         assert says in table.caption
 
 
 def test_gap_is_head_minus_tail_and_no_contest():
     metrics, _, _ = suite(attacks=ATTACKS)
-    table = group_table(comparable_groups(metrics)[0])
+    table = group_table(settings(metrics)[0])
     for row in table.frame.to_dict("records"):
-        assert row["gap"].mean == pytest.approx(row["head"].mean - row["tail"].mean)
+        assert row["gap"].value == pytest.approx(row["head"].value - row["tail"].value)
     assert "gap" not in {name for contest in table.contests for _, name in contest}
 
 
 def test_gap_of_several_seeds_is_the_mean_of_their_gaps():
     metrics, _, _ = suite(methods=("taet",), seeds=(0, 1), attacks=("clean",))
     metrics["robust_gap"] = [0.5, 0.2]
-    (row,) = group_table(comparable_groups(metrics)[0]).frame.to_dict("records")
-    assert (row["gap"].mean, row["gap"].n) == (pytest.approx(0.35), 2)
+    (row,) = group_table(settings(metrics)[0]).frame.to_dict("records")
+    assert (row["gap"].value, row["gap"].n_seeds) == (pytest.approx(0.35), 2)
 
 
 def test_errors_add_up_to_the_robust_error():
     metrics, _, _ = suite(attacks=ATTACKS)
     metrics["natural_error"] = 0.125
     metrics["boundary_error"] = 1 - metrics["accuracy"] - 0.125
-    table = error_table(comparable_groups(metrics)[0])
+    table = error_table(settings(metrics)[0])
     assert table is not None
     assert set(table.frame["attack"]) == {"pgd20", "autoattack"}
     for row in table.frame.to_dict("records"):
-        parts = row["natural"].mean + row["boundary"].mean
-        assert row["robust error"].mean == pytest.approx(parts)
+        parts = row["natural"].value + row["boundary"].value
+        assert row["robust error"].value == pytest.approx(parts)
 
 
 @pytest.mark.parametrize("attacks", [ATTACKS, ("clean",)])
 def test_no_error_table_where_nothing_is_known(attacks):
     metrics, _, _ = suite(attacks=attacks)
-    assert error_table(comparable_groups(metrics)[0]) is None
+    assert error_table(settings(metrics)[0]) is None
 
 
 # attack names -----------------------------------------------------------------------------------

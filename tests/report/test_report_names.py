@@ -10,7 +10,8 @@ from ltrobust.method import METHODS as REGISTRY
 from ltrobust.method import load_builtin_methods
 from ltrobust.report import render
 from ltrobust.report.groups import comparable_groups
-from ltrobust.report.style import MARKED, MARKERS, PALETTE, marks_for
+from ltrobust.report.names import MARKED
+from ltrobust.report.style import MARKERS, PALETTE, marks_for
 
 ATTACKS = ("clean", "pgd20", "autoattack")
 COMPARED = ("at-bsl", "taet")
@@ -18,8 +19,7 @@ COMPARED = ("at-bsl", "taet")
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
-    monkeypatch.setattr("ltrobust.report._more_figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
 
 
 def tables(metrics: pd.DataFrame) -> dict[str, str]:

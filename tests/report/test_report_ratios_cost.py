@@ -7,16 +7,15 @@ import math
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, suite
+from report_fixtures import charts, metric_row, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.report import render, terminal_tables
-from ltrobust.report.aggregate import Spread
-from ltrobust.report.cost import cost_table, costs
-from ltrobust.report.cost_figure import cost_figure, training_costs
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Quantity, Table, cell_text
-from ltrobust.report.ratios import ratio_families, ratio_table
+from ltrobust.report.printed import draw
+from ltrobust.report.ratios import ratio_families
+from ltrobust.report.tables import cost_table, ratio_table
 
 METHODS = ("trades", "taet")
 ATTACKS = ("clean", "pgd20", "autoattack")
@@ -24,7 +23,7 @@ ATTACKS = ("clean", "pgd20", "autoattack")
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
 
 
 def at_ratios(*ratios: float, seeds: tuple[int, ...] = (0,), **values: object) -> pd.DataFrame:
@@ -39,7 +38,7 @@ def at_ratios(*ratios: float, seeds: tuple[int, ...] = (0,), **values: object) -
 
 
 def tables(metrics: pd.DataFrame) -> list[Table]:
-    return [ratio_table(family) for family in ratio_families(comparable_groups(metrics))]
+    return [ratio_table(family) for family in ratio_families(settings(metrics))]
 
 
 def only(metrics: pd.DataFrame) -> Table:
@@ -67,7 +66,9 @@ def test_ratios_are_columns_and_each_cell_is_the_score_of_its_own_group():
             expected = score(
                 metrics, method=row["method"], attack=row["attack"], imbalance_ratio=ratio
             )
-            assert row[f"IR {ratio:g}"] == Spread(expected, pytest.approx(math.nan, nan_ok=True), 1)
+            cell = row[f"IR {ratio:g}"]
+            assert (cell.value, cell.n_seeds) == (expected, 1)
+            assert math.isnan(cell.std)
 
 
 def test_one_ratio_gives_no_table():
@@ -122,7 +123,7 @@ def test_what_differs_in_more_than_the_ratio_never_shares_a_table(column, other)
             ),
         ]
     )
-    found = ratio_families(comparable_groups(four))
+    found = ratio_families(settings(four))
     assert len(found) == 2
     assert len({family.slug for family in found}) == 2
     assert all(len(family.members) == 2 for family in found)
@@ -150,9 +151,9 @@ def test_variants_of_autoattack_have_sections_of_their_own():
     other = (metrics["attack"] == "autoattack") & (metrics["imbalance_ratio"] == 50)
     metrics.loc[other, "attack"] = "aa-apgd"
     frame = only(metrics).frame.set_index(["attack", "method"])
-    assert math.isnan(frame.loc[("autoattack", "taet"), "IR 50"].mean)
-    assert math.isnan(frame.loc[("aa-apgd", "taet"), "IR 10"].mean)
-    assert not math.isnan(frame.loc[("aa-apgd", "taet"), "IR 50"].mean)
+    assert math.isnan(frame.loc[("autoattack", "taet"), "IR 50"].value)
+    assert math.isnan(frame.loc[("aa-apgd", "taet"), "IR 10"].value)
+    assert not math.isnan(frame.loc[("aa-apgd", "taet"), "IR 50"].value)
 
 
 def test_one_ratio_with_two_choices_of_training_images_has_two_columns():
@@ -239,8 +240,8 @@ def measured(run_id: str = "a", **values: object) -> list[dict]:
 
 
 def group_of(*rows: list[dict]):
-    (group,) = comparable_groups(pd.DataFrame([row for part in rows for row in part]))
-    return group
+    (setting,) = settings(pd.DataFrame([row for part in rows for row in part]))
+    return setting
 
 
 def test_cost_is_written_in_units_that_fit():
@@ -262,7 +263,9 @@ def test_cost_is_averaged_over_seeds_with_their_number():
     table = cost_table(group_of(measured("a", seed=0), measured("b", seed=1, train_seconds=720.0)))
     (row,) = table.frame.to_dict("records")
     # deviations -1 and 1 minute: squares sum to 2, over n - 1 = 1
-    assert row["training (min)"] == Quantity(11.0, pytest.approx(math.sqrt(2)), 2, 2)
+    cell = row["training (min)"]
+    assert isinstance(cell, Quantity)
+    assert (cell.value, cell.std) == (11.0, pytest.approx(math.sqrt(2)))
     assert cell_text(row["training (min)"]) == "11.00 ± 1.41 (n=2)"
     assert cell_text(row["parameters"]) == "242,474"
     (data,) = table.data.to_dict("records")
@@ -275,12 +278,12 @@ def test_devices_are_never_averaged():
         measured("a", seed=0, device="GPU", train_seconds=10.0),
         measured("b", seed=1, device="cpu", train_seconds=1000.0),
     )
-    found = {cost.conditions.device: cost for cost in costs(group)}
-    assert {device: cost.train_seconds.mean for device, cost in found.items()} == {
+    found = {cost.conditions.device: cost for cost in group.costs}
+    assert {device: cost.train_seconds.value for device, cost in found.items()} == {
         "GPU": 10.0,
         "cpu": 1000.0,
     }
-    assert all(cost.train_seconds.n == 1 for cost in found.values())
+    assert all(cost.train_seconds.n_seeds == 1 for cost in found.values())
     table = cost_table(group)
     assert list(table.frame["device"]) == ["GPU", "cpu"]
     assert "Measured with 2 threads, commit 00000000. Each row holds one device" in table.caption
@@ -302,10 +305,10 @@ def test_times_of_other_threads_or_commits_stand_under_no_common_label(changes, 
     group = group_of(measured("a", seed=0), measured("b", seed=1, train_seconds=1000.0, **changes))
     table = cost_table(group)
     assert sorted(table.frame[column]) == cells
-    assert all(row["training (min)"].n == 1 for row in table.frame.to_dict("records"))
+    assert all(row["training (min)"].n_seeds == 1 for row in table.frame.to_dict("records"))
     assert f"Each row holds one {column}: only rows that agree" in table.caption
     assert list(table.data[column]) == list(table.frame[column])
-    assert training_costs(group).empty  # no mean over both
+    assert "cost" not in charts(group)  # no mean over both
 
 
 def test_an_attack_with_other_threads_than_the_training_has_a_row_of_its_own():
@@ -324,9 +327,9 @@ def test_an_installed_package_is_told_by_its_version():
 
 def test_a_model_that_was_not_trained_here_has_no_row_without_a_time():
     rows = measured(train_seconds=math.nan, peak_memory_bytes=math.nan, attack_code="1" * 40)
-    (row,) = costs(group_of(rows))
+    (row,) = group_of(rows).costs
     assert row.conditions.commit == "1" * 8
-    assert row.attack_seconds["autoattack"].mean == 7200.0
+    assert row.attack_seconds["autoattack"].value == 7200.0
 
 
 def test_the_cost_figure_draws_one_kind_of_measurement_and_names_the_others():
@@ -335,29 +338,24 @@ def test_the_cost_figure_draws_one_kind_of_measurement_and_names_the_others():
         measured("b", method="taet"),
         measured("c", method="trades", threads=8, reliability="steps"),
     )
-    frame = training_costs(group)
-    assert dict(zip(frame["label"], frame["comparable"], strict=True)) == {
-        "at-bsl": True,
-        "taet": True,
-        "trades": False,
-    }
-    axes = cost_figure(frame, {"trades": "trades†"}).axes[0]
-    assert axes.get_xlabel().split("\n") == [
-        "training time (minutes)",
+    chart = charts(group)["cost"]
+    assert chart.foot == (
         "cpu, 2 threads, commit 00000000",
-        "measured otherwise, not drawn: trades†",
-    ]
-    assert sorted(text.get_text() for text in axes.texts) == ["at-bsl", "taet"]
+        "measured otherwise, not drawn: TRADES†",
+    )
+    (axes,) = draw(chart).axes
+    assert axes.get_xlabel() == "training time (minutes)"
+    assert sorted(text.get_text() for text in axes.texts) == ["AT-BSL", "TAET"]
 
 
 def test_an_attack_on_another_device_has_a_row_of_its_own():
     group = group_of(measured("a", device="GPU", attack_device="cpu"))
-    gpu, cpu = costs(group)
+    gpu, cpu = group.costs
     assert (gpu.conditions.device, cpu.conditions.device) == ("GPU", "cpu")
-    assert gpu.train_seconds.mean == 600.0
-    assert math.isnan(gpu.attack_seconds["autoattack"].mean)
-    assert math.isnan(cpu.train_seconds.mean)
-    assert cpu.attack_seconds["autoattack"].mean == 7200.0
+    assert gpu.train_seconds.value == 600.0
+    assert math.isnan(gpu.attack_seconds["autoattack"].value)
+    assert math.isnan(cpu.train_seconds.value)
+    assert cpu.attack_seconds["autoattack"].value == 7200.0
 
 
 def test_what_one_seed_lacks_is_a_gap():
@@ -371,12 +369,12 @@ def test_what_one_seed_lacks_is_a_gap():
 
 def test_older_metrics_without_cost_still_show_the_times_of_attacks():
     metrics, _, _ = suite(METHODS, attacks=ATTACKS)
-    table = cost_table(comparable_groups(metrics)[0])
+    table = cost_table(settings(metrics)[0])
     row = table.frame.iloc[0]
     assert cell_text(row["clean (s)"]) == "1.50"
     assert cell_text(row["memory (GB)"]) == cell_text(row["parameters"]) == "-"
     bare = metrics.drop(columns=["seconds", "device"])
-    assert cost_table(comparable_groups(bare)[0]) is None
+    assert cost_table(settings(bare)[0]) is None
 
 
 def test_cost_and_ratios_are_printed_too():

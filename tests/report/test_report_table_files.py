@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, confused, suite
+from report_fixtures import METHODS, confused, settings, suite
 
 from ltrobust.report import render
-from ltrobust.report.aggregate import class_scores, scores
+from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Table
 
@@ -40,7 +39,7 @@ def files(*frames: pd.DataFrame) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ltrobust.report._figures", lambda *args: {})
+        patch.setattr("ltrobust.report._draw_all", lambda *args: None)
         return files(*stored(seeds=(0, 1)))
 
 
@@ -68,22 +67,19 @@ def test_csv_holds_numbers_in_full_precision_and_no_signs(rendered):
 
 def test_csv_numbers_are_those_of_the_averages(rendered):
     metrics, per_class, _ = stored(seeds=(0, 1))
-    group = comparable_groups(metrics)[1]
+    group = settings(metrics, per_class)[1]
     frame = pd.read_csv(
         io.StringIO(rendered[f"tables/groups{group.ending}.csv"]), float_precision="round_trip"
     ).set_index(["method", "attack"])
-    for row in scores(group).to_dict("records"):
-        found = frame.loc[(row["label"], row["attack"])]
-        for score in ("accuracy_mean", "tail_std", "worst_class_mean", "robust_gap_mean"):
-            assert found[score] == row[score]
+    for (label, attack, score), cell in group.estimates.items():
+        found = frame.loc[(label, attack)]
+        if f"{score}_mean" in found:
+            assert (found[f"{score}_mean"], found[f"{score}_std"]) == (cell.value, cell.std)
         assert found["n_seeds"] == 2
     classes = pd.read_csv(
         io.StringIO(rendered[f"tables/per-class{group.ending}.csv"]), float_precision="round_trip"
     ).set_index(["method", "attack", "class_index"])["accuracy_mean"]
-    expected = class_scores(group, per_class)
-    expected = expected.set_index(["label", "attack", "class_index"])["accuracy_mean"]
-    assert len(classes) == len(expected)
-    assert np.array_equal(classes.sort_index(), expected.sort_index())
+    assert classes.to_dict() == {key: cell.value for key, cell in group.classes.cells.items()}
 
 
 def test_shares_of_confused_images_sum_to_one(rendered):
@@ -95,9 +91,8 @@ def test_shares_of_confused_images_sum_to_one(rendered):
 
 
 def test_a_table_without_data_of_its_own_spreads_its_cells_over_columns():
-    from ltrobust.report.aggregate import Spread
-
-    frame = pd.DataFrame({"method": ["x"], "acc.": [Spread(1 / 3, 0.25, 2)]})
+    cell = Estimate(1 / 3, std=0.25, n_seeds=2)
+    frame = pd.DataFrame({"method": ["x"], "acc.": [cell]})
     text = Table("t", "T", "C", frame).to_csv()
     assert text.splitlines() == [
         "method,acc. mean,acc. std,acc. n",
@@ -150,7 +145,7 @@ def test_latex_of_every_table_is_whole_and_escaped(rendered):
 
 
 def test_latex_stands_any_name(monkeypatch):
-    monkeypatch.setattr("ltrobust.report._figures", lambda *args: {})
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
     metrics, per_class, confusion = stored(methods=(NASTY, "[1pt]", "*x", "Größe 東京 τ-loss\t1"))
     names = {"airplane": NASTY, "truck": "[b]\nzwei", "ship": "naïve 🚀 “quoted”"}
     per_class = per_class.replace({"class_name": names})

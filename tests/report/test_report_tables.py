@@ -11,19 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, suite
+from report_fixtures import METHODS, settings, suite
 from rich.console import Console
 
 from ltrobust.report import terminal_tables
-from ltrobust.report.aggregate import Spread
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report.estimate import Estimate
 from ltrobust.report.markup import Table, by_column, cell_text
 from ltrobust.report.tables import (
     balanced_table,
     group_table,
-    group_tables,
     interval_table,
     per_class_table,
+    setting_tables,
 )
 
 NASTY = r"a_b&c%d#e$f{g}h~i^j\k<l>|m"
@@ -50,9 +49,9 @@ def test_best_is_bold_second_underlined_and_ties_share():
 
 
 def test_deviation_is_written_only_for_several_seeds():
-    assert cell_text(Spread(0.5123, 0.0042, 3)) == "51.23 ± 0.42 (n=3)"
-    assert cell_text(Spread(0.5123, math.nan, 1)) == "51.23"
-    assert cell_text(Spread(math.nan, math.nan, 3)) == "-"
+    assert cell_text(Estimate(0.5123, std=0.0042, n_seeds=3)) == "51.23 ± 0.42 (n=3)"
+    assert cell_text(Estimate(0.5123, n_seeds=1)) == "51.23"
+    assert cell_text(Estimate(math.nan, n_seeds=3)) == "-"
 
 
 def test_latex_escapes_every_special_sign():
@@ -76,7 +75,7 @@ def test_markdown_keeps_its_columns_when_names_hold_bars():
 
 def test_latex_is_whole_and_long_tables_are_cut_into_pages():
     metrics, per_class, _ = suite(methods=METHODS[:2], classes=100)
-    latex = per_class_table(comparable_groups(metrics)[0], per_class).to_latex()
+    latex = per_class_table(settings(metrics, per_class)[0]).to_latex()
     floats = latex.split(r"\begin{table}")[1:]
     assert len(floats) > 1
     for part in floats:
@@ -92,7 +91,7 @@ def test_latex_is_whole_and_long_tables_are_cut_into_pages():
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(tmp_path: Path):
     metrics, per_class, _ = suite(methods=("[a]", NASTY), seeds=(0, 1))
-    body = "\n".join(t.to_latex() for t in group_tables(comparable_groups(metrics)[0], per_class))
+    body = "\n".join(t.to_latex() for t in setting_tables(settings(metrics, per_class)[0]))
     source = r"\documentclass{article}\usepackage{booktabs}"
     source += rf"\begin{{document}}{body}\end{{document}}"
     (tmp_path / "t.tex").write_text(source, encoding="utf-8")
@@ -102,7 +101,7 @@ def test_latex_compiles(tmp_path: Path):
 
 def test_caption_says_what_the_numbers_mean():
     metrics, _, _ = suite(seeds=(0, 1))
-    caption = balanced_table(comparable_groups(metrics)[0]).caption
+    caption = balanced_table(settings(metrics)[0]).caption
     for fact in (
         "cifar10-lt, imbalance ratio 50",
         "balanced test set of 1,000 images",
@@ -128,8 +127,8 @@ def test_caption_says_what_the_numbers_mean():
 )
 def test_balanced_is_said_of_a_balanced_test_set_alone(low, high, protocol, words):
     metrics, per_class, _ = suite(METHODS[:2], test_protocol=protocol)
-    (group,) = comparable_groups(metrics.assign(n_class_min=low, n_class_max=high))
-    for table in group_tables(group, per_class):
+    (group,) = settings(metrics.assign(n_class_min=low, n_class_max=high), per_class)
+    for table in setting_tables(group):
         assert words in table.caption, table.name
         assert ("balanced test set" in table.caption) == (
             words == "balanced test set of 1,000 images"
@@ -139,14 +138,14 @@ def test_balanced_is_said_of_a_balanced_test_set_alone(low, high, protocol, word
 def test_exp_and_step_differ_wherever_a_setting_is_named():
     exp, per_class, _ = suite(METHODS[:2])
     step = exp.assign(imbalance_type="step", run_id=exp["run_id"] + "s", split_sha256="cd" * 32)
-    groups = comparable_groups(pd.concat([exp, step]))
+    groups = settings(pd.concat([exp, step]), per_class)
     slugs = {group.key["imbalance_type"]: group.slug for group in groups}
     assert slugs["exp"] == "cifar10-lt-ir50-resnet18-unified"
     assert slugs["step"].startswith("cifar10-lt-ir50-step-resnet18-unified")
     for group in groups:
-        for table in group_tables(group, per_class):
+        for table in setting_tables(group):
             assert f"imbalance ratio 50 ({group.key['imbalance_type']})" in table.caption
-    alone = comparable_groups(step)[0]
+    alone = settings(step)[0]
     assert "-step-" in alone.slug
 
 
@@ -158,20 +157,20 @@ def test_how_classes_were_grouped_is_told_where_ties_matter():
         "3,4,3 (cuts through classes of equal size)": "part classes of equal size, by their index",
     }
     for text, sentence in words.items():
-        (group,) = comparable_groups(metrics.assign(groups=text))
-        assert sentence in group_tables(group, per_class)[0].caption
+        (group,) = settings(metrics.assign(groups=text), per_class)
+        assert sentence in setting_tables(group)[0].caption
 
 
 def test_different_seeds_of_methods_are_told():
     metrics, _, _ = suite(methods=("trades", "taet"), seeds=(0, 1))
     metrics = metrics[(metrics["method"] == "taet") | (metrics["seed"] == 0)]
-    caption = balanced_table(comparable_groups(metrics)[0]).caption
+    caption = balanced_table(settings(metrics)[0]).caption
     assert "training seeds taet: 0, 1; trades: 0" in caption
 
 
 def test_groups_are_ranked_within_their_attack():
     metrics, _, _ = suite(attacks=("clean", "autoattack"))
-    drawn = group_table(comparable_groups(metrics)[0])
+    drawn = group_table(settings(metrics)[0])
     assert list(drawn.frame["attack"]) == ["clean"] * 5 + ["autoattack"] * 5
     marked = [line for line in drawn.to_markdown().splitlines() if "**" in line]
     assert {line.split(" | ")[0] for line in marked} == {"| clean", "| autoattack"}
@@ -179,7 +178,7 @@ def test_groups_are_ranked_within_their_attack():
 
 def test_classes_run_from_most_to_least_frequent_for_each_attack():
     metrics, per_class, _ = suite()
-    frame = per_class_table(comparable_groups(metrics)[0], per_class).frame
+    frame = per_class_table(settings(metrics, per_class)[0]).frame
     assert list(frame["attack"].unique()) == ["clean", "pgd20", "autoattack"]
     counts = frame.loc[frame["attack"] == "pgd20", "n_train"]
     assert counts.is_monotonic_decreasing
@@ -188,7 +187,7 @@ def test_classes_run_from_most_to_least_frequent_for_each_attack():
 
 def test_intervals_are_shown_for_single_seeds_only():
     metrics, _, _ = suite(methods=("trades",))
-    drawn = interval_table(comparable_groups(metrics)[0])
+    drawn = interval_table(settings(metrics)[0])
     assert drawn is not None
     row = metrics[metrics["attack"] == "clean"].iloc[0]
     expected = "{:.2f} [{:.2f}, {:.2f}]".format(
@@ -197,7 +196,7 @@ def test_intervals_are_shown_for_single_seeds_only():
     assert drawn.frame.loc[0, "clean bal."] == expected
     assert drawn.frame.loc[0, "clean acc."] == f"{100 * row['accuracy']:.2f}"
     several, _, _ = suite(methods=("trades",), seeds=(0, 1))
-    assert interval_table(comparable_groups(several)[0]) is None
+    assert interval_table(settings(several)[0]) is None
 
 
 def test_terminal_tables_fit_eighty_columns_without_cutting_names():

@@ -5,22 +5,20 @@ from __future__ import annotations
 import re
 
 import pytest
-from report_fixtures import suite
+from report_fixtures import charts, settings, suite
 
-from ltrobust.report.aggregate import training_curves
-from ltrobust.report.charts import _training_chart
-from ltrobust.report.figures import training_figure
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report.chart import Chart
+from ltrobust.report.printed import draw
 
 
-def judged(select: str):
-    """One group whose runs chose their epoch by `select`, and its histories."""
+def judged(select: str) -> Chart:
+    """The training chart of a setting whose runs chose their epoch by `select`."""
     metrics, _, histories = suite(methods=("trades",), epochs=5, select=select)
     if select != "last":
         for history in histories.values():
             history["val_robust_acc"] = 0.3
-    (group,) = comparable_groups(metrics)
-    return group, histories
+    (setting,) = settings(metrics, None, histories)
+    return charts(setting)["training"]
 
 
 @pytest.mark.parametrize(
@@ -31,10 +29,8 @@ def judged(select: str):
     ],
 )
 def test_the_chart_says_what_the_deciding_score_is(select, images, measured, other) -> None:
-    chart = _training_chart(*judged(select))
-    assert chart is not None
-    view = next(view for view in chart.views if view.name == "Deciding images")
-    axis = view.figure.layout.yaxis.title.text
+    chart = judged(select)
+    axis = next(panel for panel in chart.panels if panel.name == "Deciding images").y.title
     assert images in axis
     assert measured in axis
     assert other not in axis
@@ -45,8 +41,7 @@ def test_the_chart_says_what_the_deciding_score_is(select, images, measured, oth
 
 def test_on_training_images_is_said_of_the_training_alone() -> None:
     for select in ("last", "best"):
-        chart = _training_chart(*judged(select))
-        assert chart is not None
+        chart = judged(select)
         said = re.search(r"([^.]*): on training images", chart.note)
         assert said is not None
         assert said[1] == "Robust accuracy and loss"
@@ -54,8 +49,7 @@ def test_on_training_images_is_said_of_the_training_alone() -> None:
 
 
 def test_the_figure_says_which_curve_is_a_mean_over_classes() -> None:
-    group, histories = judged("best")
-    figure = training_figure(training_curves(group, histories))
+    figure = draw(judged("best"))
     titles = [axes.get_title() for axes in figure.axes]
     assert "held-out images: mean of classes" in titles[2]
     assert "test images and training: of images" in titles[2]

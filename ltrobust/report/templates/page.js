@@ -127,10 +127,12 @@
     document.getElementById("nothing").hidden = settings > 0;
     status.textContent = `${shown} of ${total} rows shown.`;
   };
-  form.addEventListener("input", filter);
-  form.addEventListener("reset", () => setTimeout(filter));
-  form.addEventListener("submit", (event) => event.preventDefault());
-  filter(); // browsers restore form values when a page is opened again
+  if (form) { // a page of papers has nothing to filter
+    form.addEventListener("input", filter);
+    form.addEventListener("reset", () => setTimeout(filter));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    filter(); // browsers restore form values when a page is opened again
+  }
 
   // ---- method details -----------------------------------------------------------------------
   const link = (hash) => {

@@ -5,18 +5,23 @@ The images come from runs' stored examples; this module chooses rows and classes
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ltrobust.report.aggregate import ranked_labels, scores
+from ltrobust.report.chart import MANY
 from ltrobust.report.groups import Group, format_eps
 from ltrobust.report.labels import fit, text_width
+from ltrobust.report.marks import sign_of
+from ltrobust.report.names import attack_title, method_title
+from ltrobust.report.setting import Setting
 from ltrobust.report.style import (
     CLEAN_COLOUR,
     ROBUST_COLOUR,
@@ -29,24 +34,28 @@ from ltrobust.report.style import (
 
 METHODS, CLASSES = 4, 6
 """Most blocks and columns of a figure; further methods go on to further figures."""
+_SHORT = 12
+"""Most blocks where many methods have one row of images each."""
 _COLUMNS = [
     *("label", "class_name", "pred_clean", "pred_adv", "clean", "adversarial", "eps", "attack")
 ]
 _LEFT, _TITLE, _CAPTION, _GAP, _LINE = 0.78, 0.22, 0.13, 0.05, 0.125
 """Inches: row names, a method's name, a prediction, between images, a line of the footnote."""
 _LARGEST = 1.0
+_KINDS = ("clean", "adversarial", "change")
 _SIZE = 7
 """Points of all text."""
 
 
 def example_rows(
-    group: Group, per_class: pd.DataFrame, examples: Mapping[str, pd.DataFrame]
+    group: Group, ranked: Sequence[str], facts: Sequence[Any], examples: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
     """Collect the stored examples of a group's methods, one run each, under one attack.
 
     Args:
         group: the results; examples under attacks that are not among them are left out.
-        per_class: rows of per_class.csv, which name the classes and say how frequent they are.
+        ranked: labels, best first.
+        facts: the classes, see `setting.ClassFact`.
         examples: run id to its examples (`RunStore.examples`); runs may be missing.
 
     Returns:
@@ -54,15 +63,15 @@ def example_rows(
         `eps, attack`: best label first, classes from the most frequent to the rarest. Empty without
         examples.
     """
-    facts = per_class[per_class["run_id"].astype(str).isin(group.rows["run_id"])]
-    facts = facts.drop_duplicates("class_index").set_index("class_index")
-    names = facts["class_name"].astype(str).to_dict()
-    counts = facts["n_train"].to_dict()
+    names = {fact.index: fact.name for fact in facts}
+    counts = {fact.index: fact.n_train for fact in facts}
     evaluated = {
-        (row["attack"], round(float(row["eps"]), 9)) for row in group.rows.to_dict("records")
+        (row["attack"], round(float(row["eps"]), 9))
+        for rows in group.cells.values()
+        for row in rows
     }
     by_attack: dict[tuple[str, float], list[pd.DataFrame]] = {}
-    for label in ranked_labels(scores(group)):
+    for label in ranked:
         stored = next((examples[run] for run in group.runs(label) if run in examples), None)
         if stored is None or stored.empty:
             continue
@@ -85,8 +94,13 @@ def example_rows(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where images go, in inches from the lower left corner of the figure."""
+    """Where images go, in inches from the lower left corner of the figure.
 
+    Attributes:
+        rows: of images in a block: clean, adversarial and change, or the adversarial alone.
+    """
+
+    rows: int
     blocks: int
     columns: int
     across: float
@@ -99,7 +113,7 @@ class _Grid:
 
     @property
     def _block(self) -> float:
-        return _TITLE + 3 * (self.down + _GAP) + 2 * _CAPTION
+        return _TITLE + self.rows * (self.down + _GAP) + min(self.rows, 2) * _CAPTION
 
     def left(self, column: int) -> float:
         return _LEFT + column * (self.across + _GAP)
@@ -114,36 +128,50 @@ class _Grid:
         return self.top(block) - _TITLE - down
 
 
-def adversarial_figures(
-    examples: pd.DataFrame,
-    shown: Mapping[str, str] | None = None,
-    labels: Sequence[str] = (),
-) -> list[Figure]:
-    """Draw all methods, at most 4 on a figure; a footnote says which have nothing to be drawn.
+def examples_digest(setting: Setting) -> str:
+    """What tells one collection of examples from another: a digest of all that is drawn."""
+    marked = [label + sign_of(setting, label, *setting.attacks) for label in setting.labels]
+    found = hashlib.sha256(Path(__file__).read_bytes() + "|".join(marked).encode())
+    for row in setting.examples.to_dict("records"):
+        texts = (str(row[name]) for name in _COLUMNS if name not in ("clean", "adversarial"))
+        found.update("|".join(texts).encode())
+        found.update(np.ascontiguousarray(row["clean"]).tobytes())
+        found.update(np.ascontiguousarray(row["adversarial"]).tobytes())
+    return found.hexdigest()
 
-    Args:
-        examples: from `example_rows`; see `adversarial_figure`.
-        shown: label to label as written; default as it is.
-        labels: all labels of the report.
+
+def adversarial_figures(setting: Setting) -> list[Figure]:
+    """Draw all methods that have examples; a footnote names the others.
+
+    At most 4 stand on a figure; of more than `chart.MANY` only the adversarial images are shown,
+    12 methods on a figure.
     """
+    examples = setting.examples
     known = list(dict.fromkeys(examples["label"]))
-    names = [(shown or {}).get(label, label) for label in labels if label not in known]
+    attacks = [str(name) for name in examples["attack"].unique()]
+    titles = {one: method_title(one) + sign_of(setting, one, *attacks) for one in setting.labels}
+    names = [titles[label] for label in setting.labels if label not in known]
     without = f"No stored examples under this attack: {', '.join(names)}." if names else ""
     figures = []
-    for start in range(0, len(known), METHODS):
-        own = known[start : start + METHODS]
+    many = len(known) > MANY
+    size = _SHORT if many else METHODS
+    for start in range(0, len(known), size):
+        own = known[start : start + size]
         first, last = start + 1, start + len(own)
         place = f"Methods {first} to {last}" if last > first else f"Method {first}"
         place = f"{place} of {len(known)}."
-        note = f"{place if len(known) > METHODS else ''} {without}".strip()
+        note = f"{place if len(known) > size else ''} {without}".strip()
         part = examples[examples["label"].isin(own)]
-        figures.append(adversarial_figure(part, shown, note))
+        figures.append(adversarial_figure(part, titles, note, alone=many))
     return figures
 
 
 @in_style
 def adversarial_figure(
-    examples: pd.DataFrame, shown: Mapping[str, str] | None = None, note: str = ""
+    examples: pd.DataFrame,
+    shown: Mapping[str, str] | None = None,
+    note: str = "",
+    alone: bool = False,
 ) -> Figure:
     """Grid of clean image, adversarial image and the change, a block of rows for each method.
 
@@ -157,6 +185,7 @@ def adversarial_figure(
             the order in which they come; a footnote says so.
         shown: label to label as written; default as it is.
         note: what else the footnote says.
+        alone: whether the adversarial images stand alone.
     """
     if examples.empty:
         return empty_figure("no stored examples")
@@ -165,11 +194,12 @@ def adversarial_figure(
     picked = np.linspace(0, len(known) - 1, min(CLASSES, len(known))).round().astype(int)
     classes = [known[place] for place in picked]
     drawn = examples[examples["class_name"].isin(classes)]
-    largest = _largest_change(drawn)
+    largest = 0.0 if alone else _largest_change(drawn)
+    kinds = _KINDS[1:2] if alone else _KINDS
     if len(classes) < len(known):
         note = f"{len(classes)} of {len(known)} stored classes, evenly spaced. {note}".strip()
-    foot = _footnote(drawn, largest, note)
-    grid = _grid(len(labels), len(classes), drawn, 0.09 + _LINE * len(foot))
+    foot = _footnote(drawn, largest, note, alone)
+    grid = _grid(len(kinds), len(labels), len(classes), drawn, 0.09 + _LINE * len(foot))
     figure = new_figure(grid.height)
     figure.set_layout_engine("none")
     cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
@@ -182,7 +212,7 @@ def adversarial_figure(
         title = fit((shown or {}).get(label, label), WIDTH - _LEFT - 0.1, _SIZE, "bold")
         at = grid.top(block) - _TITLE + 0.03
         _write(figure, grid, _LEFT, at, title, ha="left", va="bottom", fontweight="bold")
-        for row, text in enumerate(("clean", "adversarial", "change")):
+        for row, text in enumerate(kinds):
             middle = grid.bottom(block, row) + grid.down / 2
             _write(figure, grid, _LEFT - 0.06, middle, text, ha="right", va="center")
         for column, name in enumerate(classes):
@@ -192,10 +222,10 @@ def adversarial_figure(
     return figure
 
 
-def _grid(blocks: int, columns: int, examples: pd.DataFrame, foot: float) -> _Grid:
+def _grid(rows: int, blocks: int, columns: int, examples: pd.DataFrame, foot: float) -> _Grid:
     across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / columns - _GAP)
     shape = max((image.shape[-2:] for image in examples["clean"]), key=lambda hw: hw[0] / hw[1])
-    return _Grid(blocks, columns, across, across * shape[0] / shape[1], foot)
+    return _Grid(rows, blocks, columns, across, across * shape[0] / shape[1], foot)
 
 
 def _largest_change(examples: pd.DataFrame) -> float:
@@ -216,27 +246,29 @@ def _draw_cell(
 ) -> None:
     """Three images under each other, the predictions below the first two."""
     change = 0.5 + _change(row) / (2 * largest) if largest else 0.5 + 0 * _change(row)
-    images = (np.asarray(row["clean"]) / 255, row["adversarial"], change)
+    images = [np.asarray(row["clean"]) / 255, row["adversarial"], change]
+    preds = [row["pred_clean"], row["pred_adv"]]
+    if grid.rows == 1:
+        images, preds = images[1:2], preds[1:]
     for place, image in enumerate(images):
         bottom = grid.bottom(block, place)
-        axes = figure.add_axes(
-            (
-                grid.left(column) / WIDTH,
-                bottom / grid.height,
-                grid.across / WIDTH,
-                grid.down / grid.height,
-            )
-        )
-        axes.set_axis_off()
-        picture, colours = _picture(np.clip(image, 0, 1))
-        axes.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-    for place, pred in enumerate((row["pred_clean"], row["pred_adv"])):
+        size = grid.across / WIDTH, grid.down / grid.height
+        _show(figure, (grid.left(column) / WIDTH, bottom / grid.height, *size), image)
+    for place, pred in enumerate(preds):
         right = pred == row["class_name"]
         text = fit(str(pred) if right else f"✗ {pred}", grid.across, _SIZE)
         middle = grid.left(column) + grid.across / 2
         at = grid.bottom(block, place) - 0.015
         colour = CLEAN_COLOUR if right else ROBUST_COLOUR
         _write(figure, grid, middle, at, text, va="top", color=colour)
+
+
+def _show(figure: Figure, box: tuple[float, float, float, float], image: np.ndarray) -> None:
+    """Show an image in a box of the figure."""
+    axes = figure.add_axes(box)
+    axes.set_axis_off()
+    picture, colours = _picture(np.clip(image, 0, 1))
+    axes.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
 
 
 def _picture(image: np.ndarray) -> tuple[np.ndarray, str | None]:
@@ -252,17 +284,19 @@ def _write(
     figure.text(x / WIDTH, y / grid.height, text, ha=ha, fontsize=_SIZE, **how)
 
 
-def _footnote(examples: pd.DataFrame, largest: float, note: str) -> list[str]:
+def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) -> list[str]:
     """Lines under the figure, each as wide as the figure at most."""
     attacks = {
-        f"{short(str(attack), 30)}, eps {format_eps(eps)}"
+        f"{short(attack_title(str(attack)), 30)}, eps {format_eps(eps)}"
         for attack, eps in zip(examples["attack"], examples["eps"], strict=True)
     }
     factor = 1 / (2 * largest) if largest else math.nan
-    text = (
+    change = (
         f"Change magnified {factor:.1f} times: ±{format_eps(largest)} fills the range, grey is "
-        f"none. Under each image its prediction, ✗ a wrong one. Attack: "
-        f"{'; '.join(sorted(attacks))}. {note}"
+    )
+    text = (
+        f"{'' if alone else f'{change}none. '}Under each image its prediction, ✗ a wrong one. "
+        f"Attack: {'; '.join(sorted(attacks))}. {note}"
     )
     lines = [""]
     for word in text.split():

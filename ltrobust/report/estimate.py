@@ -1,0 +1,94 @@
+"""The one number of a report: a value with what qualifies it, and how both are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PERCENT = 100.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval or its deviation over seeds.
+
+    Attributes:
+        value: mean over seeds, as a rule a fraction in [0, 1]; NaN when a seed lacks it.
+        low: lower end of the 95% interval over test images of a single seed; NaN: none.
+        high: upper end.
+        std: sample standard deviation over seeds; NaN for one.
+        n_seeds: number of seeds.
+        n: number of test images; 0 where it is not known or means nothing.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    std: float = math.nan
+    n_seeds: int = 0
+    n: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether every seed of the row has the value."""
+        return not math.isnan(self.value)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What error bars reach: one deviation over seeds, or the interval of a single one."""
+        if self.n_seeds > 1:
+            return self.value - self.std, self.value + self.std
+        return self.low, self.high
+
+    @property
+    def spread(self) -> str:
+        """The deviation or interval in percent, in few signs; "" where there is neither."""
+        if not self.known or (self.n_seeds < 2 and math.isnan(self.low + self.high)):
+            return ""
+        if self.n_seeds > 1:
+            return f"± {percent(self.std)}"
+        return f"{percent(self.low)}–{percent(self.high)}"
+
+    @property
+    def words(self) -> str:
+        """Value and spread in percent, for a reader."""
+        if not self.known:
+            return "not measured for every seed"
+        more = ""
+        if self.spread and self.n_seeds > 1:
+            more = f" ({self.spread} over {self.n_seeds} seeds)"
+        elif self.spread:
+            more = f" (95% interval {percent(self.low)} to {percent(self.high)}, 1 seed)"
+        return f"{percent(self.value)}%{more}"
+
+
+MISSING = Estimate(math.nan)
+
+
+def over_seeds(
+    values: Sequence[float], low: float = math.nan, high: float = math.nan, n: int = 0
+) -> Estimate:
+    """Average one value a seed; a missing value refuses the mean, one seed has no deviation.
+
+    Args:
+        values: one a seed.
+        low: lower end of the interval, kept for a single seed.
+        high: upper end.
+        n: test images.
+    """
+    count = len(values)
+    if count == 0 or any(math.isnan(value) for value in values):
+        return Estimate(math.nan, n_seeds=count, n=n)
+    if count == 1:
+        return Estimate(float(values[0]), low, high, n_seeds=1, n=n)
+    numbers = np.asarray(values, dtype=float)
+    mean, std = float(numbers.mean()), float(numbers.std(ddof=1))
+    return Estimate(mean, std=std, n_seeds=count, n=n)
+
+
+def percent(value: float) -> str:
+    """Write a fraction in percent with two decimals, "-" when missing."""
+    return "-" if math.isnan(value) else f"{PERCENT * value:.2f}"
