@@ -33,6 +33,15 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_of_two_who_see_no_file_one_creates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path / "file.txt", b"one")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not create(tmp_path / "file.txt", b"two")
+    assert (tmp_path / "file.txt").read_bytes() == b"one"
+
+
 def test_a_file_is_created_where_there_are_no_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
