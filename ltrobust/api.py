@@ -28,14 +28,16 @@ from ltrobust.bench.plan import (
     Plan,
     PlannedRun,
     attack_specs,
+    make_grid,
     make_plan,
     resolve_device,
     thrift,
 )
 from ltrobust.bench.reports import make_report
 from ltrobust.bench.runner import defended, load_defended, run_plan
-from ltrobust.bench.settings import DEFAULT_ATTACKS, make_settings
+from ltrobust.bench.settings import DEFAULT_ATTACKS, make_cells, make_settings
 from ltrobust.bench.store import SuiteStore, suite_of
+from ltrobust.bench.tuning import run_tuned
 from ltrobust.config import AttackSpec, TestSpec
 from ltrobust.data import LongTailedData, dataset_spec, load_data
 from ltrobust.errors import DataWarning, RunError, UserError, unknown
@@ -471,11 +473,11 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
         UserError: a setting is wrong.
         RunError: some runs failed; the others are done, and `report` gives their results.
     """
-    asked = make_settings(settings, None if suite is None else Path(suite))
-    plan, store = make_plan(asked), SuiteStore(asked.output_dir)
+    cells = make_cells(settings, None if suite is None else Path(suite))
+    plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
     load = Loader(plan)
     with store.lock():
-        failures = run_plan(plan, store, load, Reporter())
+        failures = run_tuned(plan, store, load, Reporter())
         results = build_report(store)
     _warn(load.notes())
     if failures:

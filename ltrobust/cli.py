@@ -54,12 +54,17 @@ def _flag(text: str, *names: str, panel: str, **extra: Any) -> Any:
 
 Dataset = Annotated[
     str | None,
-    _flag("digits-lt (default), cifar10-lt, cifar100-lt or folder:PATH.", "--dataset", panel=DATA),
+    _flag(
+        "digits-lt (default), cifar10-lt, dermamnist, ... (see ltrobust datasets), folder:PATH or "
+        "hf:PATH; @64 resizes.",
+        "--dataset",
+        panel=DATA,
+    ),
 ]
 Ratio = Annotated[
     list[str] | None,
     _flag(
-        "n_max / n_min of the training set, such as 50 or 10,50; repeatable.",
+        "n_max / n_min of the training set, such as 50 or 10,50, or natural; repeatable.",
         "--imbalance-ratio",
         panel=DATA,
     ),
@@ -78,7 +83,10 @@ Download = Annotated[
 Arch = Annotated[
     str | None,
     _flag(
-        "small-cnn, resnet18, preactresnet18, wrn-28-10, wrn-34-10, resnet50-224.", panel=TRAINING
+        "small-cnn, resnet18, preactresnet18, wrn-28-10 (or other numbers), resnet50-224, "
+        "torchvision:NAME or timm:NAME; parameters such as resnet18:width=16:depth=10 and "
+        "torchvision:resnet50:stem=cifar (3x3 stem for small images).",
+        panel=TRAINING,
     ),
 ]
 RecipeName = Annotated[str | None, _flag("unified (default), fast or paper.", panel=TRAINING)]
@@ -87,7 +95,10 @@ Augment = Annotated[
 ]
 Select = Annotated[
     str | None,
-    _flag("last (default), best (held-out images) or best-on-test (leaks).", panel=TRAINING),
+    _flag(
+        "last (default), best (held-out images), val (options too) or best-on-test (leaks).",
+        panel=TRAINING,
+    ),
 ]
 Seeds = Annotated[
     list[str] | None,
@@ -159,6 +170,39 @@ MicroBatch = Annotated[
 ProfileFlag = Annotated[
     bool | None,
     _flag("Measure where the time goes, into run.json.", "--profile/--no-profile", panel=RUNNING),
+]
+Watch = Annotated[
+    str | None,
+    _flag(
+        "Measure the test set by these attacks, such as pgd20, after some epochs: a curve to look "
+        "at, by which nothing is chosen.",
+        panel=TRAINING,
+    ),
+]
+WatchEvery = Annotated[int | None, _flag("After how many epochs; default 5.", panel=TRAINING)]
+SaveEvery = Annotated[
+    float | None,
+    _flag("Seconds of training that a kill may cost; default 30, 0 for none.", panel=RUNNING),
+]
+NoCapture = Annotated[
+    bool | None,
+    _flag(
+        "On CUDA: take training steps one by one instead of recording and repeating one.",
+        "--no-capture/--capture",
+        panel=RUNNING,
+    ),
+]
+NoEstimate = Annotated[
+    bool | None,
+    _flag("Begin at once, without time and memory.", "--no-estimate/--estimate", panel=RUNNING),
+]
+NoReport = Annotated[
+    bool | None,
+    _flag(
+        "Make no tables and figures; `ltrobust report` does later.",
+        "--no-report/--report",
+        panel=RUNNING,
+    ),
 ]
 NoChecks = Annotated[
     bool | None,
@@ -241,6 +285,12 @@ def bench(
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
+    watch: Watch = None,
+    watch_every: WatchEvery = None,
+    save_every: SaveEvery = None,
+    no_capture: NoCapture = None,
+    no_estimate: NoEstimate = None,
+    no_report: NoReport = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -290,6 +340,12 @@ def train(
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
     profile: ProfileFlag = None,
+    watch: Watch = None,
+    watch_every: WatchEvery = None,
+    save_every: SaveEvery = None,
+    no_capture: NoCapture = None,
+    no_estimate: NoEstimate = None,
+    no_report: NoReport = None,
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
@@ -309,12 +365,12 @@ def _bench(
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
-    from ltrobust.bench.plan import make_plan
-    from ltrobust.bench.settings import make_settings
+    from ltrobust.bench.plan import make_grid
+    from ltrobust.bench.settings import make_cells
     from ltrobust.bench.store import SuiteStore
 
-    settings = make_settings(flags, suite)
-    plan, store = make_plan(settings), SuiteStore(settings.output_dir)
+    cells = make_cells(flags, suite)
+    plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
     if dry_run:
         _show_plan(plan, store, json_output)
         return
@@ -341,27 +397,31 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
         memory_warning,
     )
     from ltrobust.bench.loader import Loader, tell
-    from ltrobust.bench.runner import run_plan
+    from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
     load = Loader(plan)
-    expected = estimate(plan, store, load)  # reads all data: what is wrong with it shows here
     watch = None if mirror is None else mirror.sync
+    unasked = plan.settings.no_estimate
+    # reads all data: what is wrong with it shows here
+    expected = None if unasked else estimate(plan, store, load)
     with store.lock(), Reporter(out, watch=watch) as reporter:
+        about = f", about {in_words(expected.seconds)}" if expected else ""
         reporter.line(
-            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}, about "
-            f"{in_words(expected.seconds)}; results in {store.path}"
+            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}{about}; "
+            f"results in {store.path}"
         )
-        tell(load.notes(), reporter)
-        if expected.warning:
+        if expected:
+            tell(load.notes(), reporter)
+        if expected and expected.warning:
             reporter.line(f"warning: {expected.warning}")
-        if plan.device != "cpu":
+        if expected and plan.device != "cpu":
             needs = memory_needs(plan, lambda planned: loaded_training_set(load(planned)))
             tight = memory_warning(plan, needs)
             if tight:
                 reporter.line(f"warning: {tight}")
         try:
-            failures = run_plan(plan, store, load, reporter)
+            failures = run_tuned(plan, store, load, reporter)
         except KeyboardInterrupt:
             if plan.settings.overwrite != "all":
                 raise
@@ -371,7 +431,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             raise SystemExit(STOPPED) from None
         reporter.pause()
         try:
-            _show_report(store)
+            if not plan.settings.no_report:
+                _show_report(store)
             if plan.settings.profile:
                 _show_profile(plan, store)
         finally:  # told even where the report cannot be written
@@ -435,6 +496,23 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         what = f"{describe(planned.run)}{after}"
         table.add_row(run_id, what, names, room, states[run_id])
     out.print(table)
+    _show_cells(plan, store)
+
+
+def _show_cells(plan: Plan, store: SuiteStore) -> None:
+    """Print what each cell of a grid needs, and the time of all."""
+    from ltrobust.bench.cells import cell_rows
+    from ltrobust.progress import in_words
+
+    rows, seconds, unread = cell_rows(plan, store)
+    table = Table(title="cells")
+    for column in ("dataset", "ratio", "arch", "options", "runs", "time"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
+    out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -973,16 +1051,128 @@ def show(
         out.print(f"quirk: {quirk}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json")
-def datasets(json_output: Json = False, debug: Debug = False) -> None:
-    """List the data sets and what each brings to a run."""
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(models_app, name="models")
+RunDirectory = Annotated[Path, typer.Argument(help="results/<suite>/runs/<run_id>")]
+
+
+@models_app.callback(
+    epilog="Examples:\n\n  ltrobust models\n\n"
+    "  ltrobust models --results results/cifar10-lt-cpu --json"
+)
+def models(
+    context: typer.Context,
+    results: Annotated[
+        list[Path] | None,
+        _flag("Where results are; default ./results.", "--results", panel=RUNNING),
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List stored runs that have weights; `card RUN` describes one, `half RUN` rounds it."""
+    from ltrobust.zoo import list_models
+
+    if context.invoked_subcommand:
+        return
+    rows = [model.row() for model in list_models(results or [Path("results")])]
+    if not json_output:
+        for row in rows:
+            row["numbers"] = _in_cells(row["numbers"])
+            row["weights"] = f"{row['weights']}, {row['megabytes']:.2f} MB"
+    columns = ("path", "method", "arch", "parameters", "recipe", "weights", "numbers")
+    title = "models: balanced accuracy [95% interval], % († in doubt)"
+    _print_list(rows, columns, title, json_output)
+
+
+def _in_cells(numbers: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{one['attack']}{'†' if one['doubted'] else ''} {100 * one['balanced_accuracy']:.1f} "
+        f"[{100 * one['ci_low']:.1f}, {100 * one['ci_high']:.1f}], n {one['n']:,}"
+        for one in numbers
+    )
+
+
+@models_app.command(
+    epilog="Example:\n\n  ltrobust models card results/demo/runs/at-bsl-0123456789ab"
+)
+def card(run: RunDirectory, debug: Debug = False) -> None:
+    """Print the model card of a run, markdown: recipe, protocol, numbers with intervals, marks."""
+    from ltrobust.zoo import model_card
+
+    print(model_card(run))
+
+
+@models_app.command(
+    epilog="Example:\n\n  ltrobust models half results/demo/runs/at-bsl-0123456789ab"
+)
+def half(
+    run: RunDirectory,
+    attacks: Annotated[
+        str, _flag("Whose verdicts must not change; default clean,pgd20.", panel=EVALUATION)
+    ] = "clean,pgd20",
+    limit_test: LimitTest = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Store a run's weights as float16, if no verdict changes with it."""
+    from ltrobust.zoo import COLUMNS, keep_half
+
+    settings = {"limit_test": limit_test, "data_dir": data_dir}
+    given = {key: value for key, value in settings.items() if value is not None}
+    found = keep_half(run, attacks, **given)
+    rows = [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+    _print_list(rows, tuple(COLUMNS), "float16 weights kept: no verdict changed", False)
+
+
+datasets_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback(
+    epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json\n\n"
+    "  ltrobust datasets show dermamnist"
+)
+def datasets(context: typer.Context, json_output: Json = False, debug: Debug = False) -> None:
+    """List the data sets and what each brings to a run; `show NAME` tells all about one."""
     from dataclasses import asdict
 
     from ltrobust.data import DATASETS
 
+    if context.invoked_subcommand:
+        return
     rows = [asdict(DATASETS.get(name)) for name in DATASETS]
     columns = ("name", "num_classes", "imbalance_ratio", "eps", "epochs", "arch", "description")
-    _print_list(rows, columns, "datasets (and folder:PATH)", json_output)
+    _print_list(rows, columns, "datasets (and folder:PATH, hf:PATH)", json_output)
+
+
+@datasets_app.command(
+    name="show",
+    epilog="Examples:\n\n  ltrobust datasets show cifar10-lt --data-dir ~/data\n\n"
+    "  ltrobust datasets show folder:photos@64 --json",
+)
+def show_dataset(
+    name: Annotated[str, typer.Argument(help="The data set, such as dermamnist.")],
+    data_dir: DataDir = None,
+    imbalance_ratio: Annotated[
+        str | None, _flag("n_max / n_min of the split, or natural.", panel=DATA)
+    ] = None,
+    split_seed: SplitSeed = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell classes, terms, citation, defaults with their source, and checksums of a data set."""
+    from ltrobust.bench.settings import make_settings
+    from ltrobust.data.describe import describe_dataset, lines_of
+
+    flags = {"imbalance_ratio": imbalance_ratio, "split_seed": split_seed}
+    asked = make_settings(flags)
+    ratios = asked.imbalance_ratio or (None,)
+    facts = describe_dataset(name, data_dir, imbalance_ratio=ratios[0], split_seed=asked.split_seed)
+    if json_output:
+        print(json.dumps(facts, indent=2))
+        return
+    for line in lines_of(facts):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  ltrobust version")

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from ltrobust.data.augment import AugmentPolicy
-from ltrobust.data.spec import FOLDER_PREFIX
+from ltrobust.data.spec import LOCAL_PREFIXES
 from ltrobust.training.schedule import Schedule
 
 SCHEMA = 1
@@ -118,7 +118,8 @@ class Recipe(Frozen):
 class DataSpec(Frozen):
     """Which training images a run sees.
 
-    An image folder's `name` is there to be read: the content, `fingerprint`, is what counts.
+    The `name` of a user's own data is there to be read: the content, `fingerprint`, counts. Without
+    `imbalance_ratio` all images are kept.
     """
 
     name: str
@@ -155,7 +156,7 @@ class Run(Frozen):
     recipe: Recipe
     seed: int
     precision: Literal["fp32", "bf16"]
-    select: Literal["last", "best", "best-on-test"] = "last"
+    select: Literal["last", "best", "best-on-test", "val"] = "last"
     select_on: TestSpec | None = None
 
     @property
@@ -221,10 +222,10 @@ def _chosen(settings: Frozen) -> dict[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """`stable_hash` of a run's settings, to which the name of an image folder does not belong."""
+    """`stable_hash` of a run's settings, to which the name of a user's folder does not belong."""
     data = config["data"]
-    if data["name"].startswith(FOLDER_PREFIX):
-        data = {**data, "name": FOLDER_PREFIX}
+    if data["name"].startswith(LOCAL_PREFIXES):
+        data = {**data, "name": data["name"].partition(":")[0] + ":"}
     return stable_hash({**config, "data": data})
 
 

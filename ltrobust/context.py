@@ -21,6 +21,8 @@ from ltrobust.config import TrainingAttack
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """Told of every step of an attack: logits (b, C), labels (b,), positions (b,) in the batch."""
 Radius = float | Tensor
+Fill = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills a tensor with random numbers from a generator, and returns it."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +110,28 @@ class Context:
             start_factor=_product(self.start_factor, start),
         )
 
+    def drawn(self, like: Tensor, fill: Fill) -> Tensor:
+        """Random numbers shaped like `like`, in its dtype: all that attack and loss draw.
+
+        Where the step is recorded and repeated (`training.captured`), they come from outside.
+
+        Args:
+            like: gives shape, dtype and device.
+            fill: draws them, such as `normal`; it must not depend on the step.
+        """
+        return fill(torch.empty_like(like), self.generator)
+
     def start(self, x: Tensor) -> Tensor | None:
         """Draw the random start offset that the recipe asks for, shaped like `x`."""
         kind, eps = self.attack.start, self.attack.eps
         if kind == "none":
             return None
-        noise = torch.empty_like(x)
         if kind == "gaussian":
-            noise.normal_(generator=self.generator).mul_(0.001)
+            noise = self.drawn(x, normal).mul_(0.001)
         else:
             reach = eps * self.attack.start_scale
             low = 0.0 if kind == "one-sided" else -reach
-            noise.uniform_(low, reach, generator=self.generator)
+            noise = self.drawn(x, lambda values, g: values.uniform_(low, reach, generator=g))
         factor = self._unclipped(self.start_factor)
         if factor is not None:
             noise.mul_(_column(factor, x))
@@ -223,6 +235,11 @@ class Context:
             ball=self.ball,
             project_start=self.project_start,
         )
+
+
+def normal(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill with standard normal numbers."""
+    return values.normal_(generator=generator)
 
 
 def _product(one: Tensor | None, other: Tensor | None) -> Tensor | None:

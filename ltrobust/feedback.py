@@ -39,6 +39,11 @@ class Outcomes:
         cells = self.labels * num_classes + self.attacked
         return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
+    def robust_accuracy(self, num_classes: int) -> Tensor:
+        """Share of each class (C,) that is right under attack; of a class without an image, nan."""
+        confusion = self.confusion(num_classes)
+        return confusion.diagonal() / confusion.sum(1)
+
     def errors(self, num_classes: int) -> tuple[Tensor, Tensor]:
         """Shares of each class (C,) that are wrong, and that only the attack makes wrong.
 
@@ -82,8 +87,7 @@ def held_out_outcomes(
             step_size=step_size,
         )
         with attack_mode(model), torch.no_grad():
-            attacked = method.adjust(model(x_adv)).argmax(1)
-            features = model.features(x_adv)  # type: ignore[operator]
-            found.append((method.adjust(model(x)).argmax(1), attacked, features))
+            clean, attacked = (method.adjust(model(at)).argmax(1) for at in (x, x_adv))
+            found.append((clean, attacked, model.features(x_adv)))  # type: ignore[operator]
     clean, attacked, features = (torch.cat(tensors) for tensors in zip(*found, strict=True))
     return Outcomes(held_out.labels, clean, attacked, features)

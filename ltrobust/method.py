@@ -16,7 +16,7 @@ import re
 import sys
 import typing
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -176,6 +176,14 @@ class Method(ABC):
     def weights(self) -> dict[str, Tensor] | None:
         """The network's state dict to evaluate, such as an average. Default: the trained one."""
         return None
+
+    def stage(self, ctx: Context) -> Hashable:
+        """What attack and loss decide by the epoch, where they ask for it. Default: the epoch.
+
+        A GPU repeats recorded steps as long as this stays the same. Say it where a threshold is
+        all that counts, such as two stages of a training.
+        """
+        return ctx.epoch
 
     def on_epoch_start(self, ctx: Context) -> None:
         """Do what is due before the first step of an epoch. Default: nothing."""

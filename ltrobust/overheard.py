@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import attack_logits
 
 
 class Overheard(nn.Module):
@@ -57,6 +56,5 @@ class Overheard(nn.Module):
         That pass is in eval mode, which moves no statistics.
         """
         if self._known is None:
-            with attack_mode(self._model[0]), torch.no_grad():
-                self._known = cast(Tensor, self._model[0](self._x_adv))
+            self._known = attack_logits(self._model[0], self._x_adv)
         return self._known.detach()

@@ -7,6 +7,7 @@ whether the defense is any good.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,13 +21,13 @@ from torch import Tensor, nn
 
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.combination import find, has_needs
+from ltrobust.combination import find
 from ltrobust.config import Recipe, Run
 from ltrobust.context import HeldOut
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.augment import to_float
-from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError, UserError
+from ltrobust.graphs import Graphs
 from ltrobust.method import (
     METHODS,
     Citation,
@@ -36,7 +37,7 @@ from ltrobust.method import (
     load_plugin,
 )
 from ltrobust.modifier import Modifier, PostHoc
-from ltrobust.seeds import generator
+from ltrobust.tape import Tapes
 from ltrobust.training.checkpoint import (
     from_bytes,
     load_weights,
@@ -45,18 +46,20 @@ from ltrobust.training.checkpoint import (
     to_bytes,
 )
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.schedule import learning_rates
+from ltrobust.training.step import train_step
 from ltrobust.training.trainer import (
     Base,
     State,
     Trained,
     base_run,
     build,
-    epochs_before,
-    feedback_images,
+    epoch_context,
     own_recipe,
+    run_context,
+    spare_feedback,
     take_over,
     train,
-    train_step,
 )
 
 EPOCHS = 5
@@ -117,7 +120,12 @@ class Trial:
         return trained
 
     def train(
-        self, seed: int = 0, state: State | None = None, last: int = 0, **changes: Any
+        self,
+        seed: int = 0,
+        state: State | None = None,
+        last: int = 0,
+        graphs: Graphs | None = None,
+        **changes: Any,
     ) -> list[State]:
         """Train with the real trainer, to the end or until the epoch `last` of the training is
         done, and return the state after every epoch."""
@@ -130,8 +138,15 @@ class Trial:
                 raise _StoppedError
 
         with suppress(_StoppedError):
-            cpu = torch.device("cpu")
-            train(run, self.data, device=cpu, state=state, save=save, base=self.base(seed))
+            train(
+                run,
+                self.data,
+                device=torch.device("cpu"),
+                state=state,
+                save=save,
+                base=self.base(seed),
+                graphs=graphs,
+            )
         return [state_from_bytes(content) for content in states]
 
     @cached_property
@@ -145,23 +160,11 @@ class Trial:
         """What the defense is told in each epoch of the run."""
         if self.stage is None:
             return
-        first, cpu = epochs_before(self.run), torch.device("cpu")
-        needed = has_needs(trained.method)
-        data = hold_out(self.data) if needed else self.data
-        for epoch in range(first, first + self.stage.epochs):
-            yield Context(
-                class_counts=torch.tensor(data.train_counts),
-                epoch=epoch,
-                epochs=first + self.stage.epochs,
-                attack=self.stage.attack,
-                generator=generator("cpu", self.run.seed, "attack", epoch),
-                first_epoch=first,
-                model=model,
-                index=torch.arange(len(data.train_labels)),
-                sampling=generator("cpu", self.run.seed, "sampling", epoch),
-                held_out=feedback_images(data, trained, cpu) if needed else None,
-                lr=self.stage.lr,
-            )
+        data = spare_feedback(self.data, trained)
+        common = run_context(self.run, self.stage, data, trained, model, torch.device("cpu"))
+        rates = learning_rates(self.stage.schedule, self.stage.lr, self.stage.epochs)
+        for epoch, rate in enumerate(rates, common.first_epoch):
+            yield epoch_context(common, self.run, epoch, rate)
 
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Two batches with their positions: one of many classes, one of the largest class alone."""
@@ -430,6 +433,28 @@ def check_bf16(trial: Trial) -> None:
         raise AssertionError(f"method {trial.run.method}: in bf16 {error}") from error
 
 
+def check_captured(trial: Trial) -> None:
+    """Steps recorded and repeated blindly, as on a GPU, train to the same bits as ordinary ones.
+
+    It is killed and resumed on the way. A defense whose steps cannot be recorded trains without.
+    """
+    if trial.stage is None:
+        return
+    recipe = trial.run.recipe.model_copy(update={"epochs": 2, "batch_size": 8})
+    tuned = {name: 2 for name in trial.run.options if name.endswith(".epochs")}
+    short: dict[str, Any] = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
+    ordinary = trial.train(**short)
+    recorded = trial.train(graphs=Tapes(), **short)
+    killed = copy.deepcopy(recorded[0])  # a training goes on in the tensors that it is given
+    resumed = trial.train(graphs=Tapes(), state=killed, **short)
+    found, expected = (*recorded, resumed[-1]), (*ordinary, ordinary[-1])
+    trial.require(
+        all(_same(*pair) for pair in zip(found, expected, strict=True)),
+        "steps recorded and repeated, as on a GPU, end with other weights; keep tensors in "
+        "attributes and change them in place, and neither count nor append in attack and loss",
+    )
+
+
 def _same(one: State, other: State) -> bool:
     """Whether two states hold the same weights and the same state of the defense."""
     return all(_equal(one[part], other[part]) for part in ("net", "method"))
@@ -465,5 +490,6 @@ CHECKS = (
     check_weights_file,
     check_seeds,
     check_again,
+    check_captured,
     check_bf16,
 )

@@ -6,6 +6,7 @@ broken, and need no test framework. Whether an attack is strong is not judged.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from ltrobust.attacks.pgd import attack_mode
 from ltrobust.errors import RunError
 from ltrobust.method import load_builtin_methods, load_plugin
 from ltrobust.models import ARCHS, Network, build_model
+from ltrobust.models.folded import fold
 
 TOLERANCE = 1e-4
 """Difference of logits that another order of sums explains."""
@@ -72,7 +74,7 @@ def check_network(name: str, *, plugin: str | Path | None = None) -> None:
 
     It must build for any channels, size and number of classes, give finite float logits through its
     features and its head, treat each image alone in eval mode, let gradients reach every weight,
-    and compute the same after saving and loading.
+    and compute the same with its batch norms folded and after saving and loading.
 
     Raises:
         AssertionError: it breaks the contract; the message says how.
@@ -92,11 +94,8 @@ def check_network(name: str, *, plugin: str | Path | None = None) -> None:
 def _check_network(name: str, channels: int, size: int, classes: int) -> None:
     where = f"network {name}: {channels} channels, {size} pixels, {classes} classes"
     torch.manual_seed(0)
-
-    def built() -> Network:
-        return build_model(name, num_classes=classes, in_channels=channels, image_size=size)
-
-    net = built()
+    made = partial(build_model, name, num_classes=classes, in_channels=channels, image_size=size)
+    net = made()
     assert isinstance(net, Network), f"{where}: is no ltrobust.models.Network"
     x = torch.rand(4, channels, size, size)
     logits = net.train()(x)
@@ -113,7 +112,9 @@ def _check_network(name: str, channels: int, size: int, classes: int) -> None:
         assert torch.equal(net.head(features), whole), f"{where}: is not head(features(x))"
         alone = torch.cat([net(image[None]) for image in x])
         assert _near(alone, whole), f"{where}: an image's logits depend on its batch in eval mode"
-        copy = built().eval()
+        folded = fold(net, x)  # None, and a notice, where it cannot be
+        assert folded is None or _near(folded(x), whole), f"{where}: is another one when folded"
+        copy = made().eval()
         copy.load_state_dict(net.state_dict())
         assert torch.equal(copy(x), whole), f"{where}: its state dict does not hold all of it"
 

@@ -4,7 +4,7 @@
     delta   = eps tanh(mu + sigma r), sigma = softplus(rho), r ~ N(0, 1), per pixel
     min over f, max over G of  CE(f(x + delta), y) + lambda H(delta),     lambda = 0.01
 
-Dong et al. 2020, section 4.2, the amortised variant of ADT-EXP. Both networks learn from one
+Dong et al. 2020, the amortised variant of ADT-EXP. Both networks learn from one
 backward pass, whose gradient at x + delta is reversed for G. H is the mean entropy per pixel.
 """
 
@@ -19,6 +19,7 @@ from ltrobust.methods.adt import ADT_PAPER, ADT_QUIRKS, ADT_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_mode, input_gradient
+from ltrobust.context import normal
 from ltrobust.losses import cross_entropy_sum, tanh_gaussian
 from ltrobust.method import Context, Loss, Method, PaperRecipe, register_method
 from ltrobust.part import Part
@@ -114,7 +115,7 @@ class ADTExpAM(Method):
 
     def noise(self, x: Tensor, ctx: Context) -> Tensor:
         """Draw standard normal noise shaped like `x`."""
-        return torch.empty_like(x).normal_(generator=ctx.generator)
+        return ctx.drawn(x, normal)
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Draw an image from the distribution that the generator finds."""

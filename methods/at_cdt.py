@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} CE(f(x'), y)                 (PGD, eval mode)
     L  = CE(f(x') / a, y),  a_c = (n_max / n_c)^tau
 
-Ye et al. 2020, eq. 5, under PGD-AT as RoBal compares it. At inference the logits are as they are.
+Ye et al. 2020, under PGD-AT as RoBal compares it. At inference the logits are as they are.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     x'   = argmax_{|x' - x| <= eps} CE(f(x'), y)               (PGD, eval mode)
     L    = CE(f(x'), y)
 
-Gidaris and Komodakis 2018, section 3.2, under PGD-AT as RoBal compares it: frequent classes cannot
+Gidaris and Komodakis 2018, under PGD-AT as RoBal compares it: frequent classes cannot
 win by longer weights. The scale stands inside the network, so the attack sees it. The head also
 keeps the moving sum of the unit features, which changes nothing here; `at-cosine+tde` uses it.
 """

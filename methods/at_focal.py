@@ -4,8 +4,8 @@
     L  = -1/B sum_b sum_c (1 - q_bc)^gamma log q_bc
     q_bc = sigmoid(f_c(x')) if c = y, else sigmoid(-f_c(x'))
 
-Lin et al. 2017, eq. 4, under PGD-AT as RoBal compares it. The bias begins at the classes' log odds
-(section 3.3 there), so that the many easy negatives do not swamp the first epochs.
+Lin et al. 2017, under PGD-AT as RoBal compares it. The bias begins at the classes' log odds
+so that the many easy negatives do not swamp the first epochs.
 """
 
 from __future__ import annotations

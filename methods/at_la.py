@@ -4,7 +4,7 @@
          or, with `inner`, CE(f(x') + tau log p, y)
     L  = CE(f(x') + tau log p, y)
 
-Menon et al. 2021, eq. 10, under PGD-AT as RoBal compares it; p_c is the share of class c in the
+Menon et al. 2021, under PGD-AT as RoBal compares it; p_c is the share of class c in the
 training images. At tau = 1 the loss is the balanced softmax.
 """
 

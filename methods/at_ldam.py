@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} CE(f(x'), y)                 (PGD, eval mode)
     L  = CE(s (f(x') - m_y 1_y), y),  m_c = max_m (n_min / n_c)^(1/4)
 
-Cao et al. 2019, eq. 12, under PGD-AT as RoBal compares it. With `begin` the margins are deferred:
+Cao et al. 2019, under PGD-AT as RoBal compares it. With `begin` the margins are deferred:
 before that share of the epochs they are 0, which `at-ldam+drw` combines with deferred weights.
 """
 

@@ -6,7 +6,7 @@
     x'   =  argmax_{|x' - x| <= eps} CE(f(x'), y)              (PGD, eval mode)
     L    =  CE(f(x'), y)
 
-Tang et al. 2020, eqs. 6 to 8, under PGD-AT as RoBal compares it: the direction d that momentum
+Tang et al. 2020, under PGD-AT as RoBal compares it: the direction d that momentum
 gives to all features leans to frequent classes and is taken away at inference. The attack of the
 training is in eval mode and so meets the de-biased branch, while the loss is that of the other. For
 a plain training that is de-biased afterwards write `at-cosine+tde`.
@@ -35,6 +35,7 @@ TDE_QUIRKS = (
     "unit_direction: RoBal's code subtracts along the moving sum itself, about 10 times the mean "
     "feature at mu 0.9, where Tang divides it by its norm, so that its alpha 0.1 acts about as "
     "strongly as 1; released alpha 0.1 with the sum, Tang's 1 to 3 with the unit direction",
+    "RoBal's training attacks the de-biased branch already, while its loss is that of the other",
     "groups: Tang splits features and weights into 2 groups with scale 16 / 2; RoBal's has one",
     "Tang's code sums features that are not normalised, with momentum 0.9 in the first epoch and "
     "1 - 0.1 lr later; RoBal's, as here, unit features with 0.9",

@@ -5,7 +5,7 @@
     x'    = clip(a x + (1 - a) v),  a ~ U(0, 1) for each image
     L     = -sum_c t_c log p_c(x'),  t_y = l, t_c = (1 - l) / (C - 1),  l = a l_1 + (1 - a) l_2
 
-Lee et al. 2020, eqs. 8 to 10. The authors clip v to [0, 1] before they mix; RoBal's version, whose
+Lee et al. 2020. The authors clip v to [0, 1] before they mix; RoBal's version, whose
 long-tailed figures are quoted, clips the mixture only.
 """
 
@@ -68,7 +68,7 @@ class AVmixup(PGDAT):
 
     def draw(self, x: Tensor, ctx: Context) -> Tensor:
         """Each image's share a (B,) of the clean image."""
-        return torch.empty(len(x), dtype=x.dtype, device=x.device).uniform_(generator=ctx.generator)
+        return ctx.drawn(x.new_empty(len(x)), lambda share, g: share.uniform_(generator=g))
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """A point between each image and its vertex; its place is kept for the loss."""

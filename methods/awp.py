@@ -99,6 +99,10 @@ AT_RECIPE = PaperRecipe(
         "batch enters the attack and every attack step moves the BatchNorm statistics",
         "restart_pass, passes_after: another pass of the attacked images after the attack and one "
         "of the clean images after the step; 13 moves of the statistics a step instead of 1",
+        "the release's pass for the perturbation runs on a copy, whose statistics are its own: the "
+        "network's see the perturbed weights only (TRADES: attacked, clean, clean again)",
+        "the release's PGD-AT normalises its input by mean and standard deviation outside of the "
+        "network; here it is not normalised",
         "of the release's PGD-AT the first batch after each test is attacked in eval mode, and "
         "its rate decays within the last batch of an epoch; neither is done here",
         "warmup: the release's TRADES begins to perturb at epoch 10 of 200, counted from 1",

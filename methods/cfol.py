@@ -5,7 +5,7 @@
     L   = CE(f(x'), y)
     w_c += eta / p_c for each image of class c that f gets wrong at x', after the step
 
-Pethick, Chrysos, Cevher 2023, algorithm 1: no-regret learning (Exp3) of the worst class. N is the
+Pethick, Chrysos, Cevher 2023: no-regret learning (Exp3) of the worst class. N is the
 number of training images.
 """
 
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import Ball, attack_mode, linf_ball
+from ltrobust.attacks.pgd import Ball, attack_logits, linf_ball
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import cross_entropy_sum
 from ltrobust.method import (
@@ -135,8 +135,7 @@ class CFOL(Method):
         last = ctx.changed(ball=best.ball, observer=best.watch, micro_batch=None).pgd(
             model, x, y, cross_entropy_sum
         )
-        with attack_mode(model, ctx.mode), torch.no_grad():
-            return best.of(last, cross_entropy_sum(model(last), y))
+        return best.of(last, cross_entropy_sum(attack_logits(model, last, ctx.mode), y))
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context

@@ -26,7 +26,7 @@ from ltrobust.methods.robustlt import CGRM_RECIPE
 from torch import Tensor, nn
 
 from ltrobust.attacks.classwise_eps import classwise_epsilon, intensity
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import attack_logits
 from ltrobust.feedback import Outcomes, held_out_outcomes
 from ltrobust.losses import logit_adjusted_loss, pairwise_margin_loss, trades_kl
 from ltrobust.losses.counts import label_mask
@@ -56,6 +56,9 @@ TINY = 1e-12
         "and the checkpoint is chosen on it; published numbers carry both",
         'wasted_clean: with base "at" an unused train-mode pass of the clean batch moves the '
         "BatchNorm statistics once more",
+        "CGRm's repository, whose table quotes eleven other defenses, rewrites REAT (class centres "
+        "and margins), TAET (other terms, alpha 1) and RoBal; and files that it needs were deleted",
+        "class weights, betas, graph and radii pass through float32, which changes them by 1e-7",
         "the first epoch has a budget of 0: the start is cut to it, so that it trains on clean "
         "images",
     ),
@@ -82,10 +85,13 @@ class CGR(Method):
         beta_min_scale: smallest beta, as a factor.
         beta_max_scale: largest beta.
         eps_lambda: how far radii follow the scores; 0 as released.
+        eps_min: least radius then, as a share of the recipe's; 0: none.
+        eps_max: largest radius then, likewise.
         margin_lambda: m_l.
         margin_m: m.
         graph_momentum: of the graph G.
         graph_topk: classes that each class is parted from.
+        graph_eps: least distance of two classes in G.
         head_gamma: how much frequent classes count more in G.
         geometry_gamma: how much near classes count more in G.
         wasted_clean: for "at", pass the clean batch without using it, as the code does.
@@ -109,10 +115,13 @@ class CGR(Method):
     beta_min_scale: float = 0.5
     beta_max_scale: float = 2.0
     eps_lambda: float = 0.0
+    eps_min: float = 0.0
+    eps_max: float = 0.0
     margin_lambda: float = 0.1
     margin_m: float = 0.5
     graph_momentum: float = 0.8
     graph_topk: int = 3
+    graph_eps: float = 1e-6
     head_gamma: float = 0.5
     geometry_gamma: float = 1.0
     wasted_clean: bool = False
@@ -133,8 +142,7 @@ class CGR(Method):
         ctx = ctx.changed(project_start=True)
         if self.base == "at":
             return ctx.pgd(model, x, y, lambda *pair: self._adjusted(*pair, ctx).sum())
-        with attack_mode(model, ctx.mode), torch.no_grad():
-            clean = model(x)
+        clean = attack_logits(model, x, ctx.mode)
         return ctx.pgd(
             model, x, y, lambda z, _, clean: trades_kl(clean, z, reduction="none").sum(), clean
         )
@@ -179,7 +187,7 @@ class CGR(Method):
         confusion = outcomes.confusion(self.num_classes)
         mask = label_mask(outcomes.labels, self.num_classes).to(outcomes.features)
         centers = mask.T @ outcomes.features / mask.sum(0).clamp_min(1)[:, None]
-        right = confusion.diagonal() / confusion.sum(1).clamp_min(1)
+        right = outcomes.robust_accuracy(self.num_classes).nan_to_num(0)
         self.update(confusion, right, centers, class_counts)
 
     def update(
@@ -211,8 +219,13 @@ class CGR(Method):
     def class_eps(self, ctx: Context) -> Tensor:
         """Radius of each class in the present epoch, (C,)."""
         eps = classwise_epsilon(ctx.class_counts, epsilon=ctx.attack.eps, alpha=self.alpha)
-        eps = eps * intensity(ctx.epoch + 1, ctx.epochs, beta=self.ramp)
-        return eps * (1 + self.eps_lambda * (_even(self.scores.to(eps)) - 1)).clamp_min(0.1)
+        grown = intensity(ctx.epoch + 1, ctx.epochs, beta=self.ramp)
+        eps = eps * grown
+        if not self.eps_lambda:
+            return eps
+        eps = eps * (1 + self.eps_lambda * (_even(self.scores.to(eps)) - 1)).clamp_min(0.1)
+        whole = ctx.attack.eps * grown
+        return eps.clamp(self.eps_min * whole, self.eps_max * whole if self.eps_max else None)
 
     def state_dict(self) -> dict[str, Any]:
         """Scores, weights, betas and graph."""
@@ -242,7 +255,7 @@ class CGR(Method):
         # exact distances; the default takes them from inner products of many rows
         unit = F.normalize(centers, dim=1)
         distance = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist")
-        near = distance.clamp_min(1e-6) ** -self.geometry_gamma
+        near = distance.clamp_min(self.graph_eps) ** -self.geometry_gamma
         graph = (rows * frequency * near).fill_diagonal_(0)
         if 0 < self.graph_topk < len(graph):
             largest = graph.topk(self.graph_topk, dim=1).indices

@@ -3,7 +3,7 @@
     network: the base's, its features kept;  last layer: drawn anew
     an epoch of C n_max images (`resample`) with the base's attack and loss, rate 0.1
 
-Kang et al. 2020, section 4.1 (classifier re-training), on adversarial images, as RoBal's one-epoch
+Kang et al. 2020 (classifier re-training), on adversarial images, as RoBal's one-epoch
 re-sampling fine-tune. The epochs of the base are not repeated.
 """
 
@@ -49,6 +49,7 @@ def stage(recipe: Recipe, epochs: int, lr: float) -> Recipe:
         "the batch norms' running statistics move to the new mix of classes although their "
         "weights are kept; so do ours",
     ),
+    passes="base",
 )
 @dataclass
 class CRT(PostHoc):

@@ -61,6 +61,8 @@ TRADES_RECIPE = PaperRecipe(
         "from those of the single step",
         "attacked_first: attacked images pass before clean ones, which decides where the BatchNorm "
         "statistics end",
+        "the divergence of TRADES is not weighted, and its clean side is not detached in the loss; "
+        "the attack computes it once, in eval mode",
         "Nesterov momentum is on, because the flag is read inverted",
         "lambda is 1 on CIFAR-10 and 1.5 on CIFAR-100; there is no rule beyond 100 classes",
         "weights exceed 1, so that training sees images beyond eps",

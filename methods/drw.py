@@ -4,7 +4,7 @@
     afterwards:                 sum_b w_{y_b} L_b / sum_b w_{y_b}
     w_c ~ (1 - beta) / (1 - beta^n_c)
 
-Cao et al. 2019, section 3.3, with the weights of Cui et al. 2019: features are learned from all
+Cao et al. 2019, with the weights of Cui et al. 2019: features are learned from all
 images alike first. For LDAM-DRW with a deferred margin, as RoBal's code has it, write `at-ldam+drw`
 with the option `begin` of at-ldam at the same share.
 """
@@ -31,6 +31,7 @@ from ltrobust.modifier import Modifier
         "without a paper on bases other than plain or margin losses: all terms of an image's loss "
         "are weighted alike",
     ),
+    passes="base",
 )
 @dataclass
 class DRW(Modifier):

@@ -46,12 +46,17 @@ from ltrobust.training.schedule import Schedule
         "sum_over_images: a class enters the weight problem as often as it occurs in the batch, so "
         "that frequent classes dominate, and one that is absent not at all; with a batch of 20 the "
         "weights differ by up to 0.16 from those of one term per class",
+        "classes that a batch lacks count with margin -1, the least, and so take little weight",
+        "the attack ends with one more pass of the attacked images, in eval mode and to no use",
+        "the released network sees input normalised by mean and standard deviation; here it does "
+        "not",
         "attacked_first: attacked images pass before clean ones, which decides where the BatchNorm "
         "statistics end",
         "wasted_clean: on PGD-AT an unused train-mode pass of the clean batch moves the BatchNorm "
         "statistics once more",
         "kl_attack: on MART the attack climbs TRADES' divergence, not cross-entropy",
-        "the weights come from a general convex solver, exact to about 1e-7; here in closed form",
+        "the weights come from a general convex solver, exact to 2e-7 in float32; "
+        "here in closed form",
         "10 classes are hard-coded, and TRADES' and MART's divergence weigh 6, whatever the base "
         "was trained with",
         "leak, not rebuilt: the reported epoch has the best worst class on the test set",

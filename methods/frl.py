@@ -50,6 +50,7 @@ DECAYS = (40, 80, 250)
         "10 classes are hard-coded; 1/10 and 9/10 are 1/C and (C - 1)/C here",
         "300 images per class of the balanced training set judge the training, more than a rare "
         "class has; here a tenth of each class, at most 50, and at least one",
+        "the class weights are float32, which changes the step by up to 7e-8",
         "its own code starts from a TRADES checkpoint that is not in the repository",
         "eps grows up to three times for classes that lose most, so that training sees images "
         "beyond eps",

@@ -5,7 +5,7 @@
     v     = (1 + tanh(Lambda + 5 (1 - 2 kappa / K))) / 2
     L     = mean_i [w_i CE(f(x'), y)],  w = B v / sum v,  Lambda = -1
 
-Zhang et al. 2021, eq. 6. Before half of the epochs w = 1. gairat-w puts the weights on all terms of
+Zhang et al. 2021. Before half of the epochs w = 1. gairat-w puts the weights on all terms of
 any loss that is told image by image, with the attack of its own; that has no paper.
 """
 
@@ -183,6 +183,7 @@ class GAIRAT(Weighing, PGDAT):
         "without a PGD attack of the recipe there are no weights",
         *QUIRKS,
     ),
+    passes="base",
 )
 @dataclass
 class GAIRATWeights(Weighing, Modifier):

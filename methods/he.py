@@ -10,7 +10,7 @@
     he-alp     A = CE(s c(x'), y)
                L = (M(x) + M(x')) / 2 + beta mean_k (c_k(x) - c_k(x'))^2
 
-Pang et al. 2020, eq. 6 and table 1; s and m are 10 and 0.2, 15 and 0.2, 20 and 0.3. RoBal's
+Pang et al. 2020; s and m are 10 and 0.2, 15 and 0.2, 20 and 0.3. RoBal's
 repository calls another construction HE: here that is cos-he.
 """
 
@@ -19,10 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import attack_logits
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import scaled_cross_entropy, trades_kl, unimargin_loss
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
@@ -40,6 +39,8 @@ QUIRKS = (
     "overwritten_weight: each forward pass overwrites the head's weight with its normalised rows, "
     "so the normalisation is not differentiated and the optimizer acts on unit rows; the missing "
     "factor would change gradients by up to 0.5 where the largest is 0.6",
+    "the released loss exponentiates s c without subtracting the maximum, which is finite up to s "
+    "of about 700 in float64 and 88 in float32; here the maximum is subtracted",
     "the attack sees the scale s but not the margin",
     "a user found TRADES-HE at 60.0 under APGD-CE and at 52.9 after APGD-DLR (AT_HE, issue 1): "
     "trust AutoAttack",
@@ -140,9 +141,7 @@ class HETrades(Hypersphere):
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Maximise the divergence from the clean prediction, which no step changes."""
-        with attack_mode(model, ctx.mode), torch.no_grad():
-            clean = model(x)
-        return ctx.pgd(model, x, y, self._divergence, clean)
+        return ctx.pgd(model, x, y, self._divergence, attack_logits(model, x, ctx.mode))
 
     def _divergence(self, cosines: Tensor, _labels: Tensor, clean: Tensor) -> Tensor:
         """The divergence of attacked from clean predictions, summed over the images."""

@@ -6,7 +6,7 @@
     every 20th batch: pi ascends R mean log pi(choices), its gradient clipped to norm 1,
     R = CE(f(x'), y) + 4 acc(f1(PGD(x))) + 2 acc(f1(x)),     f1 = f after one step on x'
 
-Jia et al. 2022, eq. 3 to 9. Choices: eps 3 to 15 and step size 1 to 5 in eighths of the recipe's
+Jia et al. 2022. Choices: eps 3 to 15 and step size 1 to 5 in eighths of the recipe's
 eps (3/255 to 15/255 at 8/255), 3 to 14 steps in tenths of the recipe's (3 to 14 where it has 10).
 PGD in R is the recipe's attack.
 """
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import Ball, attack_mode, linf_ball
+from ltrobust.attacks.pgd import Ball, attack_logits, linf_ball
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.errors import UserError
 from ltrobust.losses import cross_entropy_sum, label_smoothing_loss
@@ -74,6 +74,7 @@ EIGHTH = 1 / 8
         "released_reward: the attack that judges runs in train mode and leaves images alone once "
         "they are wrong, which makes it weaker (on one batch accuracy .75, against .60 in train "
         "mode without stopping)",
+        "the smoothed labels are float32, which changes the step by up to 7e-8",
         "one scalar reward for the whole batch and no baseline",
         "the strategy network's rate never decays: its milestones are counted in batches, but its "
         "scheduler steps once in 20 (constant here as well)",
@@ -211,8 +212,7 @@ class LASAT(Method):
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
     ) -> Tensor:
         """What the attacked images are worth: R of the module's text, a scalar."""
-        with attack_mode(model, ctx.mode), torch.no_grad():
-            fooled = F.cross_entropy(model(x_adv), y)
+        fooled = F.cross_entropy(attack_logits(model, x_adv, ctx.mode), y)
         trained = copy.deepcopy(model).train()
         trained.zero_grad(set_to_none=True)
         label_smoothing_loss(trained(x_adv), y, mass=self.true_share).backward()
@@ -222,8 +222,9 @@ class LASAT(Method):
                     step = weights.grad.add(weights, alpha=self.weight_decay)
                     weights.sub_(step, alpha=ctx.lr)
         worst = self._worst(trained, x, y, ctx)
-        with attack_mode(trained), torch.no_grad():
-            robust, clean = ((trained(at).argmax(1) == y).to(x.dtype).mean() for at in (worst, x))
+        robust, clean = (
+            (attack_logits(trained, at).argmax(1) == y).to(x.dtype).mean() for at in (worst, x)
+        )
         return (
             self.loss_reward * fooled + self.robust_reward * robust + self.clean_reward * clean
         ).detach()
@@ -235,8 +236,8 @@ class LASAT(Method):
         for _ in range(self.restarts):
             own = _stopping(judge) if self.released_reward else judge
             attacked = own.pgd(trained, x, y, cross_entropy_sum)
-            with attack_mode(trained, judge.mode), torch.no_grad():
-                losses = F.cross_entropy(trained(attacked), y, reduction="none")
+            logits = attack_logits(trained, attacked, judge.mode)
+            losses = F.cross_entropy(logits, y, reduction="none")
             higher = (losses >= highest).view(-1, *[1] * (x.dim() - 1))
             worst, highest = torch.where(higher, attacked, worst), highest.maximum(losses)
         return worst

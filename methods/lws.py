@@ -3,7 +3,7 @@
     z_c = s_c (w_c . h + b_c), s learned from 1 at rate 0.1, all else kept
     an epoch of C n_max images (`resample`) with the base's attack and loss
 
-Kang et al. 2020, section 4.4 (learnable weight scaling), on adversarial images. RoBal's version has
+Kang et al. 2020 (learnable weight scaling), on adversarial images. RoBal's version has
 z_c = s_c w_c . h, without the trained bias.
 """
 
@@ -34,6 +34,7 @@ from ltrobust.modifier import PostHoc, adopt_linear, refuses_head
         "RoBal trains 10 epochs at a compounding rate and reports the first",
         "the batch norms' running statistics move",
     ),
+    passes="base",
 )
 @dataclass
 class LWS(PostHoc):

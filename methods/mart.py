@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} CE(f(x'), y)     (PGD, eval mode)
     L  = mean_i [-log q_y - log(1 - q_k) + beta KL(p || q) (1 - p_y)],    beta = 5
 
-Wang et al. 2020, eq. 11; p = softmax f(x), q = softmax f(x'), and k is the wrong class that q holds
+Wang et al. 2020; p = softmax f(x), q = softmax f(x'), and k is the wrong class that q holds
 most likely. Nothing is detached.
 """
 

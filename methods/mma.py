@@ -6,7 +6,7 @@
     wrong: trained clean with CE
     L = (1 - c) mean[those terms] + c CE(f(x), y),     c = 1/3
 
-Ding et al. 2020, eq. 7 to 9 and algorithm 1. d_max is 1.5 eps (12/255 at 8/255); the bisection ends
+Ding et al. 2020. d_max is 1.5 eps (12/255 at 8/255); the bisection ends
 at 1.05 d_max, and each image remembers its margin e from epoch to epoch.
 """
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import Mode, attack_logits
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import soft_logit_margin
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
@@ -75,6 +75,7 @@ from ltrobust.training.schedule import Schedule
         "an image is right only where its class has more than half of the mass, which with many "
         "classes few images reach early on; all others are trained clean",
         "images whose margin reached d_max leave the sum but not the divisor of the mean",
+        "the largest margins are float32, so that the search ends 1e-9 elsewhere",
         "12 more passes a step than PGD-AT, 11 of them forward only",
     ),
     passes="K + 13",
@@ -113,7 +114,7 @@ class MMA(Method):
         self.margins = self.margins.to(x.device)
         unit = ctx.attack.eps * (1.0 if ctx.eps_factor is None else ctx.eps_factor.to(x))
         right = self._score(model, x, y, ctx) < 0
-        radius = self.margins[ctx.index].to(x).maximum(torch.as_tensor(unit * self.min_margin))
+        radius = self.margins[ctx.index].to(x).maximum(_on_device(unit * self.min_margin, x))
         plain = ctx.changed(
             eps_factor=None,
             step_factor=None,
@@ -124,7 +125,7 @@ class MMA(Method):
             model, x, y, _margins, eps=radius, step_size=self.step_scale / steps * radius
         )
         direction = (found - x) / radius.clamp_min(1e-12).view(-1, *[1] * (x.dim() - 1))
-        limit = torch.as_tensor(unit * self.d_max).to(x).expand(len(x))
+        limit = _on_device(unit * self.d_max, x).expand(len(x))
         margin = self._bisected(model, x, y, direction, radius, limit, right, ctx)
         self.margins[ctx.index] = margin.to(self.margins.dtype)
         self._counted = ~right | (margin < limit)
@@ -132,8 +133,8 @@ class MMA(Method):
 
     def _score(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The soft logit margin (B,); below 0 an image is right."""
-        with attack_mode(model, "train" if self.train_mode else ctx.mode), torch.no_grad():
-            return soft_logit_margin(model(x), y)
+        mode: Mode = "train" if self.train_mode else ctx.mode
+        return soft_logit_margin(attack_logits(model, x, mode), y)
 
     def _bisected(
         self,
@@ -147,7 +148,7 @@ class MMA(Method):
         ctx: Context,
     ) -> Tensor:
         """Distance (B,) along `direction` at which an image stops being right; wrong ones: 0."""
-        judged = right.nonzero()[:, 0] if self.train_mode else torch.arange(len(x)).to(x.device)
+        judged = right.nonzero()[:, 0] if self.train_mode else torch.arange(len(x), device=x.device)
         end = radius.new_zeros(len(x))
         if self.train_mode and not len(judged):
             return end
@@ -191,6 +192,11 @@ class MMA(Method):
     def inference_state(self) -> dict[str, Tensor]:
         """Nothing: margins are for training."""
         return {}
+
+
+def _on_device(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number, or one for each image, as a tensor beside `x` and in its dtype."""
+    return value.to(x) if isinstance(value, Tensor) else x.new_full((), value)
 
 
 def _margins(logits: Tensor, labels: Tensor) -> Tensor:

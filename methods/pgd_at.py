@@ -3,7 +3,7 @@
     x' = argmax_{|x' - x| <= eps} CE(f(x'), y)     (PGD, eval mode)
     L  = CE(f(x'), y)
 
-Madry et al. 2018, eq. 2.1. It knows nothing of class counts and is the baseline of the field. The
+Madry et al. 2018. It knows nothing of class counts and is the baseline of the field. The
 published recipe is that of RoBal's repository, whose long-tailed PGD-AT figures all papers quote.
 """
 

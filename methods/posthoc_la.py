@@ -2,7 +2,7 @@
 
     z_c <- z_c - tau log p_c
 
-Menon et al. 2021, eq. 9; p_c is the share of class c in the training images. Nothing is trained;
+Menon et al. 2021; p_c is the share of class c in the training images. Nothing is trained;
 attacks see the new logits. RoBal compares it as the post-hoc class bias.
 """
 
@@ -18,7 +18,15 @@ from ltrobust.method import register_method
 from ltrobust.modifier import PostHoc
 
 
-@register_method("posthoc-la", paper=MENON)
+@register_method(
+    "posthoc-la",
+    paper=MENON,
+    quirks=(
+        "attacks see the adjusted logits; RoBal's configuration has a last layer whose bias is "
+        "frozen at its random start, here it is the trained one",
+    ),
+    passes="base, none of its own",
+)
 @dataclass
 class PosthocLA(PostHoc):
     """Menon et al. 2021 on a trained network of any head.

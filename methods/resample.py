@@ -3,7 +3,7 @@
     an epoch:  C n_max images; again and again a class, then one of its images,
                both in shuffled cycles
 
-Shen et al. 2016, section 3.4, in the form of RoBal's and Facebook's code. An epoch is longer than
+Shen et al. 2016, in the form of RoBal's and Facebook's code. An epoch is longer than
 the training set: 3.6 times on CIFAR-10-LT at ratio 50.
 """
 
@@ -44,6 +44,7 @@ SCHEDULE = Schedule(
         "the released cycles go on from epoch to epoch; here each epoch shuffles anew, so that a "
         "resumed training is as an unbroken one",
     ),
+    passes="base",
 )
 @dataclass
 class Resample(Modifier):

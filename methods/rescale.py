@@ -2,7 +2,7 @@
 
     z_c <- z_c / n_c^tau
 
-Ye et al. 2020, section 4.2, as RoBal compares it. Nothing is trained; attacks see the new logits.
+Ye et al. 2020, as RoBal compares it. Nothing is trained; attacks see the new logits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from ltrobust.modifier import PostHoc
 @register_method(
     "rescale",
     paper=YE,
+    passes="base, none of its own",
     quirks=(
         "all logits shrink, about tenfold for n_c = 2000 at tau 0.3, which flattens the "
-        "cross-entropy that attacks climb: RoBal's own table shows a gain under PGD and none under "
-        "AutoAttack",
+        "cross-entropy that attacks climb: in RoBal's own table PGD-AT rises from 29.30 to 39.05 "
+        "under PGD-20 and from 28.15 to 28.23 under AutoAttack",
         "a negative logit of a rare class is pushed down where a positive one is pushed up",
     ),
 )

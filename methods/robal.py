@@ -87,6 +87,7 @@ class RoBal(Method):
         for key, value in self.published(self.num_classes).items():
             if getattr(self, key) is None:
                 setattr(self, key, value)
+        self._prior = (self.class_counts / self.class_counts.sum()).log()
 
     @staticmethod
     def published(num_classes: int) -> dict[str, float]:
@@ -125,8 +126,9 @@ class RoBal(Method):
         assert self.tau_p is not None
         if self.tau_p == 0:
             return logits if self.scale == 1 else self.scale * logits
-        prior = (self.class_counts / self.class_counts.sum()).log().to(logits)
-        return self.scale * logits - self.tau_p * prior
+        if self._prior.device != logits.device:  # brought there once, for every later pass
+            self._prior = self._prior.to(logits.device)
+        return self.scale * logits - self.tau_p * self._prior.to(logits.dtype)
 
 
 @register_method(

@@ -133,6 +133,11 @@ CGRM_RECIPE = Recipe(
         "use the result",
         "eps_c holds for the projection only: the start is drawn from the radius of the base, so "
         "that the first gradient may be taken outside the radius of the class",
+        "in train mode REAT's class weights do act on the attack: batch statistics couple the "
+        "images of a batch",
+        "its RoBal, with m = tau_m = 0, would change the attacked cosines in place before the "
+        "divergence reads them; not rebuilt",
+        "radii and start are rounded to float32",
         "its AT-BSL is trained with AutoAugment and its TAET has 39 epochs of cross-entropy, not "
         "40; its SGD is with Nesterov whatever the base; its configurations name a data set that "
         "its loader does not know, and a name that it imports is missing",

@@ -31,6 +31,7 @@ from ltrobust.modifier import PostHoc
         "re-sampling fine-tune: the whole network trains at rate 0.1, far above "
         "the rate that its base ended with; head_only is the other reading",
     ),
+    passes="base",
 )
 @dataclass
 class RW(PostHoc):

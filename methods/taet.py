@@ -105,5 +105,9 @@ class TAET(Method):
             count_absent=self.count_absent,
         )
 
+    def stage(self, ctx: Context) -> bool:
+        """Which of the two."""
+        return self._first_stage(ctx)
+
     def _first_stage(self, ctx: Context) -> bool:
         return ctx.epoch < round(self.ce_fraction * ctx.epochs)

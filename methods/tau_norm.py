@@ -2,7 +2,7 @@
 
     z_c = (w_c / ||w_c||^tau) . h,  without the bias
 
-Kang et al. 2020, section 4.3: rows of frequent classes grow longer, and this takes it back. Nothing
+Kang et al. 2020: rows of frequent classes grow longer, and this takes it back. Nothing
 is trained; attacks see the new logits.
 """
 
@@ -22,11 +22,12 @@ from ltrobust.modifier import PostHoc, adopt_linear, refuses_head
 @register_method(
     "tau-norm",
     paper=KANG,
+    passes="base, none of its own",
     quirks=(
         "the trained bias is dropped, in RoBal's version and in the authors'",
         "the authors choose tau in 0 to 2 on validation images; RoBal takes 1, as here",
-        "smaller logits weaken cross-entropy attacks: RoBal's own table shows a gain under PGD and "
-        "none under AutoAttack",
+        "smaller logits weaken cross-entropy attacks: in RoBal's own table PGD-AT rises from 29.30 "
+        "to 36.57 under PGD-20, but from 28.15 to 29.77 under AutoAttack",
     ),
 )
 @dataclass

@@ -2,7 +2,7 @@
 
     x = h / ||h||;  x <- x - alpha cos(x, d) d;  z_c = scale <x, w_c / (||w_c|| + gamma)>
 
-Tang et al. 2020, eq. 8, on a robust network. The direction d is the moving sum of the unit features
+Tang et al. 2020, on a robust network. The direction d is the moving sum of the unit features
 that the head of `at-cosine` keeps while it trains. Nothing is trained; attacks see the new logits.
 RoBal's own version attacks the de-biased branch in training already: that is the defense `at-tde`.
 """
@@ -24,6 +24,7 @@ from ltrobust.modifier import PostHoc
     paper=TANG,
     released={"alpha": 0.1, "unit_direction": False},
     quirks=TDE_QUIRKS,
+    passes="base, none of its own",
 )
 @dataclass
 class TDE(PostHoc):

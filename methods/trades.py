@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode
+from ltrobust.attacks.pgd import attack_logits
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.losses import trades_kl
 from ltrobust.method import Citation, Context, Method, PaperRecipe, register_method
@@ -83,9 +82,7 @@ class TRADES(Method):
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Maximise the divergence from the clean prediction, which no step changes."""
-        with attack_mode(model, ctx.mode), torch.no_grad():
-            clean = model(x)
-        return ctx.pgd(model, x, y, _divergence, clean)
+        return ctx.pgd(model, x, y, _divergence, attack_logits(model, x, ctx.mode))
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context

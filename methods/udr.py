@@ -73,6 +73,9 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
     quirks=(
         "lambda falls whenever mean |d| is below eps, that is as long as most pixels stay inside; "
         "floor: none: the authors' code lets it fall below 0, where the ball pushes outwards",
+        "leak, not rebuilt: the authors report the best epoch by PGD-20 on the test set",
+        "the authors' network sees input normalised by mean and standard deviation; here it does "
+        "not",
         "the authors publish it on AWP only, with AWP's train-mode attack and extra passes: "
         "write pgd-at+awp+udr for it",
         "udr on pgd-at and on trades is a third party's version (CGRm): natural, scale: on "
@@ -81,6 +84,8 @@ CGRM_ATTACK = CGRM_RECIPE.attack.model_copy(update={"start": "uniform-clipped"})
         "stuck: the third party clips to the image inside the differentiated pass, where torch "
         "gives no gradient at 0 and 1, so that a pixel that got there stays; in the stored cases "
         "about 1% of the pixels end elsewhere without it, by up to 0.056",
+        "on TRADES the third party's divergence has a detached clean side, and its attack runs in "
+        "eval mode, unlike the authors'",
         "mean |d| is per pixel, after the clipping to the image, so that dark and bright pixels "
         "lower it",
     ),
@@ -113,6 +118,7 @@ class UDR(Modifier):
     def __post_init__(self) -> None:
         self._lamda = torch.tensor(self.lamda, dtype=torch.float64)
         self.gaps: list[Tensor] = []  # eps - mean |d| of the batches since the last update
+        self._gap: Tensor | None = None  # that of this step
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The base's, in a soft ball."""
@@ -120,8 +126,9 @@ class UDR(Modifier):
         radii: list[Tensor] = []
         ball = soft_ball(self._lamda, radii, tau=self.tau, stuck=self.stuck)
         x_adv = self.base.attack(model, x, y, ctx.changed(ball=ball))
+        self._gap = None
         if radii:
-            self.gaps.append(torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean())
+            self._gap = torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean()
         return x_adv
 
     def terms(
@@ -146,10 +153,13 @@ class UDR(Modifier):
     ) -> None:
         """What is due for the base, and lambda's update."""
         self.base.after_step(model, x, y, x_adv, ctx)
+        if self._gap is not None:
+            self.gaps.append(self._gap.clone())
         if self.gaps and ctx.batch % self.period == 0:
             gap = torch.stack([gap.to(x) for gap in self.gaps]).mean()
             lamda = self._lamda - self.rate * gap
-            self._lamda = lamda if self.floor is None else lamda.clamp_min(self.floor)
+            # in place: a recorded step reads it where it was
+            self._lamda.copy_(lamda if self.floor is None else lamda.clamp_min(self.floor))
             self.gaps = []
 
     def own_state(self) -> dict[str, Any]:

@@ -42,6 +42,12 @@ FLAGS = {
     "grad_checkpointing": ([None], True),
     "micro_batch": (["16"], 16),
     "profile": ([None], True),
+    "watch": (["pgd20"], ("pgd20",)),
+    "watch_every": (["2"], 2),
+    "save_every": (["0"], 0.0),
+    "no_capture": ([None], True),
+    "no_estimate": ([None], True),
+    "no_report": ([None], True),
     "no_checks": ([None], True),
     "data_dir": (["there"], Path("there")),
     "download": ([None], True),
@@ -51,7 +57,10 @@ FLAGS = {
     "overwrite": (["all"], "all"),
 }
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
-SAVES_OR_MEASURES = {"threads", "grad_checkpointing", "micro_batch", "profile"}
+SAVES_OR_MEASURES = {
+    *("threads", "grad_checkpointing", "micro_batch", "profile", "watch", "watch_every"),
+    *("save_every", "no_capture", "no_estimate", "no_report"),
+}
 ABOUT_THE_MACHINE = SAVES_OR_MEASURES | {
     "no_checks",
     *("device", "data_dir", "download", "plugin", "output", "overwrite"),

@@ -24,11 +24,14 @@ from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.config import Run
 from ltrobust.data import long_tail_counts
+from ltrobust.float32 import true_float32
+from ltrobust.graphs import CudaGraphs
 from ltrobust.method import Context
 from ltrobust.models import build_model
 from ltrobust.seeds import generator
+from ltrobust.training.captured import WARM, Stepper
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import build, make_optimizer, train_step
+from ltrobust.training.trainer import build, make_optimizer
 
 METHODS = ("pgd-at", "at-bsl", "taet", "trades")
 ARCHS = ("small-cnn", "resnet18")
@@ -39,6 +42,8 @@ ROUNDS, BUDGET = 9, 90.0
 """Rounds of one defense and architecture at most, and seconds after which none begins."""
 TURN = {"small-cnn": 4, "resnet18": 1}
 """Steps in a turn; one of resnet18 takes seconds."""
+CUDA_TURN = 10
+"""The same on CUDA, where one takes milliseconds and clocks idle between turns."""
 
 
 def settings_of(what: str, precision: str, arch: str, options: Options) -> Run:
@@ -74,10 +79,12 @@ def fast_side(what: str, precision: str, arch: str, options: Options) -> Callabl
         generator=generator(options.device, 0, "attack"),
     )
     trained.method.on_epoch_start(ctx)
+    graphs = CudaGraphs(options.device) if options.device.type == "cuda" else None
+    stepper = Stepper(model, trained.method, optimizer, graphs)
 
     def step() -> None:
-        train_step(model, trained.method, x, y, ctx)
-        optimizer.step()
+        with true_float32(search_algorithms=True):
+            stepper(x, y, ctx)
 
     return turn(step, arch, options)
 
@@ -97,8 +104,9 @@ def plain_side(what: str, arch: str, options: Options) -> Callable[[], None]:
 
 
 def turn(step: Callable[[], None], arch: str, options: Options) -> Callable[[], None]:
-    """The steps of a turn, after two that are not counted."""
-    for _ in range(0 if options.quick else 2):
+    """The steps of a turn, after some that are not counted."""
+    warm = WARM + 2 if options.device.type == "cuda" else 2
+    for _ in range(0 if options.quick else warm):
         step()
 
     def run() -> None:
@@ -110,6 +118,8 @@ def turn(step: Callable[[], None], arch: str, options: Options) -> Callable[[], 
 
 def steps_of(arch: str, options: Options) -> int:
     """How many steps a turn has."""
+    if options.device.type == "cuda":
+        return CUDA_TURN
     return 1 if options.quick else TURN[arch]
 
 

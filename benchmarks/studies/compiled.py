@@ -55,7 +55,7 @@ def trial(arch: str, bf16: bool, mode: str, batch: int, device: torch.device) ->
         compiled = torch.compile(FoldedNetwork(net, bf16=bf16), mode=mode)
         began = time.perf_counter()
         try:
-            found = gradient(compiled, x, y)
+            found = gradient(compiled, x, y).clone()  # a graph writes over its output
         except Exception as error:  # no compiler on this machine, for one
             reason = str(error).strip().partition("\n")[0]
             return {"error": f"{type(error).__name__}: {reason}"[:300]}

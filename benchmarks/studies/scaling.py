@@ -37,7 +37,8 @@ from ltrobust.losses import (
 from ltrobust.method import Context
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import kept_bytes
-from ltrobust.training.trainer import build, train, train_step
+from ltrobust.training.step import train_step
+from ltrobust.training.trainer import build, train
 
 CPU = torch.device("cpu")
 SHAPE = (3, 32, 32)

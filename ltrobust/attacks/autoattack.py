@@ -59,12 +59,15 @@ class Progress:
             broken, 0 while it stands and -1 where the clean image is misclassified, int64 (N,).
         todo: images that stood when the present part began, int64 (M,).
         position: (part, batch) to do next, int64 (2,).
+        claimed: images that the search network took for broken in this part and that stand, and
+            on which it is to be run again, int64 (K,).
     """
 
     pred: Tensor
     fell: Tensor
     todo: Tensor
     position: Tensor
+    claimed: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as a dict of tensors, to be stored."""
@@ -85,6 +88,7 @@ def autoattack(
     restarts: int = 1,
     search: nn.Module | None = None,
     exact: nn.Module | None = None,
+    together: bool = False,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
     clean: Tensor | None = None,
     resume: dict[str, Tensor] | None = None,
@@ -110,6 +114,9 @@ def autoattack(
             `model` takes every verdict. Default: `model` itself.
         exact: where `search` claims an image that stands for `model`, the part is run again on
             this network; give it where `search` rounds coarsely. Default: not again.
+        together: run a part again on the claims of all its batches at once, when the last is done,
+            instead of batch by batch; a GPU takes as long for one image as for a batch. Attacks
+            draw for a batch, so that verdicts on claimed images may differ.
         prepare: turns a batch of `x` into what the model takes, so that `x` can stay uint8 on the
             CPU. Default: leave it as it is.
         clean: predictions on the images as they are, int64 (N,); default: the model is asked.
@@ -137,26 +144,31 @@ def autoattack(
         else:
             pred = _predictions(model, x, batch_size, prepare) if clean is None else clean
             state = _begin(pred, y)
-        for part, batch, last in _remaining(state, names, batch_size):
-            chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
+
+        def attack(by: _Attacks, part: int, chosen: Tensor) -> Tensor:
+            """Attack images and note which fall; return those that are only claimed to."""
             images = prepare(x[chosen.to(x.device)])
             labels = y[chosen.to(y.device)].to(device)
             name, part_seed = names[part % length], seed + part // length
-            found = attacks.run(name, images.clone(), labels.clone(), part_seed)
+            found = by.run(name, images.clone(), labels.clone(), part_seed)
             _check(found, images, setting, name)
             pred = model(found).argmax(1)
-            if again is not None:
-                claimed = (pred == labels) & (attacks.model(found).argmax(1) != labels)
-                if bool(claimed.any()):
-                    better = again.run(name, images[claimed], labels[claimed], part_seed)
-                    _check(better, images[claimed], setting, name)
-                    pred[claimed] = model(better).argmax(1)
-                    found[claimed] = better
             broken = (pred != labels).cpu()
             where = chosen[broken]
             state.pred[where] = pred.cpu()[broken]
             state.fell[where] = part + 1
             keep(where, found[broken.to(device)])
+            if again is None or by is again:
+                return chosen[:0]
+            return chosen[((pred == labels) & (by.model(found).argmax(1) != labels)).cpu()]
+
+        for part, batch, last in _remaining(state, names, batch_size):
+            chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
+            state.claimed = torch.cat([state.claimed, attack(attacks, part, chosen)])
+            if again is not None and len(state.claimed) and (not together or batch + 1 == last):
+                for few in state.claimed.split(batch_size):
+                    attack(again, part, few)
+                state.claimed = state.claimed[:0]
             state.position = torch.tensor([part, batch + 1])
             save(state.tensors())
             tell(names[part], (batch + 1) / last)
@@ -186,7 +198,8 @@ def _predictions(
 
 def _begin(pred: Tensor, y: Tensor) -> Progress:
     fell = torch.where(pred == y.cpu(), 0, -1)
-    return Progress(pred.clone(), fell, (fell == 0).nonzero().flatten(), torch.tensor([0, 0]))
+    todo = (fell == 0).nonzero().flatten()
+    return Progress(pred.clone(), fell, todo, torch.tensor([0, 0]), todo[:0])
 
 
 def _check(found: Tensor, x: Tensor, setting: _Setting, name: str) -> None:
@@ -255,5 +268,5 @@ class _Attacks:
                 "square": self._aa.square,
             }[name]
         attack.seed = seed
-        with QuickRows() if name == "fab-t" else nullcontext():
+        with QuickRows() if name == "fab-t" and x.device.type == "cpu" else nullcontext():
             return attack.perturb(x, y)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,13 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             parameter.requires_grad_(True)
         for module, training in modes.items():
             module.training = training
+
+
+@torch.no_grad()
+def attack_logits(model: nn.Module, x: Tensor, mode: Mode = "eval") -> Tensor:
+    """Logits (B, C) of images as an attack sees them: in its mode, without a graph."""
+    with attack_mode(model, mode):
+        return cast(Tensor, model(x))
 
 
 @contextmanager
@@ -86,7 +93,7 @@ def pgd(
     L-inf: x_{t+1} = clip(x_t + step_size * sign(g_t), x - eps, x + eps), then clipped to [0, 1].
     L2: x_{t+1} = x + project(x_t + step_size * g_t / |g_t| - x), the projection being onto the ball
     of radius eps, then clipped to [0, 1], which only shortens the change. With `momentum` mu, g_t
-    is replaced by mu * g_{t-1} + grad_t / mean|grad_t| (MIM, Dong et al. 2018, eq. 6; the mean
+    is replaced by mu * g_{t-1} + grad_t / mean|grad_t| (MIM, Dong et al. 2018; the mean
     instead of the sum scales all entries alike and leaves the sign as it is).
 
     The model is in `mode` with frozen parameters while this runs (see `attack_mode`).

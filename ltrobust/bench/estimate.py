@@ -15,7 +15,6 @@ import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.evaluations import outcomes_there
-from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
 from ltrobust.bench.store import SuiteStore
@@ -45,7 +44,9 @@ class Estimate:
     warning: str
 
 
-def estimate(plan: Plan, store: SuiteStore, load: Loader) -> Estimate:
+def estimate(
+    plan: Plan, store: SuiteStore, load: Callable[[PlannedRun], LongTailedData]
+) -> Estimate:
     """Estimate what is left to do of a plan.
 
     Args:

@@ -39,6 +39,7 @@ from ltrobust.data import (
     data_label,
     dataset_spec,
 )
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import RunError, UserError
 from ltrobust.evaluation.callables import load_model, parse_arguments
 from ltrobust.evaluation.evaluate import DefendedModel, model_images
@@ -448,7 +449,8 @@ def _data(settings: Settings) -> tuple[LongTailedData, float | None]:
         test_protocol=settings.test_protocol,
         limit_test=settings.limit_test,
     )
-    return data, ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    ratio = ratios[0] or dataset_spec(settings.dataset).imbalance_ratio
+    return data, checked_ratio(ratio)
 
 
 def _foreign_config(foreign: Foreign, settings: Settings, ratio: float | None) -> dict[str, Any]:

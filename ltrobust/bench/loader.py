@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ltrobust.bench.evaluations import images_sha256
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.settings import Settings
 from ltrobust.config import DataSpec, Run, TestSpec
-from ltrobust.data import FOLDER_PREFIX, LongTailedData, data_fingerprint, load_data
+from ltrobust.data import LOCAL_PREFIXES, NATURAL, LongTailedData, data_fingerprint, load_data
 from ltrobust.data.holdout import hold_out
+from ltrobust.data.spec import parse_name
 from ltrobust.errors import DataWarning, UserError
 from ltrobust.progress import Reporter
 
@@ -29,14 +31,14 @@ class Loader:
     def __call__(self, planned: PlannedRun) -> LongTailedData:
         """Return the data of a run; UserError when it cannot be loaded."""
         spec, test = planned.run.data, planned.test
-        key = (spec, test, planned.run.select == "best")
+        key = (spec, test, planned.run.select in ("best", "val"))
         if key not in self._loaded:
-            folder = spec.name.startswith(FOLDER_PREFIX)
+            local = spec.name.startswith(LOCAL_PREFIXES)
             loaded = load_quietly(
-                self._settings.dataset if folder else spec.name,
+                (planned.cell or self._settings).dataset if local else spec.name,
                 data_dir=self._settings.data_dir,
                 download=self._settings.download,
-                imbalance_ratio=spec.imbalance_ratio,
+                imbalance_ratio=spec.imbalance_ratio or NATURAL,
                 imbalance_type=spec.imbalance_type,
                 split_seed=spec.split_seed,
                 limit_train=spec.limit_train,
@@ -75,25 +77,30 @@ def stored_dataset(run: Run, record: Mapping[str, Any], settings: Settings) -> s
         UserError: the data is not there or is not the same, or `dataset` is out of place.
     """
     name, given = run.data.name, "dataset" in settings.model_fields_set
-    if not name.startswith(FOLDER_PREFIX):
+    if not name.startswith(LOCAL_PREFIXES):
         if given:
             raise UserError("--dataset: a run directory already says it; leave it out")
         if data_fingerprint(name, settings.data_dir) != run.data.fingerprint:
             raise UserError(f"{name} has changed since {run.run_id} was trained; train again")
         return name
-    name = settings.dataset if given else f"{FOLDER_PREFIX}{record['data'].get('path', '')}"
-    if not name.startswith(FOLDER_PREFIX):
+    own = parse_name(name)
+    path = str(record["data"].get("path", ""))
+    if given and not settings.dataset.startswith(f"{own.family}:"):
         raise UserError(
-            f"--dataset {name}: {run.run_id} was trained on an image folder; give folder:PATH"
+            f"--dataset {settings.dataset}: {run.run_id} was trained on an image folder; give "
+            f"{own.family}:PATH"
         )
-    way_out = "say where they are with --dataset folder:PATH"
+    if given:
+        path = parse_name(settings.dataset).argument
+    name = str(replace(own, argument=path))
+    way_out = f"say where they are with --dataset {own.family}:PATH"
     try:
         same = data_fingerprint(name) == run.data.fingerprint
     except UserError as error:
         raise UserError(f"no images for {run.run_id}: {error}; {way_out}") from error
     if not same:
         raise UserError(
-            f"'{name.removeprefix(FOLDER_PREFIX)}' holds other images than {run.run_id} was "
+            f"'{path}' holds other images than {run.run_id} was "
             f"trained on; {way_out}, or train again"
         )
     return name

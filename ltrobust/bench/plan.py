@@ -5,7 +5,8 @@ A plan loads no data and trains nothing, so `--dry-run` is instant and shows exa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from ltrobust.bench.store import SuiteStore
 from ltrobust.combination import Combination, canonical, find, named
 from ltrobust.config import AttackSpec, DataSpec, Recipe, Run, TestSpec, TrainingAttack
 from ltrobust.data import DatasetSpec, data_fingerprint, data_label, dataset_spec
+from ltrobust.data.catalog import checked_ratio
 from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
 from ltrobust.models import arch_source, canonical_arch
@@ -37,12 +39,14 @@ class PlannedRun:
         test: the test images.
         attacks: what to attack with.
         base: run id of the trained run that a post-hoc run acts on, which stands before it.
+        cell: the settings that it comes from, where they are not those of the whole plan.
     """
 
     run: Run
     test: TestSpec
     attacks: tuple[AttackSpec, ...]
     base: str | None = None
+    cell: Settings | None = None
 
     def attack_ids(self) -> dict[str, AttackSpec]:
         """The attacks by their id."""
@@ -76,8 +80,10 @@ def make_plan(settings: Settings) -> Plan:
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
+    for name in settings.watch or ():
+        attack_spec(name, eps)  # an unknown one is told now
     fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
-    ratios: tuple[float | None, ...] = settings.imbalance_ratio or (spec.imbalance_ratio,)
+    ratios = [checked_ratio(r) for r in settings.imbalance_ratio or (spec.imbalance_ratio,)]
     runs = []
     for ratio in ratios:
         data = DataSpec(
@@ -94,6 +100,21 @@ def make_plan(settings: Settings) -> Plan:
                 runs += [PlannedRun(one, test, attacks, base) for one, base in _with_bases(run)]
     unique = {planned.run.run_id: planned for planned in runs}
     return Plan(settings, device, tuple(unique.values()))
+
+
+def make_grid(cells: Sequence[Settings]) -> Plan:
+    """Resolve the cells of a grid into one plan; what two cells share is done for the first.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    runs: dict[tuple[str, frozenset[str]], PlannedRun] = {}
+    plans = [make_plan(cell) for cell in cells]
+    for plan in plans:
+        for planned in plan.runs:
+            key = planned.run.run_id, frozenset(planned.attack_ids())
+            runs.setdefault(key, replace(planned, cell=plan.settings))
+    return replace(plans[0], runs=tuple(runs.values()))
 
 
 def _with_bases(run: Run) -> list[tuple[Run, str | None]]:
@@ -137,15 +158,11 @@ def resolve_device(name: str) -> str:
 def _prepared(device: str) -> str:
     """Set what holds for the whole process on a device, and return its name.
 
-    On CUDA, float32 means float32, not TF32, or verdicts would not be what they claim; AutoAttack
-    seeds the current device only.
+    AutoAttack seeds the current device only.
     """
     if device == "cpu":
         keep_freed_memory()
         return device
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
     if ":" in device:
         torch.cuda.set_device(torch.device(device))
     return device
@@ -160,6 +177,10 @@ def resolve_precision(name: str, device: str) -> str:
         if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         else "fp32"
     )
+
+
+STATES = ("new", "stopped", "failed", "trained", "evaluated")
+"""How far a run can have come."""
 
 
 def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Does a plan: trains what is not trained, evaluates what is not evaluated, goes on after failures.
 
-The order of writes is what makes it safe to kill: state after each epoch, weights, outcomes after
+The order of writes is what makes it safe to kill: state now and then, weights, outcomes after
 each attack, `done` last. Whatever is missing is done again the next time, from where it stood.
 """
 
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.evaluations import outcomes_there, read_run
 from ltrobust.bench.examples import keep_examples, lacks_examples
@@ -35,7 +36,7 @@ from ltrobust.progress import Reporter
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
-from ltrobust.training.trainer import Base, build, total_epochs, train
+from ltrobust.training.trainer import WATCHED, Base, Watch, build, total_epochs, train
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _memory_advice(run: Run, settings: Settings, trained: bool) -> str:
     steps = [] if settings.grad_checkpointing else ["--grad-checkpointing"]
     steps += [f"--micro-batch {max(1, size // 4)}"] if size > 1 else []
     steps += [f"a --batch-size below {run.recipe.batch_size}", "a smaller --arch"]
-    return f"out of memory in the training (finished epochs are kept): try {', then '.join(steps)}"
+    return f"out of memory in the training (saved epochs are kept): try {', then '.join(steps)}"
 
 
 def _failed(store: RunStore, reason: str, more: str = "") -> str:
@@ -242,7 +243,7 @@ def _open_record(planned: PlannedRun, store: RunStore, data: LongTailedData, pla
         status="running",
         error=None,
         config=planned.run.model_dump(mode="json"),
-        overrides=plan.settings.overrides(),
+        overrides=(planned.cell or plan.settings).overrides(),
         data=record.get("data") or data_facts(data),
         provenance=origin or provenance(plan.device),
         timings=record.get("timings") or {},
@@ -288,11 +289,13 @@ def _train(
         data,
         device=device,
         state=state,
-        save=store.save_state,
+        save=_state_saver(store, plan.settings.save_every),
         reporter=reporter,
         thrift=thrift(plan.settings),
         clock=profile or UNTIMED,
         base=taken_over,
+        watch=_watch(run, data, plan.settings, device),
+        capture=not plan.settings.no_capture,
     )
     if trained.history:  # a post-hoc method may train nothing
         store.write_history(trained.history)
@@ -320,6 +323,39 @@ def _train(
     # last: from here on the run counts as trained
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
     store.save_model(weights, model_facts(run, data))
+
+
+def _state_saver(store: RunStore, every: float) -> Callable[[dict[str, Any]], None]:
+    """A function that keeps the curve of every epoch, and what resuming needs now and then."""
+    last = time.monotonic()
+
+    def save(state: dict[str, Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            store.save_state(state)
+            last = time.monotonic()
+        else:
+            store.write_history(state["history"])
+
+    return save
+
+
+def _watch(
+    run: Run, data: LongTailedData, settings: Settings, device: torch.device
+) -> Watch | None:
+    """What the curve of a training shows of the test set, if that is asked for."""
+    if settings.watch is None:
+        return None
+    specs = {name: attack_spec(name, run.recipe.attack.eps) for name in settings.watch}
+    test = TestSet(data.test_images, data.test_labels, data.test_index)
+
+    def look(net: nn.Module, method: Method) -> dict[str, float]:
+        model = DefendedModel(net, method.adjust)
+        evaluator = Evaluator(model, test, num_classes=data.num_classes, device=device)
+        right = {name: evaluator.run(spec).pred == test.labels for name, spec in specs.items()}
+        return {f"{WATCHED}{name}": float(r.double().mean()) for name, r in right.items()}
+
+    return Watch(look, settings.watch_every)
 
 
 def _note_threads(store: RunStore, epochs: int, threads: int, reporter: Reporter) -> None:

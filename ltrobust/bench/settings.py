@@ -6,6 +6,7 @@ one `UserError` line. What the settings mean for each run is `plan`'s business.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from ltrobust.config import Frozen, Radius
-from ltrobust.data import DEFAULT_DATASET, FOLDER_PREFIX, data_label
+from ltrobust.data import DATASETS, DEFAULT_DATASET, LOCAL_PREFIXES, NATURAL, data_label
 from ltrobust.data.augment import AugmentPolicy
 from ltrobust.errors import UserError, unknown
 from ltrobust.yaml_files import read_mapping
@@ -78,7 +79,9 @@ MOST_SEEDS = 1000
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_items)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_once)]
-Ratios = Annotated[tuple[float, ...], BeforeValidator(_split_items), AfterValidator(_once)]
+Ratios = Annotated[
+    tuple[float | Literal["natural"], ...], BeforeValidator(_split_items), AfterValidator(_once)
+]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_items_or_none)]
 Options = Annotated[tuple[str, ...], BeforeValidator(_items_or_none)]
 Positive = Annotated[int, Field(ge=1)]
@@ -99,7 +102,7 @@ class Settings(Frozen):
     arch: str | None = None
     recipe: Literal["unified", "fast", "paper"] = "unified"
     augment: AugmentPolicy | None = None
-    select: Literal["last", "best", "best-on-test"] = "last"
+    select: Literal["last", "best", "best-on-test", "val"] = "last"
     epochs: Positive | None = None
     batch_size: Positive | None = None
     eps: Radius | None = None
@@ -113,7 +116,13 @@ class Settings(Frozen):
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
     profile: bool = False
+    watch: Names | None = None
+    watch_every: Positive = 5
+    save_every: Annotated[float, Field(ge=0)] = 30.0
+    no_capture: bool = False
     no_checks: bool = False
+    no_estimate: bool = False
+    no_report: bool = False
     data_dir: Path | None = None
     download: bool = False
     option: Options = ()
@@ -123,10 +132,12 @@ class Settings(Frozen):
 
     @field_validator("imbalance_ratio")
     @classmethod
-    def _ratio_is_at_least_one(cls, ratios: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    def _ratio_is_at_least_one(
+        cls, ratios: tuple[float | Literal["natural"], ...] | None
+    ) -> tuple[float | Literal["natural"], ...] | None:
         for ratio in ratios or ():
-            if not (math.isfinite(ratio) and ratio >= 1):
-                raise ValueError(f"must be a number >= 1 (n_max / n_min), got {ratio}")
+            if ratio != NATURAL and not (math.isfinite(ratio) and ratio >= 1):
+                raise ValueError(f"must be a number >= 1 (n_max / n_min) or natural, got {ratio}")
         return ratios
 
     @field_validator("seeds")
@@ -145,23 +156,121 @@ class Settings(Frozen):
     @property
     def output_dir(self) -> Path:
         """The suite's directory."""
-        return self.output or Path("results") / data_label(self.dataset).removeprefix(FOLDER_PREFIX)
+        if self.output is not None:
+            return self.output
+        label = data_label(self.dataset)
+        local = label.startswith(LOCAL_PREFIXES)
+        return Path("results") / (label.partition(":")[2] if local else label).strip("/").replace(
+            ":", "-"
+        )
 
 
 def make_settings(flags: dict[str, Any], suite: Path | None = None) -> Settings:
-    """Combine a suite file with flags; flags win, and flags that are None do not count.
+    """`make_cells` where there must be one cell.
+
+    Raises:
+        UserError: as `make_cells`, or there are several.
+    """
+    cells = make_cells(flags, suite)
+    if len(cells) > 1:
+        raise UserError(
+            f"these settings make a grid of {len(cells)} cells, and one is expected; give one "
+            "dataset, one arch and one value of each option"
+        )
+    return cells[0]
+
+
+def make_cells(flags: dict[str, Any], suite: Path | None = None) -> tuple[Settings, ...]:
+    """Combine a suite file with flags, and multiply out what is given several times.
+
+    Flags win, and those that are None do not count. Data sets, architectures and the values of each
+    option multiply; a suite's `grid` is a list of blocks, whose keys win over the suite's own.
+    All cells have one output directory.
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
-    given = {} if suite is None else read_suite(suite)
-    given.update({key: value for key, value in flags.items() if value is not None})
-    if suite is not None and "output" not in given:
-        given["output"] = Path("results") / suite.stem
+    given: dict[str, Any] = {} if suite is None else read_suite(suite)
+    blocks = _blocks(given.pop(GRID, [{}]), suite)
+    typed = {key: value for key, value in flags.items() if value is not None}
+    if suite is not None:
+        given.setdefault("output", Path("results") / suite.stem)
+    cells = [cell for block in blocks for cell in _multiplied({**given, **block, **typed})]
     try:
-        return Settings.model_validate(given)
+        made = [Settings.model_validate(cell) for cell in cells]
     except ValidationError as error:
         raise _as_user_error(error) from None
+    if made[0].output is None and len(made) > 1:
+        names = "+".join(dict.fromkeys(cell.output_dir.name for cell in made))
+        made = [cell.model_copy(update={"output": Path("results") / names}) for cell in made]
+    return _once(made)
+
+
+GRID = "grid"
+FOR_ALL = (
+    *("output", "overwrite", "device", "threads", "plugin", "data_dir", "download"),
+    *("profile", "no_checks", "grad_checkpointing", "micro_batch"),
+)
+"""Settings that are the same in all blocks of a grid."""
+
+
+def _blocks(content: Any, suite: Path | None) -> list[dict[str, Any]]:
+    """The blocks of a grid; UserError unless they are mappings of settings."""
+    if not (isinstance(content, list) and content and all(isinstance(b, dict) for b in content)):
+        raise UserError(f"suite {suite}: {GRID} must be a list of blocks such as '- dataset: a,b'")
+    allowed = [key for key in Settings.model_fields if key not in FOR_ALL]
+    for key in (key for block in content for key in block):
+        if key in FOR_ALL:
+            raise UserError(f"suite {suite}: '{key}' is one for all blocks; move it above {GRID}")
+        if key not in allowed:
+            raise unknown(f"key in {GRID} of suite {suite}:", key, allowed)
+    return content
+
+
+def _multiplied(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """One mapping for each combination of data set, architecture and values of options."""
+    axes: dict[str, list[Any]] = {
+        "dataset": [n for item in _listed(given.get("dataset")) for n in _datasets(item)],
+        "arch": [a for item in _listed(given.get("arch")) for a in _commas(item, ARCH_COMMA)],
+    }
+    axes = {key: values for key, values in axes.items() if values}
+    options = _listed(given.get("option"))
+    if options and all(isinstance(option, str) for option in options):
+        texts = [text for option in options for text in OPTION_COMMA.split(option)]
+        chosen = itertools.product(*(_values(text) for text in texts))
+        axes["option"] = [list(choice) for choice in chosen]
+    return [
+        {**given, **dict(zip(axes, choice, strict=True))}
+        for choice in itertools.product(*axes.values())
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _commas(item: Any, comma: re.Pattern[str]) -> list[Any]:
+    return [part.strip() for part in comma.split(item)] if isinstance(item, str) else [item]
+
+
+def _datasets(item: Any) -> list[Any]:
+    """Split "a,b"; a comma in the path of data of the user's own is one of the path."""
+    local = isinstance(item, str) and any(prefix in item for prefix in LOCAL_PREFIXES)
+    return _commas(item, NAME_COMMA if local else ARCH_COMMA)
+
+
+def _values(option: str) -> list[str]:
+    """Each value of "owner.key=1,2" as an option of its own; commas in brackets are the value's."""
+    name, equals, values = option.partition("=")
+    return [f"{name}{equals}{value.strip()}" for value in VALUE_COMMA.split(values)]
+
+
+ARCH_COMMA = re.compile(",")
+NAME_COMMA = re.compile(
+    r",(?=\s*(?:" + "|".join([*LOCAL_PREFIXES, *{n.partition(":")[0] for n in DATASETS}]) + "))"
+)
+OPTION_COMMA = re.compile(r",(?=\s*[a-z][a-z0-9-]*\.[a-z_.]+\s*=)")
+VALUE_COMMA = re.compile(r",(?![^\[{]*[\]}])")
 
 
 def read_suite(path: Path) -> dict[str, Any]:
@@ -175,9 +284,10 @@ def read_suite(path: Path) -> dict[str, Any]:
             f"suite {path}: no such file; shipped suites: {', '.join(shipped_suites()) or 'none'}"
         )
     content = read_mapping(file, f"suite {path}")
+    known = [*Settings.model_fields, GRID]
     for key in content:
-        if key not in Settings.model_fields:
-            raise unknown(f"key in suite {path}:", key, Settings.model_fields)
+        if key not in known:
+            raise unknown(f"key in suite {path}:", key, known)
     return content
 
 

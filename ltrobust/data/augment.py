@@ -6,27 +6,13 @@ that AT-BSL tries before them. What a data set allows stands in its `DatasetSpec
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 AugmentPolicy = Literal["none", "randaugment", "autoaugment"]
-
-
-def _transforms() -> Any:
-    from torchvision import transforms  # takes seconds to import, and few runs need it
-
-    return transforms
-
-
-POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
-    "randaugment": lambda: _transforms().RandAugment(num_ops=2, magnitude=8),
-    "autoaugment": lambda: _transforms().AutoAugment(_transforms().AutoAugmentPolicy.CIFAR10),
-}
-"""torchvision's policies with the settings of AT-BSL-RA and AT-BSL-AuA."""
 
 
 def to_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,26 +26,27 @@ def enlarge(images: Tensor, size: int | None) -> Tensor:
     """Resize uint8 images (B, C, H, W) to `size` x `size` (bilinear); None leaves them alone."""
     if size is None or images.shape[-2:] == (size, size):
         return images
-    resized: Tensor = _transforms().functional.resize(images, [size, size], antialias=True)
+    from torchvision import transforms  # takes seconds to import, and few runs need it
+
+    resized: Tensor = transforms.functional.resize(images, [size, size], antialias=True)
     return resized
 
 
 def policy_augment(images: Tensor, policy: AugmentPolicy, *, generator: torch.Generator) -> Tensor:
     """Apply RandAugment (2, 8) or AutoAugment's CIFAR-10 policy; "none" changes nothing.
 
-    Each image draws its own operations: one batched call would give all images the same ones.
+    Each image draws its own operations.
 
     Args:
         images: uint8 (B, C, H, W).
         policy: a name in `POLICIES`, or "none".
-        generator: on the CPU; the global generator is left as it was.
+        generator: on the CPU; global generators have no part in it.
     """
     if policy == "none":
         return images
-    transform = POLICIES[policy]()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return torch.stack([transform(image) for image in images])
+    from ltrobust.data.policies import augment  # imports torchvision too
+
+    return augment(images, policy, int(torch.randint(2**62, (), generator=generator)))
 
 
 def random_crop_flip(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ltrobust.data.split import IndexArray
+from ltrobust.errors import UserError
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -30,12 +31,16 @@ class Images:
         read: takes positions (M,) int64, returns their images, uint8 (M, C, H, W).
         index: (N,) int64, what each image is called in the whole set; None means 0 .. N - 1.
         order: the order in which the files hold them, for the record.
+        shape: (C, H, W) of all of them, where that is known unread.
+        at_once: how many to ask for at a time where not all are wanted in memory.
     """
 
     labels: IndexArray
     read: Callable[[IndexArray], ImageArray]
     index: IndexArray | None = None
     order: str = "its own"
+    shape: tuple[int, int, int] | None = None
+    at_once: int = 512
 
     def by_class(self, num_classes: int) -> list[IndexArray]:
         """Return the positions of each class in canonical order."""
@@ -60,12 +65,45 @@ class Source:
         train: the training images.
         test: the test images.
         left_out: one line on files beside them that are not read; "" when there are none.
+        val: the validation images that the authors set apart; None where they made no such part.
+        files: checksums of the files that were read, where they are the published ones.
     """
 
     class_names: tuple[str, ...]
     train: Images
     test: Images
     left_out: str = ""
+    val: Images | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    def checked(self, what: str) -> Source:
+        """Return the source.
+
+        Args:
+            what: names it in errors, such as "SVHN in 'data'".
+
+        Raises:
+            UserError: a label names no class, or a class has no training or no test images.
+        """
+        last = len(self.class_names) - 1
+        parts = {"training": self.train, "validation": self.val, "test": self.test}
+        for part, images in parts.items():
+            if images is None:
+                continue
+            labels = images.labels
+            if len(labels) and (labels.min() < 0 or labels.max() > last):
+                raise UserError(
+                    f"{what}: the {part} images have labels {labels.min()} to {labels.max()}; "
+                    f"expected 0 to {last}"
+                )
+            sizes = np.bincount(labels, minlength=last + 1)
+            if part != "validation" and not sizes.all():
+                missing = self.class_names[int(np.flatnonzero(sizes == 0)[0])]
+                raise UserError(
+                    f"{what}: class '{missing}' has no {part} images; every class needs some, in "
+                    "the training and in the test part"
+                )
+        return self
 
 
 @dataclass(frozen=True, eq=False)

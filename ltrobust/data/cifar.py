@@ -6,9 +6,7 @@ errors, never skipped. Whatever the layout, the images come in official order or
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from ltrobust.data.base import Images, Source
 from ltrobust.data.batches import batches_in_archive, batches_in_folder, parse_batch
 from ltrobust.data.canonical import canonical_part, put_in_order
+from ltrobust.data.fetch import fetch
 from ltrobust.data.layouts import CifarLayout
 from ltrobust.data.parquet import parquet_images, parquet_shards
 from ltrobust.errors import UserError
@@ -53,20 +52,10 @@ def fetch_archive(layout: CifarLayout, data_dir: Path) -> None:
         UserError: the folder cannot be written, or the download fails.
     """
     from torchvision import datasets  # slow to import, and only a download needs it
-    from torchvision.datasets.utils import download_url
 
     official = getattr(datasets, layout.title)
     target = data_dir / layout.folder
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".download-") as partial:
-            download_url(official.url, partial, layout.archive, official.tgz_md5)
-            (Path(partial) / layout.archive).replace(target / layout.archive)
-    except (OSError, RuntimeError, HTTPException) as error:
-        raise UserError(
-            f"cannot download {layout.title} from {official.url} to '{target}' "
-            f"({' '.join(str(error).split())}); put the archive there yourself"
-        ) from error
+    fetch(official.url, target, layout.archive, official.tgz_md5, layout.title)
 
 
 def _open_first(layout: CifarLayout, data_dir: Path) -> tuple[Path, Images, Images] | None:

@@ -1,7 +1,7 @@
 """Class-aware sampling: first a class, then one of its images, each in shuffled cycles.
 
 Shen, Lin, Huang 2016, "Relay Backpropagation for Effective Learning of Deep Convolutional Neural
-Networks", section 3.4, as RoBal's and Facebook's code have it. Where randomness comes from is the
+Networks", as RoBal's and Facebook's code have it. Where randomness comes from is the
 caller's choice.
 """
 

@@ -6,20 +6,30 @@ that are depends on its arguments alone, never on a global generator.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from ltrobust.data.base import LongTailedData, Source
-from ltrobust.data.cifar import cifar_source, fetch_archive, missing_data
-from ltrobust.data.digits import digits_pools, digits_source
-from ltrobust.data.folder import folder_fingerprint, folder_source
-from ltrobust.data.layouts import CIFAR10, CIFAR100
+from ltrobust.data.base import Images, LongTailedData, Source
+from ltrobust.data.cache import read_or_map
+from ltrobust.data.catalog import TINY, checked_ratio, dataset_spec, known_name
+from ltrobust.data.digits import digits_pools
+from ltrobust.data.holdout import PER_CLASS
 from ltrobust.data.listing import in_one_line
+from ltrobust.data.opening import (
+    CIFAR_LAYOUTS,
+    data_root,
+    fingerprint,
+    open_source,
+    path_of,
+)
 from ltrobust.data.selection import (
     TestProtocol,
     check_test_protocol,
@@ -28,7 +38,7 @@ from ltrobust.data.selection import (
     select_train,
     train_counts,
 )
-from ltrobust.data.spec import FOLDER_PREFIX, dataset_spec
+from ltrobust.data.spec import DataName
 from ltrobust.data.split import (
     ImbalanceType,
     IndexArray,
@@ -40,16 +50,13 @@ from ltrobust.data.split import (
 )
 from ltrobust.errors import DataWarning, UserError
 
-DATA_DIR_VARIABLE = "LTROBUST_DATA_DIR"
-CIFAR_LAYOUTS = {"cifar10-lt": CIFAR10, "cifar100-lt": CIFAR100}
-
 
 def load_data(
     name: str,
     *,
     data_dir: Path | None = None,
     download: bool = False,
-    imbalance_ratio: float | None = None,
+    imbalance_ratio: float | Literal["natural"] | None = None,
     imbalance_type: ImbalanceType = "exp",
     split_seed: int = 0,
     limit_train: int | None = None,
@@ -59,63 +66,141 @@ def load_data(
     """Load one long-tailed split of a data set.
 
     Args:
-        name: a registered data set, or `folder:PATH`.
+        name: a registered data set, `folder:PATH` or `hf:PATH`; see docs/data-sets.md.
         data_dir: where the files are; default the environment's LTROBUST_DATA_DIR, then `data`.
-        download: fetch a CIFAR archive that is not there; nothing is fetched otherwise.
-        imbalance_ratio: largest / smallest training class; default the data set's own. In an
-            image folder the largest class is the head, and as many images stay as can.
+        download: fetch published files that are not there; nothing is fetched otherwise.
+        imbalance_ratio: largest / smallest training class; default the data set's own, "natural"
+            keeps all images. Where classes differ in size as they came, the largest one is the
+            head, and as many images stay as can.
         imbalance_type: "exp" or "step".
         split_seed: chooses the training images (0: those of RoBal).
         limit_train: scale the training counts down to about this many images.
         test_protocol: "balanced" (the test set as it is) or "long-tailed" (cut by the same rule;
-            an image folder's in the proportions of its training set).
+            data of the user's own in the proportions of its training set).
         limit_test: keep about this many test images.
 
     Warns:
-        DataWarning: of an image folder, files are not read or images are not kept; the same lines
-            stand in the result's `notes`.
+        DataWarning: of the user's own data, files are not read or images are not kept; the same
+            lines stand in the result's `notes`.
 
     Raises:
         UserError: an argument is out of range, or the files are missing, damaged or too few.
     """
-    spec = dataset_spec(name)
-    ratio = spec.imbalance_ratio if imbalance_ratio is None else imbalance_ratio
+    asked = locals()
+    choice = _choose(**asked)
+    root = data_root(data_dir)
+
+    def read(part: str, images: Images, at: IndexArray) -> Tensor:
+        def told() -> str:
+            return f"{choice.name} {data_fingerprint(name, data_dir)} {part}"
+
+        return read_or_map(images, at, root, told)
+
+    return _load(choice, read)
+
+
+def outline_data(name: str, **arguments: Any) -> LongTailedData:
+    """`load_data` without reading images: one of each part stands for all, so their pixels are not
+    to be used. Labels, counts, names and checksums are the real ones.
+
+    Raises:
+        UserError: as `load_data`, but for images that cannot be read.
+    """
+
+    def first_alone(_part: str, images: Images, at: IndexArray) -> Tensor:
+        one = torch.from_numpy(images.read(at[:1]))
+        return one[:1].expand(len(at), -1, -1, -1)
+
+    return _load(_choose(name, **arguments), first_alone)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which images of a source are taken."""
+
+    name: DataName
+    given: str
+    source: Source
+    train: IndexArray
+    test: IndexArray
+    notes: tuple[str, ...]
+
+
+def _choose(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    imbalance_ratio: float | Literal["natural"] | None = None,
+    imbalance_type: ImbalanceType = "exp",
+    split_seed: int = 0,
+    limit_train: int | None = None,
+    test_protocol: TestProtocol = "balanced",
+    limit_test: int | None = None,
+) -> _Choice:
+    spec, known = dataset_spec(name), known_name(name)
+    ratio = checked_ratio(spec.imbalance_ratio if imbalance_ratio is None else imbalance_ratio)
     if ratio is not None:
         check_imbalance_ratio(ratio)
     check_imbalance_type(imbalance_type)
     check_split_seed(split_seed)
     check_test_protocol(test_protocol)
     with _readable():
-        source = _open(name, data_dir, download)
-    folder = name.startswith(FOLDER_PREFIX)
-    pools, tests, n_max = _pools(name, source, ratio, split_seed)
+        source = open_source(known, data_dir, download)
+    pools, tests, n_max = _pools(known, source, ratio, split_seed)
     sizes, test_sizes = [len(pool) for pool in pools], [len(pool) for pool in tests]
     kept = train_counts(sizes, n_max, ratio, imbalance_type)
     test_kept = None
     if test_protocol == "long-tailed":
         test_kept = (
             proportional_counts(test_sizes, kept)
-            if ratio is None or folder
+            if ratio is None or n_max is None
             else ruled_test_counts(test_sizes, kept, ratio, imbalance_type)
         )
-    notes = _notes(source, (sizes, kept), (test_sizes, test_kept)) if folder else ()
+    notes = _notes(source, (sizes, kept), (test_sizes, test_kept)) if known.local else ()
     for note in notes:
-        warnings.warn(note, DataWarning, stacklevel=2)
+        warnings.warn(note, DataWarning, stacklevel=3)
     train = select_train(pools, kept, limit_train)
-    test = select_test(tests, test_kept, limit_test)
+    return _Choice(known, name, source, train, select_test(tests, test_kept, limit_test), notes)
+
+
+def _load(choice: _Choice, read: Callable[[str, Images, IndexArray], Tensor]) -> LongTailedData:
+    """Read the chosen images and what is known of them."""
+    known, source = choice.name, choice.source
+    parts: dict[str, Tensor] = {}
+    chosen = {"train": choice.train, "test": choice.test, "val": _validation(source)}
+    for part, positions in chosen.items():
+        images = getattr(source, part)
+        if images is not None:
+            with _readable():
+                parts[f"{part}_images"] = read(part, images, positions)
+            parts[f"{part}_labels"] = torch.from_numpy(images.labels[positions])
+            parts[f"{part}_index"] = torch.from_numpy(images.named(positions))
     return LongTailedData(
-        name=name,
+        name=choice.given if known.local else str(known),
         class_names=source.class_names,
-        train_images=torch.from_numpy(source.train.read(train)),
-        train_labels=torch.from_numpy(source.train.labels[train]),
-        train_index=torch.from_numpy(train),
-        test_images=torch.from_numpy(source.test.read(test)),
-        test_labels=torch.from_numpy(source.test.labels[test]),
-        test_index=torch.from_numpy(source.test.named(test)),
-        path=str(_folder_root(name).resolve()) if folder else "",
-        notes=notes,
-        source={"train": source.train.facts(), "test": source.test.facts()},
+        **parts,
+        path=str(path_of(known).resolve()) if known.local else "",
+        notes=choice.notes,
+        source=_facts(source),
     )
+
+
+def _validation(source: Source) -> IndexArray:
+    """The first images of each class of the authors' own validation part, where there is one."""
+    if source.val is None:
+        return np.empty(0, np.int64)
+    pools = source.val.by_class(len(source.class_names))
+    return np.sort(np.concatenate([pool[:PER_CLASS] for pool in pools]))
+
+
+def _facts(source: Source) -> dict[str, dict[str, Any]]:
+    """What a result must say about where its images come from."""
+    parts = {"train": source.train, "val": source.val, "test": source.test}
+    facts: dict[str, dict[str, Any]] = {
+        part: images.facts() for part, images in parts.items() if images is not None
+    }
+    return {**facts, "files": dict(source.files)} if source.files else facts
 
 
 def _notes(
@@ -139,21 +224,18 @@ def _notes(
 
 
 def data_fingerprint(name: str, data_dir: Path | None = None) -> str:
-    """Identify data that a name alone does not: a hash for `folder:PATH`, "" for the rest.
+    """Identify data that a name alone does not: a hash for `folder:PATH` and `hf:PATH`.
 
-    The hash covers class names, file names and contents, not the folder's own name and place.
-    `data_dir` has no part in it, because the other data sets are checked to be the published ones
-    when they are read.
+    The hash covers class names, file names and contents and the size that images are brought to,
+    not the folder's own name and place. Other data sets are checked to be the published ones when
+    they are read, and have "", but for Tiny-ImageNet where it is not the official whole.
 
     Raises:
         UserError: the name is unknown, or the folder is missing or badly laid out.
     """
-    del data_dir
-    dataset_spec(name)
-    if not name.startswith(FOLDER_PREFIX):
-        return ""
+    known = known_name(name)
     with _readable():
-        return folder_fingerprint(_folder_root(name))
+        return fingerprint(known, data_dir)
 
 
 @contextmanager
@@ -165,46 +247,30 @@ def _readable() -> Iterator[None]:
         raise UserError(f"may not read '{error.filename}'; change its permissions") from error
 
 
-def _folder_root(name: str) -> Path:
-    """The path in `folder:PATH`."""
-    return Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-
-
 def data_label(name: str) -> str:
-    """Name a data set in results: an image folder by its own name, whatever the path's spelling."""
-    if not name.startswith(FOLDER_PREFIX):
-        return name
-    return f"{FOLDER_PREFIX}{in_one_line(_folder_root(name).resolve().name) or 'root'}"
+    """Name a data set in results: the one spelling of its name, of a folder its own name alone.
 
-
-def _open(name: str, data_dir: Path | None, download: bool) -> Source:
-    """Open the source that a name stands for."""
-    if name.startswith(FOLDER_PREFIX):
-        return folder_source(_folder_root(name))
-    if name not in CIFAR_LAYOUTS:
-        return digits_source()
-    layout = CIFAR_LAYOUTS[name]
-    root = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or "data").expanduser()
-    source = cifar_source(layout, root)
-    if source is None and download:
-        fetch_archive(layout, root)
-        source = cifar_source(layout, root)
-    if source is None:
-        raise missing_data(layout, root)
-    return source
+    Raises:
+        UserError: the name is unknown.
+    """
+    known = known_name(name)
+    if not known.local:
+        return str(known)
+    own_name = in_one_line(path_of(known).resolve().name) or "root"
+    return str(replace(known, argument=own_name))
 
 
 def _pools(
-    name: str, source: Source, ratio: float | None, split_seed: int
+    name: DataName, source: Source, ratio: float | None, split_seed: int
 ) -> tuple[list[IndexArray], list[IndexArray], int | None]:
     """Order each class's training and test candidates; the largest class size where it is fixed."""
     num_classes = len(source.class_names)
-    if name == "digits-lt":
+    if name.family == "digits-lt":
         train, test = digits_pools(source.train.labels, split_seed)
         return train, test, len(train[0])
     tests = source.test.by_class(num_classes)
     if ratio is None:
         return source.train.by_class(num_classes), tests, None
     pools = shuffled_classes(source.train.labels, num_classes, split_seed)
-    fixed = name in CIFAR_LAYOUTS
+    fixed = name.family in (*CIFAR_LAYOUTS, TINY)  # as many images of each class
     return pools, tests, len(source.train.labels) // num_classes if fixed else None

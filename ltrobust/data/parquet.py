@@ -1,7 +1,7 @@
-"""Read CIFAR from Hugging Face parquet files: a column of encoded images, a column of labels.
+"""Read Hugging Face's parquet files: a column of encoded images, a column of labels.
 
-Labels are read first and alone; of the images only those that a split keeps are decoded. Names of
-files are checked here, that the rows are the right ones is checked in `ltrobust.data.canonical`.
+Labels are read first and alone; of the images only those that a split keeps are read. Names of
+files are checked here; that CIFAR's rows are the right ones in `ltrobust.data.canonical`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _shard(path: Path, part: str) -> Shard:
 
 
 def parquet_images(files: Sequence[Path], label_column: str) -> Images:
-    """Open parquet files as labelled images; images are decoded when they are asked for.
+    """Open CIFAR's parquet files as labelled images; images are decoded when they are asked for.
 
     Args:
         files: in order.
@@ -108,40 +109,115 @@ def parquet_images(files: Sequence[Path], label_column: str) -> Images:
     Raises:
         UserError: a file is damaged or has no such column; on reading, an image is damaged.
     """
-    labels = [_read_integers(path, label_column) for path in files]
-    starts = np.cumsum([0, *(len(part) for part in labels)])
+    labels = [read_integers(path, label_column) for path in files]
     index = None
-    if all(INDEX_COLUMN in _columns(path) for path in files):
-        index = np.concatenate([_read_integers(path, INDEX_COLUMN) for path in files])
+    if all(INDEX_COLUMN in columns(path) for path in files):
+        index = np.concatenate([read_integers(path, INDEX_COLUMN) for path in files])
+    sizes = [len(part) for part in labels]
 
-    def read(index: IndexArray) -> ImageArray:
-        images = np.empty((len(index), *PIXELS), dtype=np.uint8)
-        for path, start, end in zip(files, starts, starts[1:], strict=False):
-            here = np.flatnonzero((index >= start) & (index < end))
-            if len(here):
-                images[here] = _decode_rows(path, index[here] - start)
+    def read(positions: IndexArray) -> ImageArray:
+        images = np.empty((len(positions), *PIXELS), dtype=np.uint8)
+        for at, row in encoded_images(files, sizes, positions, IMAGE_COLUMNS):
+            images[at] = _cifar_pixels(row)
         return images
 
     return Images(np.concatenate(labels), read, index=index)
 
 
-def _columns(path: Path) -> list[str]:
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded image and the file and row that it comes from."""
+
+    path: Path
+    row: int
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"in row {self.row} of '{self.path}'"
+
+
+def encoded_images(
+    files: Sequence[Path], sizes: Sequence[int], positions: IndexArray, names: Sequence[str]
+) -> Iterator[tuple[int, Encoded]]:
+    """Yield the encoded images at `positions`, each with its place among them, file by file.
+
+    Args:
+        files: in order.
+        sizes: rows of each.
+        positions: (M,) int64, counted over all files.
+        names: the column of the images has one of these.
+
+    Raises:
+        UserError: a file is damaged or has no such column, or a row holds no image.
+    """
+    starts = np.cumsum([0, *sizes])
+    order = np.argsort(positions, kind="stable")
+    for path, start, end in zip(files, starts, starts[1:], strict=False):
+        low, high = np.searchsorted(positions[order], (start, end))
+        here = order[low:high]
+        if len(here):
+            rows = positions[here] - start
+            yield from zip(here.tolist(), _encoded_rows(path, rows, names), strict=True)
+
+
+def _encoded_rows(path: Path, rows: IndexArray, names: Sequence[str]) -> Iterator[Encoded]:
+    """The images at `rows`, ascending, of one file; only their row groups are read."""
+    with _opened(path) as file:
+        name = _first_of(names, file.schema_arrow.names, path)
+        groups = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+        starts = np.cumsum([0, *groups])
+        for group, (start, end) in enumerate(pairwise(starts.tolist())):
+            low, high = np.searchsorted(rows, (start, end))
+            if low == high:
+                continue
+            column = file.read_row_group(group, columns=[name]).column(0)
+            values = _as_bytes(pa.concat_arrays(column.chunks), path)
+            for row in rows[low:high].tolist():
+                content = values[row - start].as_py()
+                if content is None:
+                    raise UserError(
+                        f"image in row {row} of '{path}' cannot be read: the row holds none; get "
+                        "this file again"
+                    )
+                yield Encoded(path, row, content)
+
+
+def _as_bytes(values: Any, path: Path) -> Any:
+    if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+        return values.field("bytes")
+    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+        raise UserError(f"the images of '{path}' must be bytes or a struct with 'bytes'")
+    return values
+
+
+def columns(path: Path) -> list[str]:
     """Names of a file's columns."""
-    with _opened(path) as file:
-        return list(file.schema_arrow.names)
+    return list(schema(path).names)
 
 
-def _read_column(path: Path, *names: str) -> Any:
-    """Read the first column of one file that has one of these names."""
+def schema(path: Path) -> pa.Schema:
+    """Names and types of a file's columns, and what its writer noted of them."""
     with _opened(path) as file:
-        there = file.schema_arrow.names
-        name = next((name for name in names if name in there), None)
-        if name is None:
-            raise UserError(
-                f"'{path}' has no column {' or '.join(map(repr, names))} (it has: "
-                f"{', '.join(there)}); is it another data set?"
-            )
-        return file.read(columns=[name]).column(0)
+        return file.schema_arrow
+
+
+def read_column(path: Path, name: str) -> Any:
+    """Read one column of one file, which must be there."""
+    with _opened(path) as file:
+        return file.read(columns=[_first_of([name], file.schema_arrow.names, path)]).column(0)
+
+
+def _first_of(names: Sequence[str], there: Sequence[str], path: Path) -> str:
+    """The first of these names that a file has."""
+    name = next((name for name in names if name in there), None)
+    if name is None:
+        raise UserError(
+            f"'{path}' has no column {' or '.join(map(repr, names))} (it has: "
+            f"{', '.join(there)}); is it another data set?"
+        )
+    return name
 
 
 @contextmanager
@@ -157,9 +233,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _read_integers(path: Path, column: str) -> IndexArray:
+def read_integers(path: Path, column: str) -> IndexArray:
     """Read a column of integers of one file, int64 (N,)."""
-    values = _read_column(path, column)
+    values = read_column(path, column)
     if not pa.types.is_integer(values.type) or values.null_count:
         raise UserError(
             f"column '{column}' of '{path}' must hold integers without gaps, not {values.type}"
@@ -167,27 +243,15 @@ def _read_integers(path: Path, column: str) -> IndexArray:
     return values.to_numpy().astype(np.int64)
 
 
-def _decode_rows(path: Path, rows: IndexArray) -> ImageArray:
-    """Decode the images at `rows` of one file, uint8 (len(rows), 3, 32, 32)."""
-    column = _read_column(path, *IMAGE_COLUMNS)
-    encoded = pa.concat_arrays(column.chunks)
-    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-        encoded = encoded.field("bytes")
-    elif not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise UserError(f"the images of '{path}' must be bytes or a struct with 'bytes'")
-    images = np.empty((len(rows), *PIXELS), dtype=np.uint8)
-    for i, row in enumerate(rows.tolist()):
-        try:
-            with Image.open(io.BytesIO(encoded[row].as_py())) as image:
-                size, pixels = image.size, np.asarray(image.convert("RGB"))
-        except (*DECODE_ERRORS, TypeError) as error:  # TypeError: the row holds no bytes
-            raise UserError(
-                f"image in row {row} of '{path}' cannot be read; get this file again"
-            ) from error
-        if size != PIXELS[1:]:
-            raise UserError(
-                f"image in row {row} of '{path}' is {size[0]}x{size[1]} pixels, not 32x32; "
-                "get this file again"
-            )
-        images[i] = pixels.transpose(2, 0, 1)
-    return images
+def _cifar_pixels(encoded: Encoded) -> ImageArray:
+    """Decode one image of CIFAR, uint8 (3, 32, 32)."""
+    try:
+        with Image.open(io.BytesIO(encoded.content)) as image:
+            size, pixels = image.size, np.asarray(image.convert("RGB"))
+    except DECODE_ERRORS as error:
+        raise UserError(f"image {encoded.name} cannot be read; get this file again") from error
+    if size != PIXELS[1:]:
+        raise UserError(
+            f"image {encoded.name} is {size[0]}x{size[1]} pixels, not 32x32; get this file again"
+        )
+    return pixels.transpose(2, 0, 1)

@@ -1,22 +1,125 @@
-"""The data sets by name, and the settings that each one brings to a run.
+"""What a data set is called and what it brings to a run.
 
-A spec says how a data set is attacked and trained unless the user says otherwise. It does not read
-any file; `ltrobust.data.load` does.
+A spec says how a data set is attacked and trained unless the user says otherwise, and where it
+comes from. Which data sets there are stands in `ltrobust.data.catalog`; no file is read here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from ltrobust.errors import UserError, unknown
+from ltrobust.errors import UserError
 from ltrobust.output import printable
-from ltrobust.registry import Registry
 
 DEFAULT_DATASET = "digits-lt"
-FOLDER_PREFIX = "folder:"
+FOLDER, HUGGING_FACE = "folder", "hf"
+FOLDER_PREFIX = f"{FOLDER}:"
+LOCAL_PREFIXES = (FOLDER_PREFIX, f"{HUGGING_FACE}:")
+"""Data of the user's own: their content is what they are, not their name."""
 CONTENT = "@"
-"""In results, between an image folder's name and the first digits of its content's hash."""
+"""In results, between the name of data of the user's own and the first digits of their hash."""
+NATURAL: Literal["natural"] = "natural"
+"""In place of an imbalance ratio: all training images, as imbalanced as they came."""
+
+SIZED = re.compile(r"(?P<rest>.+)@(?P<size>[0-9]{1,4})", re.DOTALL)
+COLUMN = re.compile(r"(?P<rest>.*):(?P<key>image|label)=(?P<value>[^:/\\]*)", re.DOTALL)
+SMALLEST, LARGEST = 8, 1024
+"""Sides, in pixels, to which images may be resized."""
+
+
+@dataclass(frozen=True)
+class DataName:
+    """A data set's name in its parts: `FAMILY[:ARGUMENT[:image=COLUMN][:label=COLUMN]][@SIZE]`.
+
+    Attributes:
+        family: such as "cifar10-lt", "medmnist" or "folder".
+        argument: what stands behind the colon: a path, a data set of the family, a number.
+        size: side length that images are resized to; None: as they are.
+        image: the column of the images in parquet files; "" where it is to be found.
+        label: the column of the labels.
+    """
+
+    family: str
+    argument: str = ""
+    size: int | None = None
+    image: str = ""
+    label: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether the data is the user's own."""
+        return f"{self.family}:" in LOCAL_PREFIXES
+
+    @property
+    def ending(self) -> str:
+        """Columns and size as they are written."""
+        columns = (f":{key}={value}" for key, value in self._columns() if value)
+        return "".join(columns) + ("" if self.size is None else f"@{self.size}")
+
+    def _columns(self) -> tuple[tuple[str, str], ...]:
+        return (("image", self.image), ("label", self.label))
+
+    def __str__(self) -> str:
+        if not self.argument:
+            return self.family + self.ending
+        text = f"{self.family}:{self.argument}"
+        closed = "/" if self.local and (SIZED.fullmatch(text) or COLUMN.fullmatch(text)) else ""
+        return text + closed + self.ending
+
+
+def parse_name(name: str) -> DataName:
+    """Take a data set's name apart; whether there is such a data set is not asked here.
+
+    Raises:
+        UserError: `folder:` or `hf:` without a path, a path that is no text, or a wrong size.
+    """
+    family, _, rest = name.partition(":")
+    local = f"{family}:" in LOCAL_PREFIXES
+    if local and printable(name) != name:
+        raise UserError(
+            f"dataset '{printable(name)}' is not UTF-8; rename the folder (or set PYTHONUTF8=1, "
+            "where the terminal's locale is not UTF-8)"
+        )
+    sized = SIZED.fullmatch(name)
+    size = None
+    if sized is not None:
+        size = int(sized["size"])
+        family, _, rest = sized["rest"].partition(":")
+        if not SMALLEST <= size <= LARGEST:
+            raise UserError(
+                f"dataset '{name}': images of {size} pixels are not allowed, use @{SMALLEST} to "
+                f"@{LARGEST}" + (f"; a path that ends so is written '{name}/'" if local else "")
+            )
+    columns = {"image": "", "label": ""}
+    while family == HUGGING_FACE and (column := COLUMN.fullmatch(rest)):
+        rest, columns[column["key"]] = column["rest"], column["value"]
+    if local and not rest.strip():
+        raise UserError(f"dataset '{name}' names no folder; write {family}:PATH")
+    return DataName(family, rest, size, **columns)
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a data set comes from, and where its defaults do.
+
+    Attributes:
+        citation: what its authors ask to be cited.
+        url: where it is found.
+        licence: its terms, in a few words.
+        checksum: of its published files; "" where its authors gave none.
+        defaults: where radius, architecture and recipe come from.
+        tried_on: on which files the loader has been tried.
+    """
+
+    citation: str = ""
+    url: str = ""
+    licence: str = ""
+    checksum: str = ""
+    defaults: str = ""
+    tried_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +128,7 @@ class DatasetSpec:
 
     Attributes:
         name: public name, as on the command line.
-        num_classes: number of classes; None where only the files can tell (image folders).
+        num_classes: number of classes; None where only the files can tell (data of the user's).
         imbalance_ratio: default largest / smallest training class; None keeps all files.
         eps: default L-infinity radius in [0, 1] image units.
         epochs: default number of training epochs.
@@ -34,6 +137,8 @@ class DatasetSpec:
         crop_padding: zero padding of the random crop in pixels; 0 means no crop.
         flip: whether a mirrored image still belongs to its class.
         description: one line for listings.
+        class_names: one name a class, where they are known unread.
+        about: where it comes from.
     """
 
     name: str
@@ -46,70 +151,14 @@ class DatasetSpec:
     crop_padding: int
     flip: bool
     description: str
-
-
-def _natural(
-    name: str, num_classes: int | None, imbalance_ratio: float | None, description: str
-) -> DatasetSpec:
-    """Build the spec of colour photographs: the settings that the field uses on CIFAR."""
-    return DatasetSpec(
-        name=name,
-        num_classes=num_classes,
-        imbalance_ratio=imbalance_ratio,
-        eps=8 / 255,
-        epochs=100,
-        batch_size=128,
-        arch="resnet18",
-        crop_padding=4,
-        flip=True,
-        description=description,
-    )
-
-
-DATASETS: Registry[DatasetSpec] = Registry("dataset")
-DATASETS.add(
-    "digits-lt",
-    DatasetSpec(
-        name="digits-lt",
-        num_classes=10,
-        imbalance_ratio=10.0,
-        eps=0.1,
-        epochs=25,
-        batch_size=64,
-        arch="small-cnn",
-        crop_padding=0,
-        flip=False,  # a mirrored digit is another shape
-        description="scikit-learn's 8x8 digits, embedded: 120 down to 12 images a class",
-    ),
-)
-DATASETS.add("cifar10-lt", _natural("cifar10-lt", 10, 50.0, "CIFAR-10, 5000 down to 100 a class"))
-DATASETS.add("cifar100-lt", _natural("cifar100-lt", 100, 10.0, "CIFAR-100, 500 down to 50 a class"))
-
-
-def dataset_spec(name: str) -> DatasetSpec:
-    """Return the spec of a registered data set or of `folder:PATH`.
-
-    Raises:
-        UserError: the name is unknown, or `folder:` names no path, or one that is no text.
-    """
-    if name in DATASETS:
-        return DATASETS.get(name)
-    if not name.startswith(FOLDER_PREFIX):
-        raise unknown("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"])
-    if not name.removeprefix(FOLDER_PREFIX).strip():
-        raise UserError(f"dataset '{name}' names no folder; write {FOLDER_PREFIX}PATH")
-    if printable(name) != name:
-        raise UserError(
-            f"dataset '{printable(name)}' is not UTF-8; rename the folder (or set PYTHONUTF8=1, "
-            "where the terminal's locale is not UTF-8)"
-        )
-    return _natural(name, None, None, "your images: PATH/train/<class>, PATH/test/<class>")
+    class_names: tuple[str, ...] = ()
+    about: About = About()
 
 
 def result_name(name: str, fingerprint: str) -> str:
-    """Name a data set in tables; an image folder's name says which content it had."""
-    folder = name.startswith(FOLDER_PREFIX)
-    return f"{name}{CONTENT}{fingerprint[:8]}" if folder and fingerprint else name
+    """Name a data set in tables; of data of the user's own it says which content they had."""
+    local = name.startswith(LOCAL_PREFIXES)
+    return f"{name}{CONTENT}{fingerprint[:8]}" if local and fingerprint else name
 
 
 def one_name_each(names: Iterable[str]) -> dict[str, str]:
@@ -122,7 +171,7 @@ def one_name_each(names: Iterable[str]) -> dict[str, str]:
 
 
 def _content(name: str) -> str:
-    """What tells data sets apart: of an image folder the hash alone."""
-    if not (name.startswith(FOLDER_PREFIX) and CONTENT in name):
+    """What tells data sets apart: of data of the user's own the hash alone."""
+    if not (name.startswith(LOCAL_PREFIXES) and CONTENT in name):
         return name
     return FOLDER_PREFIX + name.rpartition(CONTENT)[2]

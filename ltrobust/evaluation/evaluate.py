@@ -25,7 +25,10 @@ from ltrobust.attacks.suite import attack_loss
 from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge, to_float
 from ltrobust.errors import UserError
+from ltrobust.evaluation.fixed_shapes import FixedShapes
 from ltrobust.evaluation.foreign import OnCopies
+from ltrobust.float32 import is_true_float32, true_float32
+from ltrobust.graphs import CudaGraphs, Graphs
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
@@ -115,6 +118,7 @@ class Evaluator:
         model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
         known: predictions, int64 (N,), under the attacks that were run here.
+        graphs: what records passes of the search network, at a few batch sizes; None: nothing does.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Evaluator:
         self.device = device
         self.batch_size = batch_size or (2000 if device.type == "cuda" else 250)
         self.reporter = reporter or Reporter()
+        self.graphs: Graphs | None = CudaGraphs(device) if device.type == "cuda" else None
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
         self.known: dict[AttackSpec, Tensor] = {}
@@ -150,6 +155,7 @@ class Evaluator:
         part.reporter = Reporter()
         return part
 
+    @true_float32()
     def clean_predictions(self) -> Tensor:
         """Predictions on the unchanged images, int64 (N,), on the CPU."""
         if self._clean is None:
@@ -160,7 +166,12 @@ class Evaluator:
         return self._clean
 
     def _predict(self, chosen: Tensor) -> Tensor:
-        return self.model(self.x(chosen)).argmax(1).cpu()
+        return self._verdict(self.x(chosen))
+
+    def _verdict(self, x: Tensor) -> Tensor:
+        """Predictions of the float32 model (M,), int64, on the CPU."""
+        assert is_true_float32(), "a verdict that is rounded to TF32 is none"
+        return self.model(x).argmax(1).cpu()
 
     def _in_batches(
         self, chosen: Tensor, work: Callable[[Tensor], Tensor]
@@ -174,6 +185,8 @@ class Evaluator:
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise
+                found = None
+            if found is None:  # only now has the error let go of the tensors
                 self.batch_size = max(1, len(piece) // 2)
                 torch.cuda.empty_cache()
                 continue
@@ -193,6 +206,7 @@ class Evaluator:
                 shape = tuple(self.test.images.shape)
                 raise UserError(f"{spec.title} needs images (N, C, H, W), got {shape}")
 
+    @true_float32()
     def run(
         self,
         spec: AttackSpec,
@@ -293,7 +307,7 @@ class Evaluator:
         """
         x_adv = self._search_images(spec, chosen, aims[chosen], restart)
         keep(chosen, x_adv)
-        return self.model(x_adv).argmax(1).cpu()
+        return self._verdict(x_adv)
 
     def _search_images(self, spec: AttackSpec, chosen: Tensor, aim: Tensor, restart: int) -> Tensor:
         assert spec.steps is not None
@@ -314,6 +328,7 @@ class Evaluator:
         # a gradient that is no number leads nowhere; the image must stay an image
         return torch.where(found.isfinite(), found, x)
 
+    @true_float32()
     def adversarial(self, spec: AttackSpec) -> Tensor:
         """Adversarial versions of all test images, also of those misclassified without an attack.
 
@@ -378,6 +393,7 @@ class Evaluator:
                 restarts=spec.restarts or 1,
                 search=search,
                 exact=None if search is exact else exact,
+                together=self.device.type == "cuda",
                 prepare=self._prepare,
                 clean=self.clean_predictions(),
                 resume=resume,
@@ -406,7 +422,10 @@ class Evaluator:
         if not isinstance(self.model, DefendedModel):
             return plain if _follows(plain, few) else Unfollowed(plain)
         folded = fold(self.model.net, few, bf16=bf16)
-        return plain if folded is None else DefendedModel(folded, self.model.adjust).eval()
+        if folded is None:
+            return plain
+        search = DefendedModel(folded, self.model.adjust).eval()
+        return search if self.graphs is None else FixedShapes(search, self.graphs).eval()
 
     def _prepare(self, images: Tensor) -> Tensor:
         return model_images(self.model, images.to(self.device))

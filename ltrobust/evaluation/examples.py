@@ -18,6 +18,7 @@ from ltrobust.config import AttackSpec
 from ltrobust.data.augment import enlarge
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet
+from ltrobust.float32 import true_float32
 
 MOST = 10
 """Examples of one run."""
@@ -47,6 +48,7 @@ def one_a_class(labels: Tensor, train_counts: Sequence[int], most: int = MOST) -
     return torch.tensor(first, dtype=torch.int64)
 
 
+@true_float32()
 def attack_examples(evaluator: Evaluator, spec: AttackSpec, chosen: Tensor) -> pd.DataFrame:
     """Attack some test images, also those that are misclassified without an attack.
 

@@ -24,6 +24,7 @@ from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.foreign import OnCopies
 from ltrobust.evaluation.normalisation import SCREENED, normalisations
 from ltrobust.evaluation.untouched import untouched
+from ltrobust.float32 import true_float32
 from ltrobust.losses import cross_entropy_sum
 from ltrobust.progress import Reporter
 
@@ -33,6 +34,7 @@ NEARLY_ZERO = 1e-4
 """A gradient entry below this share of its image's largest counts as zero."""
 
 
+@true_float32()
 def probe(
     evaluator: Evaluator,
     *,
@@ -87,7 +89,7 @@ def probe(
             _attempt(
                 record, "square", lambda: _square(part, eps, record["correct"], effort.queries)
             )
-        record["bad_under_attack"] = seen.bad / max(1, seen.rows)
+        record["bad_under_attack"] = int(seen.bad) / max(1, seen.rows)
     reporter.end("part")
     return record
 
@@ -124,7 +126,7 @@ class _Seen:
     """Outputs that went by: how many rows, and how many of them hold nan or infinity."""
 
     rows: int = 0
-    bad: int = 0
+    bad: Tensor | int = 0
 
 
 @contextmanager
@@ -134,7 +136,8 @@ def _watched(model: nn.Module) -> Iterator[_Seen]:
 
     def note(_module: nn.Module, _inputs: object, logits: Tensor) -> None:
         seen.rows += len(logits)
-        seen.bad += int((~logits.detach().isfinite()).flatten(1).any(1).sum())
+        # read at the end: each look would wait for the device
+        seen.bad = seen.bad + (~logits.detach().isfinite()).flatten(1).any(1).sum()
 
     handle = model.register_forward_hook(note)
     try:

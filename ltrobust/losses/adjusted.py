@@ -45,7 +45,7 @@ def logit_adjusted_loss(
 ) -> Tensor:
     """Logit adjustment: CE(z + tau log p, y) with p the class prior.
 
-    Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 10. Shapes as in
+    Menon et al. 2021, "Long-tail learning via logit adjustment". Shapes as in
     `balanced_softmax_loss`, which it equals at tau = 1.
     """
     return F.cross_entropy(

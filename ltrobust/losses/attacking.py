@@ -42,7 +42,7 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio: -sum_b (z_y - max_{j != y} z_j) / (z_pi1 - z_pi3).
 
     Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-    parameter-free attacks", eq. 6; pi sorts the logits in decreasing order. Neither shifting nor
+    parameter-free attacks"; pi sorts the logits in decreasing order. Neither shifting nor
     scaling the logits changes it.
 
     Args:

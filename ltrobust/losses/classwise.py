@@ -42,7 +42,7 @@ def classwise_trades_loss(
 def cfa_beta(accuracy: Tensor, *, beta: float, offset: float) -> Tensor:
     """CFA's weight b of the divergence, (C,): t / (1 + t) with t = (lambda_2 + accuracy) beta.
 
-    Wei et al. 2023, "CFA: class-wise calibrated fair adversarial training", section 4.2.
+    Wei et al. 2023, "CFA: class-wise calibrated fair adversarial training".
 
     Args:
         accuracy: (C,) robust accuracy of each class, in [0, 1].

@@ -13,7 +13,7 @@ TINY = 1e-8
 def tanh_gaussian(mean: Tensor, raw_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """A sample t = tanh(mean + sigma r), sigma = softplus(raw_std), and its entropy, per pixel.
 
-    Dong et al. 2020, "Adversarial Distributional Training", eq. 6 and 7: -log p of the sample
+    Dong et al. 2020, "Adversarial Distributional Training": -log p of the sample
     without constants is r^2 / 2 + log sigma + log(1 - t^2), which on average is the entropy.
 
     Args:

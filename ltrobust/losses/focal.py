@@ -27,7 +27,7 @@ def focal_loss(
 ) -> Tensor:
     """Focal loss: -(1/B) sum_bc (1 - q_bc)^gamma log q_bc, q = sigmoid(+z) if c = y, else (-z).
 
-    Lin et al. 2017, "Focal loss for dense object detection", eq. 4.
+    Lin et al. 2017, "Focal loss for dense object detection".
 
     Args:
         logits: (B, C) floating point.

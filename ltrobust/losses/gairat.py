@@ -21,7 +21,7 @@ def gairat_weights(
 ) -> Tensor:
     """Weights of the images of a batch, summing to their number.
 
-    Zhang et al. 2021, "Geometry-aware instance-reweighted adversarial training", eq. 6: with
+    Zhang et al. 2021, "Geometry-aware instance-reweighted adversarial training": with
     u = Lambda + 5 (1 - 2 kappa / K) they are proportional to (1 + tanh u) / 2, or to sigmoid(u);
     discrete weights are 1 - kappa / (K + 1).
 

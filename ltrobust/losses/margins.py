@@ -138,7 +138,7 @@ def softmax_margin(logits: Tensor, labels: Tensor) -> Tensor:
 def soft_logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """log sum_{k != y} exp z_k - z_y, (B,); negative where the prediction is surely right.
 
-    Ding et al. 2020, "MMA training", eq. 8, their SLM.
+    Ding et al. 2020, "MMA training", their SLM.
 
     Args:
         logits: (B, C) floating point, C >= 2.

@@ -25,7 +25,7 @@ def mart_terms(logits: Tensor, labels: Tensor, logits_adv: Tensor) -> MartTerms:
     """BCE = -log q_y - log(1 - q_k), and KL(p || q) (1 - p_y).
 
     Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified examples",
-    eq. 8 and 9; p and q are the softmax of clean and attacked logits, k is the wrong class
+    p and q are the softmax of clean and attacked logits, k is the wrong class
     that q holds most likely. Nothing is detached. With the constants of the released code.
 
     Args:

@@ -6,6 +6,7 @@ Networks are built with fresh weights; loading a checkpoint is not done here.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -13,9 +14,10 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ltrobust.errors import UserError, unknown
+from ltrobust.models.library import LIBRARIES, LibraryNetwork, check_name, check_stem
 from ltrobust.models.network import HeadFactory, Network, NetworkSpec
 from ltrobust.models.preact_resnet import PreActResNet18
-from ltrobust.models.resnet import ResNet18
+from ltrobust.models.resnet import ResNet18, check_depth
 from ltrobust.models.resnet50 import ResNet50At224
 from ltrobust.models.small_cnn import SmallCNN
 from ltrobust.models.wideresnet import WideResNet
@@ -70,7 +72,8 @@ def build_model(
     """Build a network with fresh weights, drawn from torch's current random state.
 
     Args:
-        arch: a name in `ARCHS`, with parameters where it has some: "resnet18:width=16".
+        arch: a name in `ARCHS`, `wrn-DEPTH-WIDTH`, `torchvision:NAME` or `timm:NAME`, with
+            parameters where it has some: "resnet18:width=16", "timm:resnet18:stem=cifar".
         num_classes: number of logits C.
         in_channels: channels of the images.
         image_size: height and width of the images in pixels, 8 or more.
@@ -85,14 +88,14 @@ def build_model(
     """
     name, given = _parsed(arch)
     spec = NetworkSpec(num_classes, in_channels, image_size, head or nn.Linear)
-    return ARCHS.get(name)(spec, **given)
+    return _builder(name)(spec, **given)
 
 
 def canonical_arch(arch: str) -> str:
     """The one spelling of an architecture: parameters in order, those at their default left out.
 
     Raises:
-        UserError: the name or a parameter is unknown, or a value is no positive integer.
+        UserError: the name or a parameter is unknown, or a value is not allowed.
     """
     name, given = _parsed(arch)
     defaults = _parameters(name)
@@ -101,34 +104,75 @@ def canonical_arch(arch: str) -> str:
     return PARAMETER.join([name, *changed])
 
 
+WIDE = re.compile(r"wrn-(?P<depth>[0-9]+)-(?P<widen>[0-9]+)")
 PARAMETER = ":"
 """Before each parameter in an architecture's name."""
 
 
-def _parsed(arch: str) -> tuple[str, dict[str, int]]:
+def _parsed(arch: str) -> tuple[str, dict[str, Any]]:
     """Name and parameters of "resnet18:width=16"."""
-    first, *texts = arch.split(PARAMETER)
-    name = ARCHS.canonical(first)
+    name, texts = _name(arch)
     known = _parameters(name)
-    given: dict[str, int] = {}
+    given: dict[str, Any] = {}
     for text in texts:
         key, _, value = text.partition("=")
         if not known:
             raise UserError(f"architecture {name} takes no parameters, got '{text}'")
         if key not in known:
             raise unknown(f"parameter of {name}:", key, known)
-        if not (value.isascii() and value.isdecimal() and int(value) > 0) or key in given:
+        if key in given:
+            raise UserError(f"architecture '{arch}': {key} is to be given once")
+        if isinstance(known[key], str):
+            check_stem(value)
+            given[key] = value
+            continue
+        if not (value.isascii() and value.isdecimal() and int(value) > 0):
             raise UserError(
-                f"architecture '{arch}': {key} is given once, as a positive integer, "
-                f"such as {name}{PARAMETER}{key}={known[key]}"
+                f"architecture '{arch}': {key} is a positive integer, such as "
+                f"{name}{PARAMETER}{key}={known[key]}"
             )
         given[key] = int(value)
+        if key == "depth":
+            check_depth(name, given[key])
     return name, given
+
+
+def _name(arch: str) -> tuple[str, list[str]]:
+    """Name and texts of the parameters; UserError when there is no such network."""
+    first, *texts = arch.split(PARAMETER)
+    if first in LIBRARIES:
+        name = texts.pop(0) if texts else ""
+        check_name(first, name)
+        return f"{first}{PARAMETER}{name}", texts
+    if first not in ARCHS and (wide := WIDE.fullmatch(first)):
+        depth, widen = int(wide["depth"]), int(wide["widen"])
+        if (depth - 4) % 6 or depth < 10 or widen < 1:
+            raise UserError(
+                f"architecture '{first}': a wide ResNet is wrn-DEPTH-WIDTH with DEPTH 10, 16, 22, "
+                "28, ... (6n + 4)"
+            )
+        return f"wrn-{depth}-{widen}", texts
+    if first not in ARCHS:
+        libraries = [f"{library}{PARAMETER}NAME" for library in LIBRARIES]
+        raise unknown("architecture", first, [*ARCHS, *libraries])
+    return ARCHS.canonical(first), texts
+
+
+def _builder(name: str) -> Callable[..., Network]:
+    """What builds a network of this name."""
+    library, _, own = name.partition(PARAMETER)
+    if own:
+        return lambda spec, *, stem="own": LibraryNetwork(
+            spec, library=library, name=own, stem=stem
+        )
+    if name not in ARCHS and (wide := WIDE.fullmatch(name)):
+        return partial(WideResNet, depth=int(wide["depth"]), widen=int(wide["widen"]))
+    return ARCHS.get(name)
 
 
 def _parameters(name: str) -> dict[str, Any]:
     """An architecture's parameters with their defaults: keyword-only arguments of its builder."""
-    builder = ARCHS.get(name)
+    builder = _builder(name)
     if isinstance(builder, partial):  # its arguments are its name
         return {}
     found = inspect.signature(builder).parameters.values()

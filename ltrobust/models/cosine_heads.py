@@ -25,7 +25,7 @@ def _uniform_weight(in_features: int, num_classes: int) -> nn.Parameter:
 class HEHead(nn.Module):
     """Hypersphere embedding: scale <f / ||f||, w / ||w||>, without bias.
 
-    Pang et al. 2020, "Boosting adversarial training with hypersphere embedding", eq. 6. The
+    Pang et al. 2020, "Boosting adversarial training with hypersphere embedding". The
     released code overwrites the weight by its normalised rows and then acts as a linear layer, so
     that the Jacobian of the weights' normalisation is missing from the gradient.
 
@@ -77,7 +77,7 @@ class TDEHead(nn.Module):
     by its norm, and u_k that of the weights, divided by its norm + gamma. Eval: x_k is replaced by
     x_k - alpha cos(x_k, d_k) d_k. The direction d is a moving sum, d <- mu d + batch mean of x,
     kept in train mode. Tang et al. 2020, "Long-tailed classification by keeping the good and
-    removing the bad momentum causal effect", eqs. 6 to 8.
+    removing the bad momentum causal effect".
 
     Args:
         in_features: D, a multiple of `groups`.

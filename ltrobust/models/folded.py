@@ -9,11 +9,14 @@ must take the verdict with the network itself.
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+
+from ltrobust.errors import Notice
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that counts as rounding."""
@@ -55,7 +58,7 @@ class FoldedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C), float32."""
-        number = 1 if x.is_cuda or self.bf16 else max(1, round(len(x) / CPU_PIECE))
+        number = 1 if x.device.type != "cpu" or self.bf16 else max(1, round(len(x) / CPU_PIECE))
         images = _Converted.apply(x, torch.bfloat16 if self.bf16 else torch.float32)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             if number == 1:
@@ -109,7 +112,7 @@ class FoldedConvolution(nn.Module):
         conv = self._source[0]
         return (
             x.requires_grad
-            and not x.is_cuda
+            and x.device.type == "cpu"
             and conv.in_channels <= IMAGE_CHANNELS
             and conv.groups == 1
             and conv.kernel_size == (3, 3)
@@ -135,7 +138,7 @@ class Float32(nn.Module):
 
 
 def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwork | None:
-    """Return a folded view of `net`, or None when folding fails or changes the logits.
+    """Return a folded view of `net`, or None and a `Notice` when that fails or changes the logits.
 
     Args:
         net: a network in eval mode.
@@ -146,14 +149,17 @@ def fold(net: nn.Module, example: Tensor, *, bf16: bool = False) -> FoldedNetwor
         folded = FoldedNetwork(net)
         with torch.no_grad():
             expected, found = net(example), folded(example)
-            same = (found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1)
-            if not bool(same):
-                return None
+            apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
+            if not apart <= TOLERANCE:
+                raise ValueError(f"its logits are apart by {apart:.1e} of the largest")
             if bf16:
                 folded = FoldedNetwork(net, bf16=True)
                 folded(example)  # whether it runs at all
         return folded
-    except Exception:  # fx refuses control flow that depends on data: any network may do that
+    except Exception as error:  # fx refuses control flow that depends on data: any network may
+        reason = " ".join(str(error).split())[:200]
+        text = f"attacks run the network as it is, which is slower: it cannot be folded ({reason})"
+        warnings.warn(Notice(text), stacklevel=2)
         return None
 
 

@@ -25,7 +25,7 @@ def _norm(rows: Tensor) -> Tensor:
 def prior_log_odds(class_counts: Tensor) -> Tensor:
     """Initial bias for sigmoid losses: -log((1 - p_c) / p_c) with p_c = n_c / N, (C,) float32.
 
-    Lin et al. 2017, "Focal loss", section 3.3, with the class priors, as in RoBal's repository.
+    Lin et al. 2017, "Focal loss", with the class priors, as in RoBal's repository.
     """
     prior = class_counts.double() / class_counts.sum()
     return torch.logit(prior).float()
@@ -149,7 +149,7 @@ class UnitFeatures(nn.Module):
 class PriorShift(nn.Module):
     """Any head minus tau log p, in training and evaluation alike: post-hoc logit adjustment.
 
-    Menon et al. 2021, eq. 9; RoBal's inference adjustment (Wu et al. 2021).
+    Menon et al. 2021; RoBal's inference adjustment (Wu et al. 2021).
 
     Args:
         head: module from features to logits.

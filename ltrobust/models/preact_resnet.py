@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltrobust.models.network import Network, NetworkSpec, global_average
 from ltrobust.models.relu import ReLU
+from ltrobust.models.resnet import BLOCKS
 
 
 class PreActResNet18(Network):
@@ -30,15 +31,17 @@ class PreActResNet18(Network):
     Args:
         spec: the shape of the data and the last layer.
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
+        depth: layers: 18, or 10 or 34, see `ltrobust.models.resnet.BLOCKS`.
     """
 
-    def __init__(self, spec: NetworkSpec, *, width: int = 64) -> None:
+    def __init__(self, spec: NetworkSpec, *, width: int = 64, depth: int = 18) -> None:
         super().__init__(spec, feature_dim=8 * width)
         self.conv1 = nn.Conv2d(spec.in_channels, width, 3, padding=1, bias=False)
-        self.layer1 = _stage(width, width, stride=1)
-        self.layer2 = _stage(width, 2 * width, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, stride=2)
-        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        first, second, third, fourth = BLOCKS[depth]
+        self.layer1 = _stage(first, width, width, stride=1)
+        self.layer2 = _stage(second, width, 2 * width, stride=2)
+        self.layer3 = _stage(third, 2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(fourth, 4 * width, 8 * width, stride=2)
         self.bn = nn.BatchNorm2d(8 * width)
         self.relu = ReLU()
         self.attach_head(spec.head)
@@ -73,7 +76,8 @@ class PreActBlock(nn.Module):
         return residual
 
 
-def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+def _stage(blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = PreActBlock(in_channels, channels, stride)
     return nn.Sequential(
-        PreActBlock(in_channels, channels, stride), PreActBlock(channels, channels, stride=1)
+        first, *(PreActBlock(channels, channels, stride=1) for _ in range(blocks - 1))
     )

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltrobust.errors import UserError
 from ltrobust.models.network import Network, NetworkSpec, global_average
 from ltrobust.models.relu import ReLU
+
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+"""Blocks of each stage by depth: 18 and 34 as in the paper, 10 with one each."""
+
+
+def check_depth(name: str, depth: int) -> None:
+    """Raise UserError unless there is a network of this depth."""
+    if depth not in BLOCKS:
+        raise UserError(
+            f"architecture {name}: depth={depth} is not known; use {', '.join(map(str, BLOCKS))}"
+        )
 
 
 class ResNet18(Network):
@@ -27,16 +39,18 @@ class ResNet18(Network):
     Args:
         spec: the shape of the data and the last layer.
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
+        depth: layers: 18, or 10 or 34, see `BLOCKS`.
     """
 
-    def __init__(self, spec: NetworkSpec, *, width: int = 64) -> None:
+    def __init__(self, spec: NetworkSpec, *, width: int = 64, depth: int = 18) -> None:
         super().__init__(spec, feature_dim=8 * width)
         self.conv1 = nn.Conv2d(spec.in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = _stage(width, width, stride=1)
-        self.layer2 = _stage(width, 2 * width, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, stride=2)
-        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        first, second, third, fourth = BLOCKS[depth]
+        self.layer1 = _stage(first, width, width, stride=1)
+        self.layer2 = _stage(second, width, 2 * width, stride=2)
+        self.layer3 = _stage(third, 2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(fourth, 4 * width, 8 * width, stride=2)
         self.relu = ReLU()
         self.attach_head(spec.head)
 
@@ -69,7 +83,8 @@ class BasicBlock(nn.Module):
         return self.relu(residual)
 
 
-def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+def _stage(blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(
-        BasicBlock(in_channels, channels, stride), BasicBlock(channels, channels, stride=1)
+        first, *(BasicBlock(channels, channels, stride=1) for _ in range(blocks - 1))
     )

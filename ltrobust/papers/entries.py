@@ -82,6 +82,7 @@ class Selector(Frozen):
         title: what this series of values is called.
         checkpoint: how the paper chose the epoch.
         classes: with it the values of these classes become one: their mean.
+        tail: the classes that the paper's tail is made of, for values of its tail as one number.
         reason: why none of them can be a target.
         note: what a reader should know.
     """
@@ -91,6 +92,7 @@ class Selector(Frozen):
     title: str = PUBLISHED
     checkpoint: Literal["last", "best-on-test"] = "last"
     classes: Texts = ()
+    tail: Texts = ()
     reason: str = ""
     note: str = ""
 

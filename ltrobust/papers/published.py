@@ -24,6 +24,7 @@ ATTACKS = {
     "Clean": "clean",
     "FGSM": "fgsm",
     "PGD-20": "pgd20",
+    "PGD-20 (inferred)": "pgd20",
     "PGD-100": "pgd100",
     "MIM-20": "mim20",
     "CW-20": "cw20",
@@ -34,6 +35,8 @@ ATTACKS = {
 """What the papers call an attack, and what we call it."""
 BALANCED = ("balanced_accuracy", "balanced_robustness")
 CLASS = "class_accuracy:"
+TAIL = ("tail80_accuracy", "tail_balanced_accuracy", "tail_balanced_robustness")
+"""Accuracy on a paper's tail: the mean of its classes, which have as many test images each."""
 DOUBTFUL = re.compile(r"\b(SUSPECT|CONFLICT)\b:?\s*(.*)")
 PAPERS_AUTOATTACK = (
     "torchattacks' AutoAttack (10 iterations) is another attack than the reference's"
@@ -150,7 +153,7 @@ def _value(row: Mapping[Hashable, object], selector: Selector) -> Value:
         ratio=float(text["ir"] or "nan"),
         attack=ATTACKS[text["attack"]],
         published_attack=text["attack"],
-        metric=_metric(text["metric"]),
+        metric=_metric(text["metric"], selector.tail),
         value=float(text["value"]) / 100,
         doubt=f"{doubt[1]}: {doubt[2]}" if doubt else "",
         arch=text["arch"],
@@ -162,7 +165,9 @@ def _value(row: Mapping[Hashable, object], selector: Selector) -> Value:
     )
 
 
-def _metric(name: str) -> str:
+def _metric(name: str, tail: tuple[str, ...]) -> str:
+    if tail and name in TAIL:
+        return class_metric(tail)
     if name.startswith(CLASS):
         return class_metric((name.removeprefix(CLASS),))
     return "balanced" if name in BALANCED else name

@@ -19,6 +19,7 @@ LONG_TAILED = "long-tailed"
 SELECT_WORDS = {
     "last": "last epoch",
     "best": "best epoch on held-out training images",
+    "val": "last epoch, options chosen on held-out training images",
     "best-on-test": "best epoch CHOSEN ON THE TEST SET, which leaks into these figures",
 }
 

@@ -47,6 +47,7 @@ _LABELLED_POINTS = 7
 _MARKED_EPOCHS = 30
 _DECIDING = {
     "best": ("held-out training images", "mean of classes under PGD-10"),
+    "val": ("held-out training images", "mean of classes under PGD-10"),
     "best-on-test": ("test images", "share of images under PGD-20"),
 }
 """By what an epoch is chosen, by `select`: the images, and what is measured on them."""

@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ltrobust.errors import UserError, unknown
 from ltrobust.models import Network
@@ -49,8 +51,27 @@ def from_bytes(content: bytes, name: str) -> StateDict:
 def state_to_bytes(state: dict[str, Any]) -> bytes:
     """Serialise a resume state (nested dicts and lists of tensors and numbers)."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_on_host(state), buffer)
     return buffer.getvalue()
+
+
+def _on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with what lies on a GPU copied to pinned memory: one wait for all of it."""
+    devices = {leaf.device for leaf in tree_leaves(state) if isinstance(leaf, Tensor)}
+
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.is_cuda:
+            return leaf
+        host = torch.empty_like(leaf, device="cpu", pin_memory=True)
+        return host.copy_(leaf.detach(), non_blocking=True)
+
+    if not any(device.type == "cuda" for device in devices):
+        return state
+    found: dict[str, Any] = tree_map(copied, state)
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return found
 
 
 def state_from_bytes(content: bytes) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class TrainingModel(nn.Module):
         self._stale = True
         self._watched: Tensor | None = None
         self._labels: Tensor | None = None
-        self._right: Tensor | float = 0.0
-        self._seen = 0
+        self._right: Tensor | None = None
+        self.seen = 0  # images counted since the last `take_accuracy`
 
     def watch(self, x_adv: Tensor | None, y: Tensor | None) -> None:
         """Count right answers whenever the tensor `x_adv` itself passes in train mode."""
@@ -51,8 +51,11 @@ class TrainingModel(nn.Module):
 
     def take_accuracy(self) -> float:
         """Return the share of right answers since the last call (nan if none), and reset it."""
-        accuracy = float(self._right) / self._seen if self._seen else float("nan")
-        self._right, self._seen = 0.0, 0
+        if self._right is None or not self.seen:
+            return float("nan")
+        accuracy = float(self._right) / self.seen
+        self._right.zero_()
+        self.seen = 0
         return accuracy
 
     def features(self, x: Tensor) -> Tensor:
@@ -86,8 +89,10 @@ class TrainingModel(nn.Module):
     def _count(self, x: Tensor, logits: Tensor) -> None:
         """Count right answers if it is the watched tensor that passed."""
         if self.training and x is self._watched and self._labels is not None:
-            self._right = self._right + (logits.detach().argmax(1) == self._labels).sum()
-            self._seen += len(x)
+            if self._right is None:
+                self._right = torch.zeros((), dtype=torch.int64, device=x.device)
+            self._right += (logits.detach().argmax(1) == self._labels).sum()  # where it is
+            self.seen += len(x)
 
     def _wants_gradients(self) -> bool:
         """Whether this pass must reach the parameters, as it need not inside attacks."""

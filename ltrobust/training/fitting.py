@@ -254,14 +254,18 @@ def _cause(net: Network, found: StateDict, wrong: list[str]) -> str:
         return "its layers are named otherwise; give the model by --model module:callable"
     first = next(iter(body))
     if set(wrong) & body.keys() - {first}:
-        return "it has another width; give the model by --model module:callable"
+        return (
+            "it has another width; give it, as in --arch resnet18:width=32, or the model by "
+            "--model module:callable"
+        )
     if first in wrong and found[first].shape[1:2] != own[first].shape[1:2]:
         theirs, ours = found[first].shape[1], own[first].shape[1]
         return f"it takes images of {theirs} channels, the data has {ours}; give its own --dataset"
     classes = [found[n].shape[0] for n in wrong if n == f"{head}weight" and found[n].dim() > 0]
     if classes:
         fitting = [n for n in DATASETS if DATASETS.get(n).num_classes == classes[0]]
-        which = f"--dataset {' or '.join(fitting)}" if fitting else "its own --dataset folder:PATH"
+        known = f"--dataset {_listed(fitting)}, or " if fitting else ""
+        which = f"{known}its own --dataset folder:PATH"
         return f"it has {classes[0]} classes, the data {net.num_classes}; give {which}"
     surplus = [n for n in found if n not in own]
     if any(n in body or n.count(".") > 1 for n in surplus):

@@ -26,8 +26,11 @@ from ltrobust.training.engine import TrainingModel
 from ltrobust.training.recompute import repeated_blocks
 from ltrobust.training.trainer import Thrift, build
 
-CUDA_ALLOWANCE = 1_500_000_000
-"""Bytes allowed for the CUDA context, cuDNN and cuBLAS workspaces, and the allocator's gaps."""
+CUDA_ALLOWANCE = 2_800_000_000
+"""Bytes allowed for the CUDA context, cuDNN and cuBLAS workspaces, and the allocator's gaps.
+
+On an H200 a step of resnet18 (batch 128, bf16) reserved 2.8 GB, of which 0.6 are counted here and
+nearly all else is workspace that cuDNN tries its algorithms with; the context comes on top."""
 TRANSIENT = 3
 """Copies of the largest activation that live beside the kept ones: gradients and outputs."""
 IMAGE_COPIES = 8

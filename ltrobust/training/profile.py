@@ -17,6 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ltrobust.float32 import true_float32
+
 PHASES = ("data", "attack", "forward", "backward", "optimizer")
 PEAK_SECONDS = 1.0
 """How long matrices are multiplied to find the machine's peak."""
@@ -192,6 +194,7 @@ class StepProfile(Clock):
 
 
 @lru_cache
+@true_float32()
 def matrix_peak(device: str, precision: str) -> float:
     """Floating point operations a second in products of square matrices, the best of a second.
 

@@ -1,7 +1,8 @@
 """Which epoch's weights a run ends with: the last, or the best by an attack after every epoch.
 
-`best` looks at held-out training images; `best-on-test` looks at the test set, as some authors do,
-and so leaks it into the result. This module decides; the trainer asks it once an epoch.
+`best` looks at held-out training images; `val` does so once, at the last epoch, for who compares
+settings; `best-on-test` looks at the test set, as some authors do, and so leaks it into the result.
+This module decides; the trainer asks it once an epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.models import Network
 
-Select = Literal["last", "best", "best-on-test"]
+Select = Literal["last", "best", "best-on-test", "val"]
 
 LEAK_STARTS = 0.75
 """AT-BSL's code begins to compare epochs on the test set after this share of them."""
@@ -88,6 +89,9 @@ def make_judge(run: Run, data: LongTailedData) -> Judge | None:
         first = min(round(LEAK_STARTS * run.recipe.epochs), run.recipe.epochs - 1)
         return Judge(test, data.train_counts, "pgd20", "accuracy", first, eps, {})
     if not len(data.val_labels):
-        raise UserError("--select best needs validation images: classes of at least 2 images")
+        raise UserError(
+            f"--select {run.select} needs validation images: classes of at least 2 images"
+        )
     held = TestSet(data.val_images, data.val_labels, data.val_index)
-    return Judge(held, data.train_counts, "pgd10", "balanced_accuracy", 0, eps, {})
+    first = run.recipe.epochs - 1 if run.select == "val" else 0  # val: the last epoch alone
+    return Judge(held, data.train_counts, "pgd10", "balanced_accuracy", first, eps, {})

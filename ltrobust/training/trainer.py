@@ -23,12 +23,16 @@ from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.augment import enlarge, policy_augment, random_crop_flip, to_float
 from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError
+from ltrobust.float32 import true_float32
+from ltrobust.graphs import CudaGraphs, Graphs
 from ltrobust.method import Context, Method
 from ltrobust.models import Network, build_model
 from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
+from ltrobust.training.captured import Stepper
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.feed import chosen_images, fed, placed, reach
 from ltrobust.training.overfitting import FEW_STEPS, pgd_accuracy, warning
 from ltrobust.training.profile import UNTIMED, Clock
 from ltrobust.training.schedule import learning_rates, rate_at
@@ -54,6 +58,35 @@ class Thrift:
 
     grad_checkpointing: bool = False
     micro_batch: int | None = None
+
+
+WATCHED = "test_watched_"
+"""Begins the names of columns of the history that show the test set: nothing may choose by them."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A look at the test set after some epochs, for the curve alone.
+
+    It is given the network that would be evaluated, after the epoch's choice has been made, and
+    what it finds goes into the history and nowhere else.
+
+    Attributes:
+        look: columns of the history, whose names begin with `WATCHED`.
+        every: after each so manyth epoch, and after the last.
+    """
+
+    look: Callable[[Network, Method], dict[str, float]]
+    every: int = 1
+
+    def columns(self, trained: Trained, epoch: int, last: int) -> dict[str, float]:
+        """What an epoch (from 1) adds to the history; nothing where it is not watched."""
+        if epoch % self.every and epoch != last:
+            return {}
+        with evaluated(trained):
+            found = self.look(trained.net, trained.method)
+        assert all(name.startswith(WATCHED) for name in found)
+        return found
 
 
 @dataclass
@@ -102,6 +135,7 @@ def build(run: Run, class_counts: tuple[int, ...], image_shape: tuple[int, int, 
     return Trained(net, method)
 
 
+@true_float32(search_algorithms=True)
 def train(
     run: Run,
     data: LongTailedData,
@@ -113,6 +147,9 @@ def train(
     thrift: Thrift = Thrift(),
     clock: Clock = UNTIMED,
     base: Base | None = None,
+    graphs: Graphs | None = None,
+    capture: bool = True,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train one run, from its beginning or from a saved state, to its last epoch.
 
@@ -129,6 +166,10 @@ def train(
         thrift: how to save memory.
         clock: told of epochs, steps and their phases.
         base: the trained run that a post-hoc method acts on.
+        graphs: what records steps; default on CUDA its graphs, unless a clock looks into steps or
+            activations are computed again.
+        capture: whether steps may be recorded by default.
+        watch: looks at the test set, for the history alone.
 
     Raises:
         RunError: the loss is not finite, or the device is out of memory.
@@ -143,42 +184,30 @@ def train(
         return trained
     model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
     optimizer = make_optimizer(model, recipe)
+    plain = clock is UNTIMED and not thrift.grad_checkpointing  # which looks at generators
+    if graphs is None and capture and plain and device.type == "cuda":
+        graphs = CudaGraphs(device)
+    stepper = Stepper(model, trained.method, optimizer, graphs, reporter.line)
     if state is not None:
         _restore(state, trained, optimizer)
     judge = None if first else make_judge(run, data)
     if judge and state is not None:
         judge.best = state["best"]
     rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
-    if has_needs(trained.method) and not len(data.val_labels):
-        data = hold_out(data)
+    data = spare_feedback(data, trained)
     epochs = first + recipe.epochs
-    common = Context(
-        class_counts=torch.tensor(data.train_counts, device=device),
-        epoch=first,
-        epochs=epochs,
-        attack=recipe.attack,
-        generator=generator(device, run.seed, "attack", first),
-        micro_batch=thrift.micro_batch,
-        first_epoch=first,
-        model=model,
-        held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
-    )
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
+    common = run_context(run, recipe, data, trained, model, device, thrift)
+    images, labels = placed(data.train_images, device), data.train_labels.to(device)
     reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
     reporter.advance("run", len(trained.history))
 
     for epoch in range(first + len(trained.history), epochs):
         began = time.perf_counter()
         rate = rates[epoch - first]
-        ctx = common.changed(
-            epoch=epoch,
-            generator=generator(device, run.seed, "attack", epoch),
-            sampling=generator("cpu", run.seed, "sampling", epoch),
-            lr=rate,
-        )
+        ctx = epoch_context(common, run, epoch, rate)
         trained.method.on_epoch_start(ctx)
         loss = _train_epoch(
-            run, recipe, images, labels, model, trained.method, optimizer, ctx, reporter, clock
+            run, recipe, images, labels, model, trained.method, stepper, ctx, reporter, clock
         )
         trained.method.on_epoch_end(ctx)
         row = {
@@ -198,6 +227,8 @@ def train(
         if judge:
             with evaluated(trained):
                 row.update(judge.look(trained.net, trained.method, epoch, device))
+        if watch:
+            row.update(watch.columns(trained, epoch + 1, epochs))
         row["seconds"] = time.perf_counter() - began
         clock.end_epoch(row["seconds"])
         trained.history.append(row)
@@ -287,6 +318,56 @@ def evaluated(trained: Trained) -> Iterator[None]:
         trained.net.load_state_dict(before)
 
 
+def spare_feedback(data: LongTailedData, trained: Trained) -> LongTailedData:
+    """Hold images out of training for a method that needs them, unless some are already."""
+    needed = has_needs(trained.method) and not len(data.val_labels)
+    return hold_out(data) if needed else data
+
+
+def run_context(
+    run: Run,
+    recipe: Recipe,
+    data: LongTailedData,
+    trained: Trained,
+    model: nn.Module,
+    device: torch.device,
+    thrift: Thrift = Thrift(),
+) -> Context:
+    """What a method is told of its run: what is the same in all epochs.
+
+    Args:
+        run: the run.
+        recipe: what it trains itself; see `own_recipe`.
+        data: its training images, those for feedback held out; see `spare_feedback`.
+        trained: its network and method.
+        model: the network as it is trained.
+        device: where it is trained.
+        thrift: how to save memory.
+    """
+    first = epochs_before(run)
+    return Context(
+        class_counts=torch.tensor(data.train_counts, device=device),
+        epoch=first,
+        epochs=first + recipe.epochs,
+        attack=recipe.attack,
+        generator=generator(device, run.seed, "attack", first),
+        micro_batch=thrift.micro_batch,
+        first_epoch=first,
+        model=model,
+        held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
+    )
+
+
+def epoch_context(common: Context, run: Run, epoch: int, rate: float) -> Context:
+    """What a method is told of an epoch, whose random streams are its own."""
+    return common.changed(
+        epoch=epoch,
+        generator=generator(common.class_counts.device, run.seed, "attack", epoch),
+        sampling=generator("cpu", run.seed, "sampling", epoch),
+        lr=rate,
+    )
+
+
 def feedback_images(data: LongTailedData, trained: Trained, device: torch.device) -> HeldOut:
     """The held-out images, and of classes that could spare none their training images."""
     spared = torch.bincount(data.val_labels, minlength=data.num_classes) > 0
@@ -314,32 +395,36 @@ def _train_epoch(
     labels: Tensor,
     model: TrainingModel,
     method: Method,
-    optimizer: torch.optim.Optimizer,
+    stepper: Stepper,
     ctx: Context,
     reporter: Reporter,
     clock: Clock,
 ) -> float:
     """Run one epoch and return its mean loss. Nothing waits for the device before the end."""
-    total = torch.zeros((), device=images.device)
+    device = labels.device
+    total = torch.zeros((), device=device)
     seen = 0
-    sampler = method.sampler(labels.cpu(), ctx) or Shuffled(run, len(labels), ctx.epoch)
+    own = method.sampler(labels.cpu(), ctx)
+    sampler = own or Shuffled(run, len(labels), ctx.epoch, images.device)
     sizes = list(_batch_sizes(recipe, len(sampler)))
     reporter.begin("part", f"epoch {ctx.epoch + 1}", len(sizes))
     clock.begin_epoch(len(sizes))
     spec = dataset_spec(run.data.name)
-    draw = generator(images.device, run.seed, "augment", ctx.epoch)
+    draw = generator(device, run.seed, "augment", ctx.epoch)
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
+    # what another sampler draws may depend on the step before
+    ahead = reach(images, device) if own is None else 0
+    batches = fed(images, (sampler.take(size) for size in sizes), device, ahead)
     for number, size in enumerate(sizes):
         if recipe.schedule.kind == "one-cycle":
             position = ctx.epoch - ctx.first_epoch + (number + 0.5) / len(sizes)
             ctx = ctx.changed(lr=rate_at(recipe.schedule, recipe.lr, recipe.epochs, position))
-        for group in optimizer.param_groups:
-            group["lr"] = ctx.lr
+        stepper.set_rate(ctx.lr)
         with clock.step(size):
             with clock.phase("data"):
-                chosen = sampler.take(size).to(images.device)
+                chosen, found = next(batches)
                 y = labels[chosen]
-                batch = policy_augment(images[chosen], recipe.augment, generator=draw_policy)
+                batch = policy_augment(found, recipe.augment, generator=draw_policy)
                 batch = random_crop_flip(
                     enlarge(batch, model.net.input_size),
                     padding=spec.crop_padding,
@@ -348,7 +433,7 @@ def _train_epoch(
                 )
                 x = to_float(batch)
             step = ctx.changed(index=chosen, batch=number)
-            loss = train_step(model, method, x, y, step, optimizer, clock)
+            loss = stepper(x, y, step, clock)
         total += loss.detach() * len(y)
         seen += len(y)
         reporter.advance("part")
@@ -362,55 +447,19 @@ def _train_epoch(
     return mean
 
 
-def train_step(
-    model: nn.Module,
-    method: Method,
-    x: Tensor,
-    y: Tensor,
-    ctx: Context,
-    optimizer: torch.optim.Optimizer | None = None,
-    clock: Clock = UNTIMED,
-) -> Tensor:
-    """Attack a batch and take one step on the outer loss; its gradients stay in the parameters.
+class Shuffled:
+    """All training images once, in an order drawn from the run's seed and the epoch.
 
     Args:
-        model: maps images to logits; put in train mode here.
-        method: the defense.
-        x: images (B, ...), float in [0, 1].
-        y: labels (B,), int64.
-        ctx: what the defense may know of the step.
-        optimizer: takes the step; None: nobody does.
-        clock: told of the phases.
-
-    Returns:
-        The outer loss, a scalar.
+        run: gives the seed.
+        n: number of training images.
+        epoch: number of the epoch, from 0.
+        device: where the positions are wanted, if not on the CPU: they go there once an epoch.
     """
-    model.train()
-    ctx = ctx.changed(optimizer=optimizer)
-    with clock.phase("attack"):
-        x_adv = method.attack(model, x, y, ctx)
-    if isinstance(model, TrainingModel):
-        model.watch(x_adv if x_adv is not x else None, y)
-    model.zero_grad(set_to_none=True)
 
-    def loss() -> Tensor:
-        with clock.phase("forward"):
-            return method.loss(model, x, y, x_adv, ctx)
-
-    with clock.phase("backward"):
-        value = method.backward(loss, model, ctx)
-    with clock.phase("optimizer"):
-        if optimizer is not None:
-            optimizer.step()
-        method.after_step(model, x, y, x_adv, ctx)
-    return value
-
-
-class Shuffled:
-    """All training images once, in an order drawn from the run's seed and the epoch."""
-
-    def __init__(self, run: Run, n: int, epoch: int) -> None:
-        self._left = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
+    def __init__(self, run: Run, n: int, epoch: int, device: torch.device | None = None) -> None:
+        order = torch.randperm(n, generator=generator("cpu", run.seed, "data-order", epoch))
+        self._left = order if device is None else order.to(device)
 
     def __len__(self) -> int:
         return len(self._left)
@@ -449,11 +498,12 @@ def _clean_accuracy(
 ) -> float:
     """Share of right answers, eval mode, on a fixed sample of training images as they are."""
     order = torch.randperm(len(labels), generator=generator("cpu", seed, "accuracy-sample"))
-    chosen = order[:ACCURACY_IMAGES].to(images.device)
+    chosen = order[:ACCURACY_IMAGES].to(labels.device)
     model.eval()
-    right = torch.zeros((), device=images.device)
+    right = torch.zeros((), device=labels.device)
     for part in chosen.split(250):
-        x = to_float(enlarge(images[part], model.net.input_size))
+        found = chosen_images(images, part, labels.device)
+        x = to_float(enlarge(found, model.net.input_size))
         logits = method.adjust(model(x))
         right += (logits.argmax(1) == labels[part]).sum()
     return float(right) / len(chosen)

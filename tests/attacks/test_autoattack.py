@@ -407,3 +407,28 @@ def test_rows_are_quick_in_fab_alone(
     drive(problem, 50)
     assert set(running) == {"apgd-ce", "apgd-t", "fab-t", "square"}
     assert set(entered) == {"fab-t"}
+
+
+def test_claims_of_a_part_are_run_again_together(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def run(self: Any, name: str, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        if self.model is problem.model:
+            asked.append(len(x))
+        return x.clone()
+
+    monkeypatch.setattr(ours._Attacks, "run", run)
+    right = int((problem.model(problem.x).argmax(1) == problem.y).sum())
+    states: list[dict[str, Tensor]] = []
+    options = {"search": AlwaysWrong(problem.model), "exact": problem.model, "together": True}
+    whole = drive(problem, 3, save=states.append, **options)
+    pieces = [3] * (right // 3) + [right % 3] * (right % 3 > 0)
+    assert asked == pieces * len(parts(10))
+    # a killed attack knows what it still has to run again
+    begun = next(state for state in states if len(state["claimed"]))
+    asked.clear()
+    again = drive(problem, 3, resume=begun, **options)
+    assert torch.equal(again.pred, whole.pred)
+    assert sum(asked) == right * len(parts(10))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import ltrobust.methods
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import attack_mode, input_gradient, pgd
+from ltrobust.attacks.pgd import attack_logits, attack_mode, input_gradient, pgd
 from ltrobust.method import cross_entropy_sum
 from ltrobust.models import build_model
 
@@ -252,3 +256,26 @@ def test_l2_stays_where_the_gradient_vanishes() -> None:
         norm="L2",
     )
     assert torch.allclose(found, x)
+
+
+def test_logits_for_an_attack_leave_the_model_as_it_was() -> None:
+    net, (x, _) = small_net(), images()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    logits = attack_logits(net.train(), x)
+    assert not logits.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert torch.equal(logits, net.eval()(x))
+    train = attack_logits(net, x, "train")
+    assert not torch.equal(train, logits)
+    assert not net.training
+
+
+def test_no_method_writes_that_by_hand() -> None:
+    """What passes images in an attack's mode without a graph is `attack_logits`."""
+    files = Path(ltrobust.methods.__file__).parent.glob("*.py")
+    by_hand = [
+        file.name for file in files if re.search(r"attack_mode\(.*no_grad", file.read_text())
+    ]
+    assert by_hand == []

@@ -20,6 +20,7 @@ SUITE = Path("suite")
 TINY = (
     *("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "3"),
     *("--device", "cpu", "--precision", "fp32", "--attacks", "clean", "--output", SUITE),
+    *("--save-every", "0"),
 )
 BENCH = ("bench", "--methods", "pgd-at,at-bsl", *TINY)
 

@@ -28,7 +28,7 @@ EPOCHS = 12
 WORDS = (
     *("bench", "--methods", "at-bsl", "--dataset", "digits-lt", "--limit-train", "60"),
     *("--limit-test", "10", "--epochs", str(EPOCHS), "--device", "cpu", "--precision", "fp32"),
-    *("--output", "suite"),
+    *("--output", "suite", "--save-every", "0"),
 )
 QUICK_ATTACKS = ("--attacks", "clean,pgd2")
 PATIENCE = 120.0
@@ -282,7 +282,10 @@ def test_report_shows_what_is_there_of_a_killed_bench(
 
 # killed after each single write -----------------------------------------------------------------
 
-SMALL = ("bench", "--methods", "at-bsl", *QUICK, "--device", "cpu", "--output", "suite")
+SMALL = (
+    *("bench", "--methods", "at-bsl", *QUICK, "--device", "cpu", "--output", "suite"),
+    *("--save-every", "0"),
+)
 
 
 class Killed(BaseException):

@@ -16,11 +16,11 @@ from ltrobust.bench.settings import make_settings
 from ltrobust.bench.store import RunStore
 from ltrobust.errors import UserError
 from ltrobust.threads import computing_with
-from ltrobust.training import trainer
+from ltrobust.training import captured
 
 BENCH = ("bench", "--methods", "pgd-at", *TINY, "--attacks", "clean", "--device", "cpu")
 OUT = Path("out")
-RESUME = (*BENCH, "--output", OUT)
+RESUME = (*BENCH, "--output", OUT, "--save-every", "0")
 pytestmark = pytest.mark.usefixtures("without_reports", "few_checks")
 
 
@@ -33,13 +33,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     told, numbers = [1], []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: told[-1])
-    step = trainer.train_step
+    step = captured.train_step
 
     def watched(*args: Any) -> torch.Tensor:
         numbers.append(torch.get_num_threads())
         return step(*args)
 
-    monkeypatch.setattr(trainer, "train_step", watched)
+    monkeypatch.setattr(captured, "train_step", watched)
     yield numbers
     assert told[-1] == 1, "not given back"
 

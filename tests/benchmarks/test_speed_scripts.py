@@ -29,7 +29,7 @@ from ltrobust.attacks.suite import attack_loss, attack_spec
 from ltrobust.config import TrainingAttack
 from ltrobust.data import LongTailedData
 from ltrobust.method import METHODS, Context, load_builtin_methods
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
 CLASSES, COUNTS = 5, (40, 20, 10, 5, 2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltrobust.data.augment import POLICIES, enlarge, policy_augment
+from ltrobust.data.augment import enlarge, policy_augment
+from ltrobust.data.policies import POLICIES, augment, drawn, tables
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -57,3 +58,53 @@ def test_enlarge_resizes_only_when_asked() -> None:
     large = enlarge(batch, 64)
     assert large.shape == (2, 3, 64, 64)
     assert large.dtype == torch.uint8
+
+
+def one_by_one(images: torch.Tensor, policy: str, seed: int) -> torch.Tensor:
+    """What torchvision makes of each image alone."""
+    transform = POLICIES[policy]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([transform(image) for image in images])
+
+
+def assorted(channels: int, side: int) -> torch.Tensor:
+    """Noise, dark and narrow images, ramps, and one grey level alone."""
+    draw = gen(2)
+    noise = torch.randint(256, (60, channels, side, side), dtype=torch.uint8, generator=draw)
+    ramp = torch.arange(side * side).remainder(256).to(torch.uint8).view(1, 1, side, side)
+    narrow = noise[:30] // 9 + 100
+    flat = torch.full((20, channels, side, side), 77, dtype=torch.uint8)
+    nearly = flat.clone()
+    nearly[:, :, 0, 0] = 200
+    return torch.cat([noise, narrow, flat, nearly, ramp.expand(30, channels, -1, -1)])
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 8), (3, 2)])
+def test_in_groups_as_torchvision_image_by_image(policy: str, channels: int, side: int) -> None:
+    images = assorted(channels, side)
+    for seed in range(3):
+        together = augment(images, policy, seed)
+        assert torch.equal(together, one_by_one(images, policy, seed))
+
+
+def test_every_operation_of_both_policies_is_drawn_and_done_by_some_group() -> None:
+    seen = {
+        operation[0]
+        for policy in POLICIES
+        for operations in drawn(policy, 500, (32, 32), 0)
+        for operation in operations
+    }
+    space = POLICIES["randaugment"]()._augmentation_space(31, (32, 32))  # type: ignore[operator]
+    assert seen == set(space) | {"Invert"}
+
+
+def test_maps_and_tables_are_made_once() -> None:
+    for policy in POLICIES:
+        known = tables(policy, (32, 32), torch.device("cpu"))
+        moved, tabled = known.all("moved"), known.all("tabled")
+        for seed in range(20):
+            augment(copies_of_one_image(64), policy, seed)
+        assert known.all("moved") is moved
+        assert known.all("tabled") is tabled

@@ -378,3 +378,44 @@ def test_a_folder_whose_path_is_no_text_is_refused(image_folder: Path):
     name = os.fsencode(image_folder) + b"-\xe9"
     os.rename(image_folder, name)
     assert "-\\xe9' is not UTF-8" in refused(Path(os.fsdecode(name)))
+
+
+def test_photographs_of_any_size_and_mode_are_brought_to_one(image_folder: Path):
+    place = image_folder / "train" / "a" / "deep"
+    place.mkdir()
+    Image.new("L", (40, 30), 200).save(place / "grey.JPG")
+    Image.new("CMYK", (30, 50)).save(place / "print.JPEG")
+    Image.new("LA", (9, 9), (0, 0)).save(place / "clear.PNG")
+    turned = Image.new("RGB", (32, 16), (255, 0, 0))
+    turned.paste((0, 0, 255), (0, 0, 8, 16))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(place / "turned.jpg", exif=exif, quality=95)
+    assert "resize all images to one size, or let it be done: @64" in refused(image_folder)
+    data = load_sized(image_folder, 8)
+    assert data.image_shape == (3, 8, 8)
+    assert data.train_counts == (10, 4, 3)
+    assert data.name == f"folder:{image_folder}@8"
+    assert data_label(data.name) == "folder:images@8"
+    red, blue = data.train_images[9, 0], data.train_images[9, 2]
+    assert red.float().mean() > 200  # the middle square of the upright image has little blue
+    assert blue[0].float().mean() < 60
+
+
+def load_sized(root: Path, size: int) -> Any:
+    with warnings.catch_warnings(action="ignore"):
+        return load_data(f"folder:{root}@{size}")
+
+
+def test_the_largest_square_in_the_middle_is_resized(image_folder: Path):
+    wide = Image.new("RGB", (30, 10), (255, 0, 0))
+    wide.paste((0, 255, 0), (10, 0, 20, 10))
+    wide.save(image_folder / "train" / "a" / "0.png")
+    data = load_sized(image_folder, 10)
+    assert data.train_images[0, 1].min() == 255
+    assert data.train_images[0, 0].max() == 0
+
+
+def test_the_fingerprint_knows_the_size(image_folder: Path):
+    names = [f"folder:{image_folder}{ending}" for ending in ("", "@8", "@16")]
+    assert len({data_fingerprint(name) for name in names}) == 3

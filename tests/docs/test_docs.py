@@ -200,3 +200,15 @@ def test_smoke_mode_changes_scale_only() -> None:
     assert "--methods pgd-at,mine --plugin my_method.py" in line
     assert "--dataset cifar10-lt" not in line
     assert "--epochs 1" in line
+
+
+def test_every_modifier_and_all_that_take_feedback_stand_in_their_page() -> None:
+    load_builtin_methods()
+    page = MODIFIERS.read_text(encoding="utf-8")
+    parts = [METHODS.get(name) for name in METHODS]
+    unnamed = [
+        part.name for part in parts if part.kind != "defense" and f"`{part.name}`" not in page
+    ]
+    assert unnamed == []
+    (feedback,) = re.findall(r"\(class errors for ([^)]*)\)", page)
+    assert set(re.findall(r"`(.*?)`", feedback)) == {p.name for p in parts if p.needs_held_out}

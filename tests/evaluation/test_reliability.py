@@ -70,7 +70,11 @@ def test_network_of_the_planted_models_has_no_flag_itself(net: nn.Module) -> Non
     found = judge(net)
     assert flags(found) == []
     unchecked = [check for check, finding in found.items() if finding.value is None]
-    assert unchecked == ["pgd-above-autoattack", "autoattack-above-weaker-attack"]
+    assert unchecked == [
+        "pgd-above-autoattack",
+        "autoattack-above-weaker-attack",
+        "catastrophic-overfitting",
+    ]
 
 
 def evaluator(model: nn.Module, limit: int | None = None) -> Evaluator:
@@ -104,7 +108,11 @@ def test_well_trained_model_has_no_flag(method: str, epochs: int) -> None:
     found = judge(model, made)
     assert flags(found) == []
     unchecked = [check for check, finding in found.items() if finding.value is None]
-    assert unchecked == ["pgd-above-autoattack", "autoattack-above-weaker-attack"]
+    assert unchecked == [
+        "pgd-above-autoattack",
+        "autoattack-above-weaker-attack",
+        "catastrophic-overfitting",
+    ]
 
 
 PLANTED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {

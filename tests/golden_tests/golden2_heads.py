@@ -27,17 +27,19 @@ class HeadCase:
 
 
 def tdesim(case: HeadCase) -> nn.Module:
-    case.args.must_be("posthoc", True)
     case.args.must_be("bias", False)
     options = {key: case.args.get(key) for key in ("alpha", "gamma", "scale", "mu")}
+    if not case.args.get("posthoc"):
+        options["alpha"] = 0.0
     head = TDEHead(*case.shape, unit=False, **options)
     head.direction.copy_(case.array(case.args.get("moving_ed")).flatten())
     return head
 
 
 def causal_norm(case: HeadCase) -> nn.Module:
-    case.args.must_be("use_effect", True)
     options = {key: case.args.get(key) for key in ("alpha", "gamma")}
+    if not case.args.get("use_effect"):
+        options["alpha"] = 0.0
     head = TDEHead(
         *case.shape, groups=case.args.get("num_head"), scale=case.args.get("tau"), **options
     )

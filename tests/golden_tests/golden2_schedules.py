@@ -1,14 +1,18 @@
 """Our schedules for the learning-rate cases of the second set.
 
-Those of methods that ship are taken from where production takes them.
+Those of methods that ship are taken from where production takes them. A run may have any number of
+epochs: a builder is given it, and the case.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from ltrobust.methods.frl import DECAYS
 
 from ltrobust.combination import find
 from ltrobust.method import load_builtin_methods
@@ -18,91 +22,137 @@ from ltrobust.training.schedule import Schedule
 load_builtin_methods()
 
 
-def absolute(*milestones: int, counted_from: int = 1, **fields: Any) -> Callable[[int], Schedule]:
-    """Milestones in epochs, whatever the length of the run."""
-    return lambda epochs: Schedule(
+Builder = Callable[[dict[str, Any], int], Schedule]
+
+
+def multistep(epochs: int, *milestones: float, counted_from: int, **fields: Any) -> Schedule:
+    """Milestones that act from the first epoch on whose number is not smaller."""
+    return Schedule(
         kind="multistep",
-        milestones=milestones,
+        milestones=tuple(math.ceil(milestone) for milestone in milestones),
         counted_from=counted_from,  # type: ignore[arg-type]
         published_epochs=epochs,
         **fields,
     )
 
 
-def relative(
-    published: int, *milestones: int, counted_from: int = 1, **fields: Any
-) -> Callable[[int], Schedule]:
-    """Milestones that the release computes from the length of the run."""
-    return lambda _: absolute(*milestones, counted_from=counted_from, **fields)(published)
+def production(name: str) -> Builder:
+    """The milestones of a method's published recipe, which its release does not scale."""
 
-
-def compounding(*milestones: int) -> Callable[[int], Schedule]:
-    return lambda epochs: Schedule(
-        kind="robal-compounding",
-        milestones=milestones,
-        counted_from=1,
-        published_epochs=epochs,
-    )
-
-
-def faal(epochs: int) -> Schedule:
-    milestones = (100, 105) if epochs >= 110 else (1,)
-    return absolute(*milestones, counted_from=0)(epochs)
-
-
-def of_recipe(name: str) -> Callable[[int], Schedule]:
-    """That of a method's published recipe."""
-
-    def schedule(epochs: int) -> Schedule:
+    def schedule(_case: dict[str, Any], epochs: int) -> Schedule:
         paper = find(name).recipe
         assert paper is not None
-        assert paper.recipe.epochs == epochs
-        return paper.recipe.schedule
+        return paper.recipe.schedule.model_copy(update={"published_epochs": epochs})
 
     return schedule
 
 
-def fine_tuning(name: str) -> Callable[[int], Schedule]:
-    """That of a post-hoc method, as it trains by default."""
+def shares(*parts: float, counted_from: int = 1) -> Builder:
+    """Milestones at shares of the run."""
+    return lambda _case, epochs: multistep(
+        epochs, *(part * epochs for part in parts), counted_from=counted_from
+    )
 
-    def schedule(epochs: int) -> Schedule:
+
+def middle_of_epoch(*parts: float) -> Builder:
+    """The same for rates that are looked up at the middle of an epoch, from 0."""
+    return lambda _case, epochs: multistep(
+        epochs, *(part * epochs - 0.5 for part in parts), counted_from=0
+    )
+
+
+def before_the_end(*distances: int) -> Builder:
+    """Milestones so many epochs before the last."""
+    return lambda _case, epochs: multistep(
+        epochs, *(epochs - distance for distance in distances), counted_from=1
+    )
+
+
+def gairat(case: dict[str, Any], epochs: int) -> Schedule:
+    if epochs >= 110:  # the release takes it for its wide network's
+        return production("gairat")(case, epochs)
+    return multistep(epochs, 30, 60, counted_from=1)
+
+
+def las_at(_case: dict[str, Any], epochs: int) -> Schedule:
+    """Milestones in batches, ten to an epoch; torch passes by those that are no whole number."""
+    batches = [10 * epochs * part / 110 for part in (99, 104)]
+    reached = [batch / 10 for batch in batches if batch == int(batch)]
+    return multistep(epochs, *reached, counted_from=0)
+
+
+def faal(_case: dict[str, Any], epochs: int) -> Schedule:
+    return multistep(epochs, *((100, 105) if epochs >= 110 else (1,)), counted_from=0)
+
+
+def compounding(name: str | None = None) -> Builder:
+    """RoBal's, whose milestones a case tells in words; production's where they are the same."""
+
+    def schedule(case: dict[str, Any], epochs: int) -> Schedule:
+        told = re.match(r"lr_decline \[(\d+), (\d+)\], warm-up (\d+);", case["note"])
+        assert told is not None, case["note"]
+        begun = case["first_epoch"] - 1
+        first, second, warm_up = (int(number) for number in told.groups())
+        found = Schedule(
+            kind="robal-compounding",
+            milestones=(first - begun, second - begun),
+            counted_from=1,
+            warmup_epochs=warm_up,
+            published_epochs=epochs,
+        )
+        paper = None if name is None else find(name).recipe
+        if paper is not None and paper.recipe.schedule.milestones == found.milestones:
+            assert paper.recipe.schedule.warmup_epochs == warm_up
+            return paper.recipe.schedule.model_copy(update={"published_epochs": epochs})
+        return found
+
+    return schedule
+
+
+def fine_tuning(name: str) -> Builder:
+    """That of a post-hoc method of one epoch, as it trains by default."""
+
+    def schedule(case: dict[str, Any], epochs: int) -> Schedule:
+        if epochs != 1:
+            return compounding()(case, epochs)
         combination = find(name)
         method = combination(torch.tensor([2, 1]))
         assert isinstance(method, PostHoc)
         assert combination.recipe is not None
         recipe = method.fine_tuning(combination.recipe.recipe)
         assert recipe is not None
-        assert recipe.epochs == epochs
         return recipe.schedule
 
     return schedule
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {
-    "mart_resnet": absolute(75, 90, 100),
-    "mart_wideresnet": absolute(75, 90, 100),
-    "awp_trades": absolute(100, 150),
-    "he": absolute(75),
-    "adt": absolute(75),
-    "dafa_bag_of_tricks": absolute(100, 105),
-    "dafa_trades": relative(110, 83, 99, 110),
-    "dafa_madry": relative(110, 55, 83, 110),
-    "cfa_prn": absolute(100, 150, counted_from=0),
-    "cfa_wrn": absolute(75, 90, counted_from=0),
-    "awp_at_piecewise": relative(200, 100, 150, counted_from=0),
-    "udr_piecewise": relative(200, 100, 150, counted_from=0),
-    "gairat_wrn": absolute(60, 90, 110, factors=(0.1, 0.01, 0.005)),
-    "gairat_resnet": absolute(30, 60),
-    "frl": absolute(40, 80, counted_from=0),
-    "las_at": relative(110, 99, 104, counted_from=0),
+SCHEDULES: dict[str, Builder] = {
+    "mart_resnet": production("mart"),
+    "mart_wideresnet": production("mart"),
+    "awp_trades": production("trades+awp"),
+    "he": production("he"),
+    "adt": production("adt"),
+    "dafa_bag_of_tricks": before_the_end(10, 5),
+    "dafa_trades": shares(0.75, 0.9, 1),
+    "dafa_madry": shares(0.5, 0.75, 1),
+    "cfa_prn": shares(0.5, 0.75, counted_from=0),
+    "cfa_wrn": lambda _case, epochs: multistep(epochs, 75, 90, counted_from=0),
+    "awp_at_piecewise": middle_of_epoch(0.5, 0.75),
+    "udr_piecewise": middle_of_epoch(0.5, 0.75),
+    "gairat_wrn": gairat,
+    "gairat_resnet": gairat,
+    "frl": lambda _case, epochs: multistep(epochs, *DECAYS, counted_from=0),
+    "las_at": las_at,
     "faal_1": faal,
     "faal_2": faal,
     "faal_3": faal,
-    "robal_rs_whole": of_recipe("pgd-at+resample"),
+    "robal_rs_whole": compounding("pgd-at+resample"),
     "robal_rs_fine": fine_tuning("pgd-at+crt"),
-    "robal_lws": compounding(3, 6),  # epoch 83, counted in a run that begins at 81
-    "robal_focal": of_recipe("at-focal"),
-    "cgr": absolute(100, 105),
+    "robal_lws": compounding(),
+    "robal_focal": compounding("at-focal"),
+    "cgr": before_the_end(10, 5),
     # milestones in steps: an "epoch" of this run is one step
-    "mma": relative(50_000, 20_000, 30_000, 40_000, counted_from=0, factors=(0.3, 0.1, 0.03)),
+    "mma": lambda _case, steps: multistep(
+        steps, 20_000, 30_000, 40_000, counted_from=0, factors=(0.3, 0.1, 0.03)
+    ),
 }

@@ -76,6 +76,7 @@ CGR_OPTIONS = (
     "margin_m",
     "graph_momentum",
     "graph_topk",
+    "graph_eps",
     "head_gamma",
     "geometry_gamma",
 )
@@ -83,22 +84,21 @@ CGR_OPTIONS = (
 
 def cgr_options(args: Arguments) -> dict[str, Any]:
     """Our options from the arguments of the released script."""
-    args.must_be("use_feedback_weight", True)
-    args.must_be("graph_eps", 1e-6)
     options = {name: args.get(name) for name in CGR_OPTIONS}
     options["alpha"] = args.get("robustlt_alpha")
     options["ramp"] = 0.0 if args.get("disable_aiw") else args.get("robustlt_beta")
-    unused = {
-        "prior_tau": args.get("use_balanced_ce"),
-        "beta_lambda": args.get("use_classwise_beta"),
-        "margin_lambda": args.get("use_cgr_margin"),
-    }
-    options |= {name: 0.0 for name, used in unused.items() if not used}
-    given = args.given("eps_lambda", "eps_min", "eps_max")
+    if not args.get("use_balanced_ce"):
+        options["prior_tau"] = 0.0
+    if not args.get("use_classwise_beta"):
+        options["beta_lambda"] = 0.0
+    if not args.get("use_feedback_weight"):  # scores and weights stay as they are
+        options |= {"weight_lambda": 0.0, "feedback_momentum": 1.0}
+    if not args.get("use_cgr_margin"):  # so does the graph
+        options |= {"margin_lambda": 0.0, "graph_momentum": 1.0}
+    radii = args.given("eps_lambda", "eps_min", "eps_max")
     if args.get("use_feedback_eps"):
-        args.must_be("eps_min", 0.0)
-        args.must_be("eps_max", 0.0)
-        options["eps_lambda"] = given["eps_lambda"]
+        shares = {name: radii[name] / args.get("epsilon") for name in ("eps_min", "eps_max")}
+        options |= {**radii, **shares}
     return {"base": args.get("base_algorithm"), "wasted_clean": True, **options}
 
 

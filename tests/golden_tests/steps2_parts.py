@@ -124,8 +124,8 @@ def mma(case: Case) -> Step:
 
     def check(net: TinyNetwork) -> None:
         assert method.margins is not None
-        # the published search ends at a float32
-        assert_close(method.margins, case.tensor("curr_eps"), 2e-9)
+        # the published search ends at a float32; its last step is a thousandth of the radius
+        assert_close(method.margins, case.tensor("curr_eps"), 1e-7)
         assert torch.equal(method.margins > 0, case.tensor("correct"))
 
     return Step(

@@ -91,21 +91,21 @@ def ldam_drw(case: Case) -> Step:
     betas, margins = weights.get("DRW_betas"), margin.get("DM_maxs")
     for args in (deferred, weights, margin):
         args.assert_all_read()
-    # one number before and one from an epoch on, the first of which switches nothing on
-    assert [len(values) for values in (*begins, betas, margins)] == [2, 2, 2, 2]
-    assert betas[0] == margins[0] == 0
-    epochs = 2 * case.args.get("epoch")
+    # each epoch of a list begins a stage; that of the case is on, which may switch nothing on
+    epoch = case.args.get("epoch")
+    epochs = 2 * epoch
+    stages = [max(n for n, first in enumerate(firsts) if epoch >= first) for firsts in begins]
     method = build(
         "at-ldam+drw",
         case,
-        max_m=margins[1],
-        begin=begins[1][1] / epochs,
-        **{"drw.begin": begins[0][1] / epochs, "drw.beta": betas[1]},
+        max_m=margins[stages[1]],
+        begin=begins[1][stages[1]] / epochs,
+        **{"drw.begin": begins[0][stages[0]] / epochs, "drw.beta": betas[stages[0]]},
     )
     return Step(
         method,
         attack_of(case),
-        epoch=case.args.get("epoch") - 1,  # the release counts from 1
+        epoch=epoch - 1,  # the release counts from 1
         epochs=epochs,
         net=with_head(case, method),
     )

@@ -1,4 +1,4 @@
-"""GAIRAT's schedules, of its Lambda and of its learning rate, against the published code."""
+"""GAIRAT's schedule of its Lambda against the published code."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 from golden_store import SECOND
-from ltrobust.methods.gairat import GAIRAT
 
 from ltrobust.losses import gairat_offset
-from ltrobust.training.schedule import Schedule, learning_rates
 
 pytestmark = pytest.mark.golden
 WIDE = 110
 """Runs of so many epochs follow the code's schedule for its wide network, others the ResNet's."""
-RATES = {case["name"]: case for case in SECOND.document("lr_schedules")["schedules"]}
 
 
 @pytest.mark.parametrize(
@@ -44,19 +41,3 @@ def test_offset(case: dict[str, Any]) -> None:
     else:  # before the weights begin, Lambda has no effect: the piecewise one is a fixed one
         before = math.inf if start is None else start
         assert stored == [before if math.isinf(value) else value for value in ours]
-
-
-@pytest.mark.parametrize("name", ["gairat_wrn", "gairat_resnet"])
-def test_learning_rates(name: str) -> None:
-    expected = RATES[name]["lr"]
-    assert RATES[name]["first_epoch"] == 1
-    epochs = len(expected)
-    assert GAIRAT.recipe is not None
-    schedule = GAIRAT.recipe.recipe.schedule
-    if epochs < WIDE:
-        milestones = (round(0.3 * epochs), round(0.6 * epochs))
-        schedule = Schedule(
-            kind="multistep", milestones=milestones, counted_from=1, published_epochs=epochs
-        )
-    rates = learning_rates(schedule, GAIRAT.recipe.recipe.lr, epochs)
-    assert rates == pytest.approx(expected, rel=1e-9, abs=0)

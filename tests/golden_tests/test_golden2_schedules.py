@@ -32,7 +32,7 @@ def stored_rates(case: dict[str, Any]) -> list[float]:
 def test_learning_rates(case: dict[str, Any]) -> None:
     assert case["name"] in SCHEDULES, "no schedule of ours stands for this case"
     expected = stored_rates(case)
-    schedule = SCHEDULES[case["name"]](len(expected))
+    schedule = SCHEDULES[case["name"]](case, len(expected))
     # the base rate is not stored: it follows from the first epoch's
     base_lr = expected[0] / learning_rates(schedule, 1.0, len(expected))[0]
     rates = learning_rates(schedule, base_lr, len(expected))

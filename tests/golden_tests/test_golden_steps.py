@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ltrobust.method import Method
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 pytestmark = pytest.mark.golden
 CASES = document("train_step")["cases"]

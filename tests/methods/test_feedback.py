@@ -111,6 +111,13 @@ def test_errors_of_classes_without_images_are_the_mean_of_the_others() -> None:
     assert boundary.tolist() == [0.5, 0.5, 0.5]
 
 
+def test_a_class_without_images_has_no_robust_accuracy() -> None:
+    labels, attacked = torch.tensor([[0, 0, 2, 2], [0, 1, 2, 2]])
+    found = Outcomes(labels, labels, attacked, torch.zeros(4, 1)).robust_accuracy(3)
+    assert found.isnan().tolist() == [False, True, False]
+    assert found[[0, 2]].tolist() == [0.5, 1.0]
+
+
 def test_cgr_looks_at_held_out_images_every_eleventh_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

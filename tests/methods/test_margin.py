@@ -18,7 +18,7 @@ from ltrobust.losses import gairat_weights, tail_term, tail_term_released
 from ltrobust.method import Method, load_builtin_methods
 from ltrobust.models.cosine_heads import HEHead
 from ltrobust.models.heads import CosineHead
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 load_builtin_methods()
 COUNTS = torch.tensor([10, 40, 20])

@@ -17,7 +17,7 @@ from ltrobust.errors import UserError
 from ltrobust.method import Context, Method, load_builtin_methods, total
 from ltrobust.testing import check_method
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 load_builtin_methods()
 COUNTS = torch.tensor([40, 3, 15, 6])
@@ -239,8 +239,22 @@ def test_cfa_looks_itself_where_a_base_never_passes_the_attacked_images() -> Non
 
 def test_cfa_averages_only_when_no_class_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     method, model, _ = step("pgd-at+cfa", **{"cfa.threshold": 0.3})
-    assert isinstance(method, CFA)
+    judged: list[Method] = []
+
+    class Judged:
+        def __init__(self, worst: float) -> None:
+            self.worst = worst
+
+        def robust_accuracy(self, classes: int) -> Tensor:
+            return torch.tensor([torch.nan, self.worst] + [0.9] * (classes - 2))
+
     for worst, expected in ((0.0, False), (0.29, False), (0.3, True)):
-        monkeypatch.setattr(method, "_worst_class", lambda *_, worst=worst: worst)
+
+        def look(base: Method, _ctx: Context, *, steps: int, worst: float = worst) -> Judged:
+            judged.append(base)
+            return Judged(worst)
+
+        monkeypatch.setattr("ltrobust.methods.cfa.held_out_outcomes", look)
         method.on_epoch_end(context(model=model))
         assert (method.weights() is not None) is expected
+    assert {type(base).__name__ for base in judged} == {"PGDAT"}

@@ -21,7 +21,7 @@ from ltrobust.method import Method
 from ltrobust.models import build_model
 from ltrobust.seeds import generator
 from ltrobust.training.engine import TrainingModel
-from ltrobust.training.trainer import train_step
+from ltrobust.training.step import train_step
 
 COUNTS = torch.tensor([9, 5, 2])
 SIZE = 16

@@ -67,7 +67,7 @@ def undeclared(folders: Iterable[str], known: set[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("ltrobust", "methods"), ("trackers",)),
+        (("ltrobust", "methods"), ("medmnist", "timm", "trackers")),
         (("tests",), ("dev", "trackers")),
         (("benchmarks",), ("dev", "mutation")),
     ],

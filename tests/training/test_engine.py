@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_mode, input_gradient, pgd
+from ltrobust.errors import Notice
 from ltrobust.losses import cross_entropy_sum
 from ltrobust.models import ARCHS, build_model
 from ltrobust.models.folded import FoldedNetwork, fold
@@ -84,7 +85,8 @@ class Undecided(nn.Module):
 
 def test_what_cannot_be_folded_is_run_as_it_is() -> None:
     x, _ = batch()
-    assert fold(Undecided().eval(), x) is None
+    with pytest.warns(Notice, match=r"as it is.*control flow"):
+        assert fold(Undecided().eval(), x) is None
     model = TrainingModel(Undecided(), "fp32")  # type: ignore[arg-type]
     with attack_mode(model):
         assert torch.allclose(model(x), model.net(x), atol=1e-6)
@@ -102,7 +104,8 @@ class Noisy(nn.Module):
 
 
 def test_a_view_that_computes_something_else_is_not_used() -> None:
-    assert fold(Noisy().eval(), batch()[0]) is None
+    with pytest.warns(Notice, match="cannot be folded"):
+        assert fold(Noisy().eval(), batch()[0]) is None
 
 
 class Drifting(nn.Module):

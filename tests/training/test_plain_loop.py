@@ -109,7 +109,10 @@ def randaugment(images: Tensor, draw: torch.Generator) -> Tensor:
     policy = transforms.RandAugment(num_ops=2, magnitude=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=draw)))
-        return torch.stack([policy(image) for image in images])
+        torch.set_default_dtype(torch.float32)  # in which torchvision mixes images
+        found = torch.stack([policy(image) for image in images])
+        torch.set_default_dtype(torch.float64)
+        return found
 
 
 def start_noise(kind: str, x: Tensor, draw: torch.Generator) -> Tensor:

@@ -15,10 +15,11 @@ from ltrobust.config import Run, TrainingAttack
 from ltrobust.data import load_data
 from ltrobust.method import METHODS, Context, load_builtin_methods
 from ltrobust.models import Network, build_model
-from ltrobust.training import trainer
+from ltrobust.training import captured
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.recompute import recomputed, repeated_blocks
-from ltrobust.training.trainer import Thrift, train, train_step
+from ltrobust.training.step import train_step
+from ltrobust.training.trainer import Thrift, train
 
 load_builtin_methods()
 COUNTS = torch.tensor([9, 6, 3])
@@ -182,7 +183,7 @@ def test_a_thrifty_training_ends_with_the_same_weights() -> None:
 
 def test_the_trainer_hands_thrift_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int | None, bool]] = []
-    real = trainer.train_step
+    real = captured.train_step
 
     def step(
         model: TrainingModel, method: Any, x: Tensor, y: Tensor, ctx: Context, *rest: Any
@@ -190,7 +191,7 @@ def test_the_trainer_hands_thrift_on(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((ctx.micro_batch, bool(model._blocks)))
         return real(model, method, x, y, ctx, *rest)
 
-    monkeypatch.setattr(trainer, "train_step", step)
+    monkeypatch.setattr(captured, "train_step", step)
     data = load_data("digits-lt", limit_train=60, limit_test=20)
     run = tiny(epochs=1, arch="resnet18", methods="taet")
     train(run, data, device=torch.device("cpu"), thrift=Thrift(True, 5))

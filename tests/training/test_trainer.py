@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.config import Run
+from ltrobust.context import Context, HeldOut
 from ltrobust.data import LongTailedData, load_data
 from ltrobust.data.holdout import hold_out
 from ltrobust.errors import RunError
-from ltrobust.training import trainer
+from ltrobust.method import Method
+from ltrobust.testing import make_trial
+from ltrobust.training import captured, trainer
 from ltrobust.training.checkpoint import state_from_bytes, state_to_bytes
+from ltrobust.training.engine import TrainingModel
 from ltrobust.training.trainer import Shuffled, Trained, _batch_sizes, build, train
 
 CPU = torch.device("cpu")
@@ -134,14 +139,14 @@ def test_a_non_finite_loss_stops_the_run_and_saves_nothing_of_it(
     data: LongTailedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
-    real = trainer.train_step
+    real = captured.train_step
 
     def step(*arguments: Any) -> Tensor:
         nonlocal steps
         steps += 1
         return real(*arguments) * (math.nan if steps > 3 else 1.0)
 
-    monkeypatch.setattr(trainer, "train_step", step)
+    monkeypatch.setattr(captured, "train_step", step)
     saved: list[Any] = []
     with pytest.raises(RunError, match=r"not finite in epoch 2; .*learning rate") as caught:
         train(make_run("pgd-at"), data, device=CPU, save=lambda s: saved.append(copy.deepcopy(s)))
@@ -185,3 +190,56 @@ def test_epochs_of_a_shorter_run_are_not_those_of_a_longer_one(data: LongTailedD
     # same streams, same rate: the runs part only where the schedule does (epoch 3 of 4)
     assert [row["train_loss"] for row in short[:3]] == [row["train_loss"] for row in long[:3]]
     assert short[3]["lr"] < long[3]["lr"]
+
+
+@pytest.mark.parametrize("name", ["pgd-at", "cgr", "pgd-at+frl"])
+def test_conformance_tells_a_method_what_the_trainer_tells_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make_trial(name, {"feedback_steps": 1} if name == "cgr" else {})
+    trained = trial.build()
+    expected = list(trial.contexts(trained, TrainingModel(trained.net, "fp32")))
+    told: list[Context] = []
+    method = type(trained.method)
+    on_epoch_end = method.on_epoch_end
+
+    def note(self: Method, ctx: Context) -> None:
+        told.append(ctx)
+        on_epoch_end(self, ctx)
+
+    monkeypatch.setattr(method, "on_epoch_end", note)
+    trial.train()
+    assert len(told) == len(expected)
+    for ours, theirs in zip(expected, told, strict=True):
+        for field in dataclasses.fields(Context):
+            one, other = getattr(ours, field.name), getattr(theirs, field.name)
+            if isinstance(one, torch.Generator):
+                assert one.initial_seed() == other.initial_seed(), field.name
+            elif isinstance(one, Tensor):
+                assert torch.equal(one, other), field.name
+            elif isinstance(one, HeldOut):
+                assert torch.equal(one.images, other.images)
+                assert torch.equal(one.labels, other.labels)
+            elif not isinstance(one, TrainingModel):
+                assert one == other, field.name
+
+
+def test_watching_the_test_set_changes_nothing_else_and_nothing_chooses_by_it(
+    data: LongTailedData,
+) -> None:
+    run = make_run("pgd-at", epochs=3)
+    looked: list[int] = []
+
+    def look(net: nn.Module, method: Method) -> dict[str, float]:
+        looked.append(1)
+        net.eval()
+        return {f"{trainer.WATCHED}pgd20": 0.9 / len(looked)}
+
+    watched = train(run, data, device=CPU, watch=trainer.Watch(look, every=2))
+    plain = train(run, data, device=CPU)
+    assert same_weights(watched, plain)
+    assert watched.epoch == 3
+    name = f"{trainer.WATCHED}pgd20"
+    assert [name in row for row in watched.history] == [False, True, True]  # the last one always
+    kept = [{k: v for k, v in row.items() if k != name} for row in learning_curve(watched)]
+    assert kept == learning_curve(plain)

@@ -1,0 +1,75 @@
+"""The cells of a plan as a table: how far each has come, and how long the rest will take.
+
+A cell is what stands in one table of a report: a data set at one ratio, an architecture, one choice
+of options. Nothing is trained, and of the data only labels are read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from ltrobust.bench.estimate import estimate
+from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached
+from ltrobust.bench.store import SuiteStore
+from ltrobust.data import LOCAL_PREFIXES, NATURAL, LongTailedData, outline_data
+from ltrobust.errors import UserError
+from ltrobust.progress import in_words
+
+
+def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, list[str]]:
+    """Count the runs of each cell by state and estimate the time that is left.
+
+    Returns:
+        Rows of text: data set, ratio, architecture, options, runs in each of `STATES`, time; the
+        seconds of all; and the data sets whose files are not there, so that no time is known.
+    """
+    states = cached(plan, store)
+    cells: dict[tuple[str, ...], list[PlannedRun]] = {}
+    for planned in plan.runs:
+        cells.setdefault(_cell(plan, planned), []).append(planned)
+    rows, seconds, unread = [], 0.0, []
+    for cell, runs in cells.items():
+        counts = Counter(states[planned.run.run_id] for planned in runs)
+        time = "?"
+        try:
+            expected = estimate(replace(plan, runs=tuple(runs)), store, _outlined(plan))
+            seconds += expected.seconds
+            time = in_words(expected.seconds)
+        except UserError:
+            unread.append(cell[0])
+        states_of = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        rows.append([*cell, states_of, time])
+    return rows, seconds, list(dict.fromkeys(unread))
+
+
+def _cell(plan: Plan, planned: PlannedRun) -> tuple[str, ...]:
+    run, settings = planned.run, planned.cell or plan.settings
+    ratio = NATURAL if run.data.imbalance_ratio is None else f"{run.data.imbalance_ratio:g}"
+    return run.data.name, ratio, run.arch, ", ".join(settings.option) or "-"
+
+
+def _outlined(plan: Plan) -> Callable[[PlannedRun], LongTailedData]:
+    """Gives the labels of a run's data, each split once."""
+    known: dict[object, LongTailedData] = {}
+
+    def load(planned: PlannedRun) -> LongTailedData:
+        spec, test = planned.run.data, planned.test
+        settings = planned.cell or plan.settings
+        if (spec, test) not in known:
+            with warnings.catch_warnings(action="ignore"):
+                known[spec, test] = outline_data(
+                    settings.dataset if spec.name.startswith(LOCAL_PREFIXES) else spec.name,
+                    data_dir=settings.data_dir,
+                    imbalance_ratio=spec.imbalance_ratio or NATURAL,
+                    imbalance_type=spec.imbalance_type,
+                    split_seed=spec.split_seed,
+                    limit_train=spec.limit_train,
+                    test_protocol=test.protocol,
+                    limit_test=test.limit,
+                )
+        return known[spec, test]
+
+    return load

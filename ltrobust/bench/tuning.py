@@ -1,0 +1,147 @@
+"""Equal tuning: of several settings of a method, the best on held-out training images is attacked.
+
+With `--select val` every setting is trained without the held-out images and judged on them at its
+last epoch; the test images are attacked for the chosen setting of each method alone. How many
+settings were tried stands in the run's record.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.runner import Failure, run_plan
+from ltrobust.bench.store import SuiteStore
+from ltrobust.combination import find
+from ltrobust.config import Run
+from ltrobust.errors import UserError
+from ltrobust.progress import Reporter
+
+VAL = "val"
+JUDGED_BY = "balanced accuracy under PGD-10 on held-out training images"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a method: its runs, one a seed, and how it was judged.
+
+    Attributes:
+        runs: the runs.
+        score: mean over the seeds, in [0, 1]; nan where a run has none.
+        tried: settings of the method that compete with it, itself included.
+        chosen: whether it is the best of them; the first one of equals.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    score: float
+    tried: int
+    chosen: bool
+
+
+def tuned(plan: Plan) -> bool:
+    """Whether a plan chooses among settings.
+
+    Raises:
+        UserError: a post-hoc modifier, which is not judged, is among its methods.
+    """
+    if plan.settings.select != VAL:
+        return False
+    for planned in plan.runs:
+        if find(planned.run.method).base is not None:
+            raise UserError(
+                f"--select val does not judge {planned.run.method}, which acts on a trained run; "
+                "leave it out, or use another --select"
+            )
+    return True
+
+
+def run_tuned(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -> list[Failure]:
+    """Train every setting, then attack the chosen ones; return the runs that failed.
+
+    Raises:
+        UserError: as `tuned`.
+    """
+    if not tuned(plan):
+        return run_plan(plan, store, load, reporter)
+    untested = plan.settings.model_copy(update={"no_checks": True})
+    bare = tuple(replace(planned, attacks=()) for planned in plan.runs)
+    failures = run_plan(replace(plan, settings=untested, runs=bare), store, load, reporter)
+    found = trials(plan.runs, {p.run.run_id: _score(store, p.run) for p in plan.runs})
+    for trial in found:
+        for planned in trial.runs:
+            facts = {"tried": trial.tried, "score": _number(trial.score), "chosen": trial.chosen}
+            run = store.run(planned.run.run_id)
+            if run.read():
+                run.update(tuning={**facts, "judged_by": JUDGED_BY})
+        reporter.line(_line(trial))
+    chosen = tuple(planned for trial in found if trial.chosen for planned in trial.runs)
+    kept = plan.settings.model_copy(update={"overwrite": "never"})  # what was begun anew just now
+    again = kept if plan.settings.overwrite == "all" else plan.settings
+    return failures + run_plan(replace(plan, settings=again, runs=chosen), store, load, reporter)
+
+
+def trials(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> list[Trial]:
+    """Sort runs into settings, and choose the best of each method, data set and architecture.
+
+    Args:
+        runs: all runs of a grid.
+        scores: of each run by its id, nan where it has none; such a setting is not chosen.
+    """
+    rivals: dict[str, dict[str, list[PlannedRun]]] = {}
+    for planned in runs:
+        rivals.setdefault(_rivalry(planned.run), {}).setdefault(_setting(planned.run), []).append(
+            planned
+        )
+    found = []
+    for settings in rivals.values():
+        means = {
+            name: sum(scores[p.run.run_id] for p in group) / len(group)
+            for name, group in settings.items()
+        }
+        known = [name for name, mean in means.items() if not math.isnan(mean)]
+        best = max(known, key=means.__getitem__, default=None)
+        found += [
+            Trial(tuple(group), means[name], len(settings), name == best)
+            for name, group in settings.items()
+        ]
+    return found
+
+
+def _rivalry(run: Run) -> str:
+    """What settings that compete have in common: all but options, recipe and seed."""
+    return json.dumps(
+        run.model_dump(mode="json", exclude={"options", "recipe", "seed"}), sort_keys=True
+    )
+
+
+def _setting(run: Run) -> str:
+    return json.dumps(run.model_dump(mode="json", include={"options", "recipe"}), sort_keys=True)
+
+
+def _score(store: SuiteStore, run: Run) -> float:
+    """How a run was judged after its last epoch; nan where it is not trained."""
+    history: pd.DataFrame = store.run(run.run_id).history()
+    if not store.run(run.run_id).trained or "val_robust_acc" not in history:
+        return math.nan
+    return float(history["val_robust_acc"].iloc[-1])
+
+
+def _number(score: float) -> float | None:
+    return None if math.isnan(score) else score
+
+
+def _line(trial: Trial) -> str:
+    run = trial.runs[0].run
+    options = ", ".join(f"{key}={value}" for key, value in run.options.items()) or "no options"
+    seeds = f" (mean of {len(trial.runs)} seeds)" if len(trial.runs) > 1 else ""
+    mark = ", chosen" if trial.chosen else ""
+    return (
+        f"{run.method} on {run.data.name}, {options}: {100 * trial.score:.2f} held out{seeds}, "
+        f"1 of {trial.tried} tried{mark}"
+    )

@@ -1,0 +1,153 @@
+"""What is given several times multiplies, and a suite file can hold several blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_helpers import Cli
+
+from ltrobust.bench.plan import make_grid
+from ltrobust.bench.settings import make_cells, make_settings
+from ltrobust.errors import UserError
+
+
+def cells(**flags: Any) -> list[tuple[str, str | None, tuple[str, ...]]]:
+    return [(c.dataset, c.arch, c.option) for c in make_cells(flags)]
+
+
+def test_data_sets_architectures_and_options_multiply():
+    found = cells(
+        dataset="digits-lt,cifar10-lt",
+        arch=["small-cnn", "resnet18"],
+        option=["trades.beta=1,3", "recipe.lr=0.1"],
+    )
+    assert len(found) == 2 * 2 * 2
+    assert found[0] == ("digits-lt", "small-cnn", ("trades.beta=1", "recipe.lr=0.1"))
+    assert found[-1] == ("cifar10-lt", "resnet18", ("trades.beta=3", "recipe.lr=0.1"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        ("digits-lt", ["digits-lt"]),
+        ("digits-lt, dermamnist@64", ["digits-lt", "dermamnist@64"]),
+        ("folder:a,b", ["folder:a,b"]),
+        ("folder:a,b,cifar10-lt", ["folder:a,b", "cifar10-lt"]),
+        ("digits-lt,hf:x,medmnist:bloodmnist", ["digits-lt", "hf:x", "medmnist:bloodmnist"]),
+        (["folder:a,b", "digits-lt"], ["folder:a,b", "digits-lt"]),
+    ],
+)
+def test_a_comma_in_a_path_is_one_of_the_path(dataset: Any, names: list[str]):
+    assert [name for name, _, _ in cells(dataset=dataset)] == names
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("a.b=1,2", [("a.b=1",), ("a.b=2",)]),
+        ("a.b=[1,2],[3]", [("a.b=[1,2]",), ("a.b=[3]",)]),
+        ("a.b=1,c-d.e=2", [("a.b=1", "c-d.e=2")]),
+        (["a.b=1,2", "c.d=x"], [("a.b=1", "c.d=x"), ("a.b=2", "c.d=x")]),
+    ],
+)
+def test_values_of_an_option_multiply(option: Any, values: list[tuple[str, ...]]):
+    assert [options for _, _, options in cells(option=option)] == values
+
+
+def test_cells_that_are_the_same_count_once():
+    assert len(cells(dataset="digits-lt,digits-lt")) == 1
+
+
+def suite(text: str) -> Path:
+    path = Path("paper.yaml")
+    path.write_text(text)
+    return path
+
+
+def test_blocks_of_a_suite_override_it_and_flags_override_them():
+    path = suite(
+        """
+seeds: 0-1
+epochs: 3
+grid:
+  - dataset: cifar10-lt
+    imbalance_ratio: [10, 50]
+  - dataset: [digits-lt, dermamnist]
+    epochs: 4
+"""
+    )
+    made = make_cells({}, path)
+    assert [c.dataset for c in made] == ["cifar10-lt", "digits-lt", "dermamnist"]
+    assert [c.epochs for c in made] == [3, 4, 4]
+    assert made[0].imbalance_ratio == (10, 50)
+    assert {c.seeds for c in made} == {(0, 1)}
+    assert {c.output for c in made} == {Path("results/paper")}
+    assert {c.epochs for c in make_cells({"epochs": 9}, path)} == {9}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grid: 3", "must be a list of blocks"),
+        ("grid: []", "must be a list of blocks"),
+        ("grid:\n  - output: x", "'output' is one for all blocks"),
+        ("grid:\n  - datset: x", "did you mean 'dataset'"),
+        ("grdi:\n  - dataset: x", "did you mean 'grid'"),
+        ("grid:\n  - epochs: many", "--epochs"),
+    ],
+)
+def test_a_wrong_grid_is_told_in_one_line(text: str, said: str):
+    with pytest.raises(UserError, match=said) as caught:
+        make_cells({}, suite(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_where_one_cell_is_wanted_several_are_refused():
+    with pytest.raises(UserError, match="a grid of 2 cells"):
+        make_settings({"dataset": "digits-lt,cifar10-lt"})
+    with pytest.raises(UserError, match="unknown dataset ''"):
+        make_grid(make_cells({"dataset": "digits-lt,"}))
+
+
+def test_a_plan_holds_the_runs_of_all_cells_once():
+    flags = {"methods": "pgd-at,trades", "dataset": "digits-lt", "option": "trades.beta=1,3"}
+    plan = make_grid(make_cells({**flags, "seeds": "0-1", "imbalance_ratio": "2,4"}))
+    names = [planned.run.method for planned in plan.runs]
+    assert names.count("trades") == 8
+    assert names.count("pgd-at") == 4  # beta is not its own
+    betas = {p.run.options.get("beta") for p in plan.runs if p.run.method == "trades"}
+    assert betas == {1, 3}
+
+
+def test_natural_keeps_all_images():
+    (planned,) = make_grid(
+        make_cells({"methods": "pgd-at", "dataset": "digits-lt", "imbalance_ratio": "natural"})
+    ).runs
+    assert planned.run.data.imbalance_ratio is None
+    with pytest.raises(UserError, match="natural"):
+        make_cells({"imbalance_ratio": "0.5"})
+
+
+TINY = ("--limit-train", "40", "--limit-test", "10", "--epochs", "1", "--device", "cpu")
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+def test_a_grid_is_shown_and_done_in_one_directory(cli: Cli):
+    words = ("bench", "--methods", "pgd-at,trades", "--dataset", "digits-lt", *TINY)
+    words = (*words, "--option", "trades.beta=1,3", "--attacks", "clean", "--output", "out")
+    shown = cli(*words, "--dry-run")
+    assert shown.code == 0
+    assert "trades.beta=3" in shown.stdout
+    assert "in all" in shown.stdout
+    assert not Path("out").exists()
+    assert cli(*words).code == 0
+    assert len(list(Path("out/runs").iterdir())) == 3
+    again = cli(*words, "--dry-run")
+    assert "2 evaluated" in again.stdout
+    absent = cli(
+        "bench", "--dataset", "digits-lt,svhn-lt", *TINY, "--methods", "pgd-at", "--dry-run"
+    )
+    assert absent.code == 0
+    assert "without svhn-lt, whose data is not there" in " ".join(absent.stdout.split())

@@ -1,0 +1,87 @@
+"""--select val: settings are judged on held-out training images, never on the test set."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_helpers import Cli
+
+from ltrobust.bench.plan import make_grid
+from ltrobust.bench.settings import make_cells
+from ltrobust.bench.tuning import trials, tuned
+from ltrobust.errors import UserError
+
+TINY = ("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "1")
+
+
+def grid(**flags: Any) -> Any:
+    common = {"dataset": "digits-lt", "device": "cpu", "select": "val"}
+    return make_grid(make_cells({**common, **flags}))
+
+
+def test_the_best_mean_over_seeds_is_chosen_for_each_method():
+    plan = grid(methods="trades,mart", option=["trades.beta=1,3", "mart.beta=2,4,6"], seeds="0-1")
+    scores = {}
+    for planned in plan.runs:
+        run = planned.run
+        wins = (run.method, run.options["beta"]) in (("trades", 3), ("mart", 2))
+        # one seed of a loser is the best of all
+        scores[run.run_id] = 0.5 if wins else 0.9 if run.seed else 0.0
+    found = trials(plan.runs, scores)
+    chosen = {(t.runs[0].run.method, t.runs[0].run.options["beta"]) for t in found if t.chosen}
+    assert chosen == {("trades", 3), ("mart", 2)}
+    assert {t.runs[0].run.method: t.tried for t in found} == {"trades": 2, "mart": 3}
+    assert all(len(t.runs) == 2 for t in found)
+
+
+def test_data_ratios_and_networks_are_chosen_for_apart():
+    plan = grid(
+        methods="trades",
+        option="trades.beta=1,3",
+        imbalance_ratio="2,4",
+        arch="small-cnn,small-cnn:width=8",
+    )
+    found = trials(plan.runs, dict.fromkeys((p.run.run_id for p in plan.runs), 0.5))
+    assert sum(t.chosen for t in found) == 4
+    assert {t.tried for t in found} == {2}
+    assert {t.runs[0].run.options["beta"] for t in found if t.chosen} == {1}  # the first of equals
+
+
+def test_values_of_the_recipe_are_settings_and_failures_are_not_chosen():
+    plan = grid(methods="pgd-at", option="recipe.lr=0.05,0.1")
+    first, second = (planned.run.run_id for planned in plan.runs)
+    found = trials(plan.runs, {first: math.nan, second: 0.1})
+    assert [t.chosen for t in found] == [False, True]
+    assert not any(t.chosen for t in trials(plan.runs, dict.fromkeys((first, second), math.nan)))
+
+
+def test_post_hoc_modifiers_are_refused():
+    with pytest.raises(UserError, match="does not judge pgd-at"):
+        tuned(grid(methods="pgd-at+tau-norm"))
+    assert not tuned(grid(methods="pgd-at", select="last"))
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+def test_only_the_chosen_setting_meets_the_test_images(cli: Cli):
+    words = ("bench", "--methods", "trades", *TINY, "--device", "cpu", "--attacks", "clean,pgd2")
+    words = (*words, "--option", "trades.beta=1,3", "--select", "val", "--output", "out")
+    done = cli(*words)
+    assert done.code == 0
+    assert "1 of 2 tried, chosen" in " ".join(done.stdout.split())
+    records = [json.loads(path.read_text()) for path in Path("out/runs").glob("*/run.json")]
+    assert sorted(len(one["evaluations"]) for one in records) == [0, 2]
+    for one in records:
+        tuning = one["tuning"]
+        assert tuning["tried"] == 2
+        assert tuning["chosen"] == bool(one["evaluations"])
+        assert 0 <= tuning["score"] <= 1
+        assert sum(one["data"]["train_counts"]) < 57  # the held-out images were not trained on
+    best = max(records, key=lambda one: one["tuning"]["score"])
+    assert best["tuning"]["score"] == max(
+        one["tuning"]["score"] for one in records if one["tuning"]["chosen"]
+    )
+    assert cli(*words).code == 0
