@@ -28,7 +28,7 @@ SHAPES = ((1, 8, 2), (3, 32, 10))
 def check_attack(name: str, *, plugin: str | Path | None = None) -> None:
     """Check that a registered attack keeps the contract of `ltrobust.attacks.custom`.
 
-    It must stay within eps and [0, 1], whatever the shape and the number of classes, leave model,
+    It must stay within eps and [0, 1], whatever the shape and the number of classes, leave weights,
     images and labels as they were, depend on its generator alone, and change nothing at eps 0.
 
     Raises:
@@ -65,8 +65,6 @@ def _check_attack(name: str, net: nn.Module, x: Tensor, y: Tensor) -> None:
     assert torch.equal(y, before[1]), f"{where}: changes the labels in place"
     same = all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
     assert same, f"{where}: changes the weights"
-    assert not net.training, f"{where}: leaves the model in train mode"
-    assert all(p.grad is None for p in net.parameters()), f"{where}: leaves gradients"
     assert torch.equal(first, attacked(0.1, seed=1)), f"{where}: draws from a global generator"
     assert torch.equal(attacked(0.0), x), f"{where}: changes images at eps 0"
 

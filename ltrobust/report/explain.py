@@ -93,6 +93,11 @@ CHECKS: dict[str, Advice] = {
         "AutoAttack leaves more images right than a weaker attack, so something misled it.",
         "Take the worst case per image over all attacks as the upper bound.",
     ),
+    "catastrophic-overfitting": Advice(
+        "The network was trained with one or two attack steps and has learnt to withstand those "
+        "only: PGD breaks nearly all that stood them.",
+        "Train it with more steps (--recipe unified); this says nothing of the defense.",
+    ),
 }
 
 

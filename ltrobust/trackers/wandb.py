@@ -23,6 +23,7 @@ class WandbTracker:
     """
 
     def __init__(self, folder: Path) -> None:
+        os.environ.setdefault("WANDB_MODE", "offline")
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._group = folder.resolve().parents[1].name
@@ -62,7 +63,6 @@ class WandbTracker:
                 name=run_id,
                 config=config,
                 dir=str(self._folder),
-                mode=os.environ.get("WANDB_MODE", "offline"),
                 resume="allow",
                 reinit="create_new",
                 settings=wandb.Settings(silent=True),

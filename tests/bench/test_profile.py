@@ -102,7 +102,7 @@ def test_a_resumed_training_is_profiled_over_its_own_epochs(
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "_train_epoch", stop)
-        assert bench(cli, "--profile").code == 130
+        assert bench(cli, "--profile", "--save-every", 0).code == 130
     assert profile() == {}
     outcome = bench(cli, "--profile")
     assert "resuming after epoch 1" in outcome.stdout

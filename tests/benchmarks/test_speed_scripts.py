@@ -97,7 +97,17 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_every_script_that_is_run_is_known_here() -> None:
     found = {f.name for f in SPEED.glob("*.py") if not f.name.startswith(("_", "plain"))}
-    assert found == set(CASES)
+    assert found == {*CASES, "captured.py"}
+
+
+def test_captured_steps_are_measured_as_ordinary_ones_without_a_gpu(tmp_path: Path) -> None:
+    target = tmp_path / "captured.json"
+    command = [sys.executable, str(SPEED / "captured.py"), "--device", "cpu", "--quick"]
+    done = subprocess.run([*command, "--json", str(target)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(target.read_text())
+    assert set(rows) == {"pgd-at/bf16/ordinary"}
+    assert all(value > 0 for value in rows["pgd-at/bf16/ordinary"].values())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -94,7 +94,7 @@ def test_wheel_has_no_tests_and_no_results(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ltrobust", f"ltrobust-{VERSION}.dist-info"}
     kinds = {Path(name).suffix for name in names if name.startswith("ltrobust/")}
-    assert kinds == {".py", ".typed", ".yaml", ".csv", ".npz", ".j2", ".css", ".js"}
+    assert kinds == {".py", ".typed", ".yaml", ".csv", ".npz", ".json", ".j2", ".css", ".js"}
     assert not [name for name in names if "test_" in name or "conftest" in name]
 
 
