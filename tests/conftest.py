@@ -26,7 +26,7 @@ LONGEST = (
     "report/test_gallery.py",
     "bench/test_report_command.py",
     "benchmarks/test_speed_scripts.py",
-    "benchmarks/test_run_gpu.py",
+    "benchmarks/test_gpu_day.py",
     "bench/test_cli_end_to_end.py",
     "attacks/test_autoattack.py",
     "docs/test_docs.py",
