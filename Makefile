@@ -44,7 +44,7 @@ help:
 	@sed -n '/^[^#]/q; s/^#   //p' Makefile
 
 demo: $(INSTALLED)
-	$(BIN)/ltrobust bench --methods core --dataset digits-lt --limit-test 100 \
+	$(BIN)/ltrobust bench --methods core --dataset digits-lt --limit-test 60 \
 	    --output $(DEMO_OUTPUT) $(DEMO_FLAGS)
 	@echo "page:    $(DEMO_OUTPUT)/index.html"
 	@echo "numbers: $(DEMO_OUTPUT)/leaderboard.csv, metrics.csv, per_class.csv"
