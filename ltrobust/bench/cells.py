@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ltrobust.bench.estimate import estimate
+from ltrobust.bench.loader import split_of
 from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached
-from ltrobust.data import LOCAL_PREFIXES, NATURAL, LongTailedData, outline_data
+from ltrobust.data import NATURAL, LongTailedData, outline_data
 from ltrobust.errors import UserError
 from ltrobust.progress import in_words
 from ltrobust.results.store import SuiteStore
@@ -26,7 +27,7 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
         Rows of text: data set, ratio, architecture, options, runs in each of `STATES`, time; the
         seconds of all; and the data sets whose files are not there, so that no time is known.
     """
-    states = cached(plan, store)
+    states, load = cached(plan, store), _outlined(plan)
     cells: dict[tuple[str, ...], list[PlannedRun]] = {}
     for planned in plan.runs:
         cells.setdefault(_cell(plan, planned), []).append(planned)
@@ -35,7 +36,7 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
         counts = Counter(states[planned.run.run_id] for planned in runs)
         time = "?"
         try:
-            expected = estimate(replace(plan, runs=tuple(runs)), store, _outlined(plan))
+            expected = estimate(replace(plan, runs=tuple(runs)), store, load)
             seconds += expected.seconds
             time = in_words(expected.seconds)
         except UserError:
@@ -56,20 +57,10 @@ def _outlined(plan: Plan) -> Callable[[PlannedRun], LongTailedData]:
     known: dict[object, LongTailedData] = {}
 
     def load(planned: PlannedRun) -> LongTailedData:
-        spec, test = planned.run.data, planned.test
-        settings = planned.cell or plan.settings
-        if (spec, test) not in known:
+        split = planned.run.data, planned.test
+        if split not in known:
             with warnings.catch_warnings(action="ignore"):
-                known[spec, test] = outline_data(
-                    settings.dataset if spec.name.startswith(LOCAL_PREFIXES) else spec.name,
-                    data_dir=settings.data_dir,
-                    imbalance_ratio=spec.imbalance_ratio or NATURAL,
-                    imbalance_type=spec.imbalance_type,
-                    split_seed=spec.split_seed,
-                    limit_train=spec.limit_train,
-                    test_protocol=test.protocol,
-                    limit_test=test.limit,
-                )
-        return known[spec, test]
+                known[split] = outline_data(**split_of(planned, plan.settings))
+        return known[split]
 
     return load

@@ -33,24 +33,30 @@ class Loader:
         spec, test = planned.run.data, planned.test
         key = (spec, test, planned.run.select in ("best", "val"))
         if key not in self._loaded:
-            local = spec.name.startswith(LOCAL_PREFIXES)
-            loaded = load_quietly(
-                (planned.cell or self._settings).dataset if local else spec.name,
-                data_dir=self._settings.data_dir,
-                download=self._settings.download,
-                imbalance_ratio=spec.imbalance_ratio or NATURAL,
-                imbalance_type=spec.imbalance_type,
-                split_seed=spec.split_seed,
-                limit_train=spec.limit_train,
-                test_protocol=test.protocol,
-                limit_test=test.limit,
-            )
+            settings = self._settings
+            loaded = load_quietly(**split_of(planned, settings), download=settings.download)
             self._loaded[key] = hold_out(loaded) if key[2] else loaded
         return self._loaded[key]
 
     def notes(self) -> list[str]:
         """The notes of all data that has been loaded, each once."""
         return list(dict.fromkeys(note for data in self._loaded.values() for note in data.notes))
+
+
+def split_of(planned: PlannedRun, settings: Settings) -> dict[str, Any]:
+    """What `load_data` or `outline_data` is asked for, for a run of a plan with these settings."""
+    spec, test = planned.run.data, planned.test
+    local = spec.name.startswith(LOCAL_PREFIXES)
+    return {
+        "name": (planned.cell or settings).dataset if local else spec.name,
+        "data_dir": settings.data_dir,
+        "imbalance_ratio": spec.imbalance_ratio or NATURAL,
+        "imbalance_type": spec.imbalance_type,
+        "split_seed": spec.split_seed,
+        "limit_train": spec.limit_train,
+        "test_protocol": test.protocol,
+        "limit_test": test.limit,
+    }
 
 
 def tell(notes: Iterable[str], reporter: Reporter) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.pgd import attack_mode, pgd
 from ltrobust.config import TrainingAttack
 from ltrobust.data.augment import enlarge, to_float
 from ltrobust.evaluation.reliability import OVERFITTED
@@ -48,11 +48,8 @@ def pgd_accuracy(
     x_adv = pgd(
         net, x, y, eps=attack.eps, step_size=attack.eps / 4, steps=STEPS, loss=loss, start=start
     )
-    training = net.training
-    net.eval()
-    with torch.no_grad():
+    with attack_mode(net), torch.no_grad():
         right = method.adjust(net(x_adv)).argmax(1) == y
-    net.train(training)
     return float(right.float().mean())
 
 
