@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,7 +42,6 @@ DEEDS = (
     "is told something",
 )
 WELL, ILL, OUT_OF_MEMORY = range(3)
-T = TypeVar("T")
 
 
 class LostError(RunError):
@@ -99,7 +98,7 @@ class Team:
             mine = torch.cat([mine, mine.new_zeros(most - len(mine), *mine.shape[1:])])
         found = mine.new_empty(self.size * most, *mine.shape[1:])
         if most:
-            _exchanged(lambda: dist.all_gather_into_tensor(found, mine))
+            self._exchange(lambda: dist.all_gather_into_tensor(found, mine))
         parts = found.split(most) if most else ()
         return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)] or [mine])
 
@@ -115,7 +114,7 @@ class Team:
         for group in by_kind.values():
             flat = torch.cat([tensor.reshape(-1) for tensor in group])
             self._meet(ALIKE, len(flat))
-            _exchanged(lambda flat=flat: dist.broadcast(flat, 0))  # type: ignore[misc]
+            self._exchange(lambda flat=flat: dist.broadcast(flat, 0))  # type: ignore[misc]
             if self.leads:
                 continue
             parts = flat.split([tensor.numel() for tensor in group])
@@ -130,7 +129,7 @@ class Team:
             return b""
         if self.leads:
             text = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        _exchanged(lambda: dist.broadcast(text, 0))
+        self._exchange(lambda: dist.broadcast(text, 0))
         return text.numpy().tobytes()
 
     @contextmanager
@@ -170,7 +169,7 @@ class Team:
         """
         mine = torch.tensor([state, deed, rows])
         every = torch.empty(3 * self.size, dtype=torch.int64)
-        _exchanged(lambda: dist.all_gather_into_tensor(every, mine))
+        self._exchange(lambda: dist.all_gather_into_tensor(every, mine))
         states, deeds, counts = every.view(self.size, 3).T.tolist()
         if any(states):
             self._raise_first(states, reason)
@@ -188,7 +187,7 @@ class Team:
         text = reason.encode()[:REASON].ljust(REASON)
         mine = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         every = torch.empty(REASON * self.size, dtype=torch.uint8)
-        _exchanged(lambda: dist.all_gather_into_tensor(every, mine))
+        self._exchange(lambda: dist.all_gather_into_tensor(every, mine))
         first = next(rank for rank, state in enumerate(states) if state)
         said = every.view(self.size, REASON)[first].numpy().tobytes().decode(errors="ignore")
         raise OtherError(
@@ -196,15 +195,14 @@ class Team:
             out_of_memory=states[first] == OUT_OF_MEMORY,
         )
 
+    def _exchange(self, exchange: Callable[[], object]) -> None:
+        """Do something with all processes.
 
-def _exchanged(exchange: Callable[[], T]) -> T:
-    """Do something with all processes.
-
-    Raises:
-        LostError: one of them is gone.
-    """
-    try:
-        return exchange()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:REASON]
-        raise LostError(f"a process of this run is gone ({reason})") from error
+        Raises:
+            LostError: one of them is gone.
+        """
+        try:
+            exchange()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:REASON]
+            raise LostError(f"a process of this run is gone ({reason})") from error

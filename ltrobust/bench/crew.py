@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,13 +24,13 @@ from typing import IO, Any
 import torch
 import torch.distributed as dist
 
-from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.plan import PlannedRun, check_devices, cores
 from ltrobust.bench.settings import Settings
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
 from ltrobust.results.digest import images_sha256
-from ltrobust.team import LEAST, PATIENCE, LostError, Team
+from ltrobust.team import PATIENCE, LostError, Team
 
 START = 300.0
 """Seconds in which a process that helps must have come up."""
@@ -46,6 +47,7 @@ class Order:
     Attributes:
         planned: the run; of its attacks those that are to be made.
         settings: of its plan.
+        device: of its plan; of several each process has its own.
         threads: CPU threads of each process.
         images: tells the images, so that nobody works on others.
         parts: bytes that are needed, by name.
@@ -53,6 +55,7 @@ class Order:
 
     planned: PlannedRun
     settings: Settings
+    device: str
     threads: int
     images: str
     parts: dict[str, bytes]
@@ -66,6 +69,7 @@ class Order:
             "attacks": [spec.model_dump(mode="json") for spec in planned.attacks],
             "cell": None if planned.cell is None else _dumped(planned.cell),
             "settings": _dumped(self.settings),
+            "device": self.device,
             "threads": self.threads,
             "images": self.images,
             "parts": list(self.parts),
@@ -90,7 +94,8 @@ class Order:
         )
         parts = {name: team.told() for name in content["parts"]}
         settings = Settings.model_validate(content["settings"])
-        return cls(planned, settings, content["threads"], content["images"], parts)
+        own = (content[name] for name in ("device", "threads", "images"))
+        return cls(planned, settings, *own, parts)
 
 
 def _dumped(settings: Settings) -> dict[str, Any]:
@@ -109,10 +114,12 @@ class Crew:
     Attributes:
         team: its processes, of which this one leads.
         settings: of the plan.
+        device: of the plan.
     """
 
     team: Team
     settings: Settings
+    device: str
 
     @contextmanager
     def training(
@@ -144,40 +151,10 @@ class Crew:
     def _doing(
         self, planned: PlannedRun, data: LongTailedData, parts: dict[str, bytes]
     ) -> Iterator[None]:
-        threads = torch.get_num_threads()
-        Order(planned, self.settings, threads, told_images(data), parts).send(self.team)
+        threads, images = torch.get_num_threads(), told_images(data)
+        Order(planned, self.settings, self.device, threads, images, parts).send(self.team)
         with self.team.together():
             yield
-
-
-def check_devices(number: int, device: str) -> None:
-    """Raise UserError unless this machine has so many devices for one run."""
-    if number == 1:
-        return
-    flag = f"--devices-per-run {number}"
-    if ":" in device:
-        raise UserError(
-            f"{flag} and --device {device}, which is one; use --device cuda "
-            "(CUDA_VISIBLE_DEVICES chooses among the machine's)"
-        )
-    if device == "cpu":
-        there, what = len(os.sched_getaffinity(0)), "CPU cores, of which each process takes one"
-    else:
-        there, what = torch.cuda.device_count(), "CUDA devices"
-    if number > there:
-        raise UserError(f"{flag}: this machine has {there} {what}")
-    if device != "cpu" and not dist.is_nccl_available():
-        raise UserError(f"{flag}: this torch was built without NCCL, through which GPUs talk")
-
-
-def check_batch(number: int, run: Run) -> None:
-    """Raise UserError where a run's batches are too small to be shared out."""
-    least = LEAST * number
-    if number > 1 and run.recipe.batch_size < least:
-        raise UserError(
-            f"--devices-per-run {number} shares out batches of at least {least} images, and "
-            f"{run.method} has {run.recipe.batch_size}; give fewer devices or a larger --batch-size"
-        )
 
 
 @contextmanager
@@ -196,34 +173,44 @@ def assembled(settings: Settings, device: str, *, wanted: bool = True) -> Iterat
         UserError: this machine has not so many devices.
         RunError: a process that helps did not come up.
     """
-    there = launched_team()
+    there = LAUNCHED.get()
     if there is not None:
-        yield Crew(there, settings)
+        _check_launched(settings.devices_per_run, device, there)
+        yield Crew(there, settings, device)
     elif settings.devices_per_run == 1 or not wanted:
         yield None
     else:
         check_devices(settings.devices_per_run, device)
-        with _helped(settings.devices_per_run, device) as team:
-            yield Crew(team, settings)
+        with _helped(settings.devices_per_run) as team:
+            yield Crew(team, settings, device)
+
+
+def _check_launched(number: int, device: str, team: Team) -> None:
+    if ":" in device:
+        raise UserError(f"--device {device} under torchrun: each process has its own; use cuda")
+    if number not in (1, team.size):
+        raise UserError(
+            f"--devices-per-run {number} under a torchrun of {team.size} processes; leave it out"
+        )
 
 
 def threads_each(settings: Settings, device: str) -> int | None:
     """CPU threads of each of a run's processes where nobody says a number; None: torch's choice."""
     if settings.devices_per_run == 1 or device != "cpu":
         return None
-    return max(1, len(os.sched_getaffinity(0)) // settings.devices_per_run)
+    return max(1, cores() // settings.devices_per_run)
 
 
 @contextmanager
-def _helped(size: int, device: str) -> Iterator[Team]:
+def _helped(size: int) -> Iterator[Team]:
     """Start the processes that help; they end with the block, and with this process."""
     with tempfile.TemporaryDirectory(prefix="ltrobust-crew-") as folder, on_loopback():
         file = Path(folder) / "store"
         store = dist.FileStore(str(file), size)
-        helpers = [_Helper(rank, size, file, device) for rank in range(1, size)]
+        helpers = [_Helper(rank, size, file) for rank in range(1, size)]
         try:
             _wait_for(helpers, store)
-            with joined(store, 0, size, device) as team:
+            with joined(store, 0, size) as team:
                 yield _Watched(0, size, helpers)
                 with suppress(LostError):
                     team.told()  # nothing: the end
@@ -237,10 +224,10 @@ def _helped(size: int, device: str) -> Iterator[Team]:
 class _Helper:
     """A process that helps; it ends when its input ends, whatever becomes of this process."""
 
-    def __init__(self, rank: int, size: int, file: Path, device: str) -> None:
+    def __init__(self, rank: int, size: int, file: Path) -> None:
         self.rank = rank
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
-        words = ("-m", "ltrobust.bench.follow", rank, size, file, device)
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
+        words = ("-m", "ltrobust.bench.follow", rank, size, file)
         self._process = subprocess.Popen(
             [sys.executable, *map(str, words)],
             stdin=subprocess.PIPE,
@@ -280,9 +267,9 @@ class _Watched(Team):
         super().__init__(rank, size)
         self._helpers = helpers
 
-    def _meet(self, *args: Any, **more: Any) -> list[int]:
+    def _exchange(self, exchange: Callable[[], object]) -> None:
         try:
-            return super()._meet(*args, **more)
+            super()._exchange(exchange)
         except LostError as error:
             for helper in self._helpers:
                 helper.wait()
@@ -307,11 +294,14 @@ def _wait_for(helpers: Sequence[_Helper], store: dist.Store) -> None:
 
 
 @contextmanager
-def joined(store: dist.Store, rank: int, size: int, device: str) -> Iterator[Team]:
-    """Take part in a team for as long as the block lasts."""
-    backend = "gloo"
-    if device != "cpu":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+def joined(store: dist.Store, rank: int, size: int) -> Iterator[Team]:
+    """Take part in a team for as long as the block lasts.
+
+    On a machine with CUDA devices each process has one of them, by its number there.
+    """
+    backend, own = "gloo", int(os.environ.get("LOCAL_RANK", rank))
+    if own < torch.cuda.device_count() and dist.is_nccl_available():
+        torch.cuda.set_device(own)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
@@ -322,7 +312,7 @@ def joined(store: dist.Store, rank: int, size: int, device: str) -> Iterator[Tea
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Let processes of one machine talk over its loopback interface alone, unless told otherwise."""
+    """Let processes of one machine talk over its loopback interface, unless told otherwise."""
     name, before = "GLOO_SOCKET_IFNAME", os.environ.get("GLOO_SOCKET_IFNAME")
     own = next((face for _, face in socket.if_nameindex() if face.startswith("lo")), None)
     if before is None and own is not None:
@@ -334,10 +324,5 @@ def on_loopback() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-_LAUNCHED: list[Team] = []
-"""The team that `torchrun` made this process one of."""
-
-
-def launched_team() -> Team | None:
-    """The team that `torchrun` made this process one of, if it did."""
-    return _LAUNCHED[0] if _LAUNCHED else None
+LAUNCHED: ContextVar[Team | None] = ContextVar("launched", default=None)
+"""The team that `torchrun` made this process one of, while a command works in it."""

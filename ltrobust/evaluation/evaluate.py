@@ -121,6 +121,7 @@ class Evaluator:
         model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
         known: predictions, int64 (N,), under the attacks that were run here.
+        team: see above; None for what this process does alone.
         graphs: what records passes of the search network, at a few batch sizes; None: nothing does.
     """
 
@@ -144,7 +145,7 @@ class Evaluator:
         self.batch_size = batch_size or (2000 if device.type == "cuda" else 250)
         self.reporter = reporter or Reporter()
         self.team = team
-        self._round = self.batch_size * (1 if team is None else team.size)
+        self._first_size = self.batch_size
         self.graphs: Graphs | None = CudaGraphs(device) if device.type == "cuda" else None
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
@@ -186,7 +187,7 @@ class Evaluator:
         if self.team is None:
             yield from self._in_turn(chosen, work)
             return
-        for piece in chosen.split(self._round):
+        for piece in chosen.split(self._first_size * self.team.size):
             share = self.team.share(len(piece))
             found = [made for _, made in self._in_turn(piece[share or slice(None)], work)]
             if found:
