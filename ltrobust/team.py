@@ -96,11 +96,8 @@ class Team:
         mine = rows.detach().contiguous()
         if len(mine) < most:
             mine = torch.cat([mine, mine.new_zeros(most - len(mine), *mine.shape[1:])])
-        found = mine.new_empty(self.size * most, *mine.shape[1:])
-        if most:
-            self._exchange(lambda: dist.all_gather_into_tensor(found, mine))
-        parts = found.split(most) if most else ()
-        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)] or [mine])
+        parts = self._of_all(mine) if most else []
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=False)] or [mine])
 
     @torch.no_grad()
     def make_alike(self, tensors: Iterable[Tensor]) -> None:
@@ -167,10 +164,8 @@ class Team:
             OtherError: one fails, or is about to do something else.
             LostError: one is gone.
         """
-        mine = torch.tensor([state, deed, rows])
-        every = torch.empty(3 * self.size, dtype=torch.int64)
-        self._exchange(lambda: dist.all_gather_into_tensor(every, mine))
-        states, deeds, counts = every.view(self.size, 3).T.tolist()
+        every = torch.stack(self._of_all(torch.tensor([state, deed, rows])))
+        states, deeds, counts = every.T.tolist()
         if any(states):
             self._raise_first(states, reason)
         if len(set(deeds)) > 1:
@@ -186,14 +181,19 @@ class Team:
         """Let all know why the first of the failed processes fails."""
         text = reason.encode()[:REASON].ljust(REASON)
         mine = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        every = torch.empty(REASON * self.size, dtype=torch.uint8)
-        self._exchange(lambda: dist.all_gather_into_tensor(every, mine))
+        every = self._of_all(mine)
         first = next(rank for rank, state in enumerate(states) if state)
-        said = every.view(self.size, REASON)[first].numpy().tobytes().decode(errors="ignore")
+        said = every[first].numpy().tobytes().decode(errors="ignore")
         raise OtherError(
             f"process {first} of {self.size}: {said.strip()}",
             out_of_memory=states[first] == OUT_OF_MEMORY,
         )
+
+    def _of_all(self, mine: Tensor) -> list[Tensor]:
+        """A tensor of each process; all have one shape."""
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        self._exchange(lambda: dist.all_gather(found, mine))
+        return found
 
     def _exchange(self, exchange: Callable[[], object]) -> None:
         """Do something with all processes.

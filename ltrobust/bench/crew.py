@@ -123,19 +123,19 @@ class Crew:
 
     @contextmanager
     def training(
-        self, run: Run, data: LongTailedData, state: bytes | None, base: bytes | None
+        self, planned: PlannedRun, data: LongTailedData, state: bytes | None, base: bytes | None
     ) -> Iterator[Team]:
         """Let all train a run in the block.
 
         Args:
-            run: what to train.
+            planned: what to train.
             data: its images.
             state: what `state_to_bytes` made of the state to go on from.
             base: the weights file of the run that a post-hoc one acts on.
         """
         parts = {"state": state, "base": base}
         given = {name: part for name, part in parts.items() if part is not None}
-        with self._doing(PlannedRun(run, TestSpec(), ()), data, given):
+        with self._doing(replace(planned, attacks=()), data, given):
             yield self.team
 
     @contextmanager

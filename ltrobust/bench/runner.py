@@ -194,7 +194,7 @@ def _go_on(
             store.log(f"  note: {note}")  # the user has been told once for all runs
         if not store.trained:
             base = None if planned.base is None else suite.run(planned.base)
-            _train(planned.run, data, store, claim, plan, reporter, base, crew)
+            _train(planned, data, store, claim, plan, reporter, base, crew)
         store.drop_state()  # a kill may have come just before it went with the weights
         restart_peak_memory(plan.device)
         device = torch.device(plan.device)
@@ -326,7 +326,7 @@ def data_facts(data: LongTailedData) -> DataFacts:
 
 
 def _train(
-    run: Run,
+    planned: PlannedRun,
     data: LongTailedData,
     store: RunStore,
     claim: Claim,
@@ -336,6 +336,7 @@ def _train(
     crew: Crew | None,
 ) -> None:
     """Train a run and store it; `base` is the trained run that a post-hoc one acts on."""
+    run = planned.run
     taken_over = None if base is None else _take_over(base, run)
     device = torch.device(plan.device)
     profile = None
@@ -349,7 +350,7 @@ def _train(
         epochs, threads = len(state["history"]), torch.get_num_threads()
         reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
         _note_threads(store, epochs, threads, reporter)
-    with _training_together(crew, run, data, store, base) as team:
+    with _training_together(crew, planned, data, store, base) as team:
         trained = train(
             run,
             data,
@@ -381,14 +382,18 @@ def _train(
 
 @contextmanager
 def _training_together(
-    crew: Crew | None, run: Run, data: LongTailedData, store: RunStore, base: RunStore | None
+    crew: Crew | None,
+    planned: PlannedRun,
+    data: LongTailedData,
+    store: RunStore,
+    base: RunStore | None,
 ) -> Iterator[Team | None]:
     """The processes that train a run together in the block; None: this one is alone."""
-    if crew is None or own_recipe(run) is None:
+    if crew is None or own_recipe(planned.run) is None:
         yield None
         return
     weights = None if base is None else base.weights()
-    with crew.training(run, data, store.state(), weights) as team:
+    with crew.training(planned, data, store.state(), weights) as team:
         yield team
 
 
