@@ -67,6 +67,7 @@ class Context:
         mode: how the network is run in attacks.
         ball: other steps and another projection than those of the L-inf ball.
         observer: told of every step of an attack.
+        told_radius: told the radius of each attack, as it broadcasts against the whole batch.
         project_start: bring the random start into the ball before the first gradient.
     """
 
@@ -91,6 +92,7 @@ class Context:
     mode: Mode = "eval"
     ball: Ball | None = None
     observer: Observer | None = None
+    told_radius: Callable[[Radius], None] | None = None
     project_start: bool = False
 
     def changed(self, **changes: Any) -> Context:
@@ -185,6 +187,8 @@ class Context:
             _sized(step_size, self._unclipped(self.step_factor)),
         )
         steps = self.attack.steps if steps is None else steps
+        if self.told_radius is not None:
+            self.told_radius(_column(sizes[0], x) if isinstance(sizes[0], Tensor) else sizes[0])
 
         def attacked(piece: slice) -> tuple[Tensor, ...]:
             return self._attacked(model, x, y, loss, rows, piece, start, sizes, steps, rest)

@@ -20,8 +20,8 @@ FORK = multiprocessing.get_context("fork")
 PATIENCE = 120.0
 
 
-def in_team(size: int, work: Callable[[Team], T]) -> list[T]:
-    """What `work` returns in each of so many processes that are a team, by rank."""
+def in_team(size: int, work: Callable[[Team], T], only: int | None = None) -> list[T]:
+    """What `work` returns in each of so many processes that are a team, or in one of them."""
     with tempfile.TemporaryDirectory() as folder:
         ends = [FORK.Pipe(duplex=False) for _ in range(size)]
         file = Path(folder) / "store"
@@ -32,7 +32,8 @@ def in_team(size: int, work: Callable[[Team], T]) -> list[T]:
         for process in processes:
             process.start()
         try:
-            return [_result(rank, end) for rank, (end, _) in enumerate(ends)]
+            ranks = range(size) if only is None else [only]
+            return [_result(rank, ends[rank][0]) for rank in ranks]
         finally:
             for process in processes:
                 process.kill()
