@@ -194,6 +194,12 @@ def _check_launched(number: int, device: str, team: Team) -> None:
         )
 
 
+def processes(settings: Settings) -> int:
+    """How many processes do each run together."""
+    team = LAUNCHED.get()
+    return settings.devices_per_run if team is None else team.size
+
+
 def threads_each(settings: Settings, device: str) -> int | None:
     """CPU threads of each of a run's processes where nobody says a number; None: torch's choice."""
     if settings.devices_per_run == 1 or device != "cpu":

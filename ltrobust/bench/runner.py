@@ -20,7 +20,7 @@ from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
-from ltrobust.bench.crew import Crew, assembled, threads_each
+from ltrobust.bench.crew import Crew, assembled, processes, threads_each
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -308,7 +308,7 @@ def _record(planned: PlannedRun, data: LongTailedData, plan: Plan) -> RunRecord:
         run=planned.run,
         overrides=(planned.cell or plan.settings).overrides(),
         data=data_facts(data),
-        provenance=provenance(plan.device),
+        provenance=provenance(plan.device, processes(plan.settings)),
         made=now(),
     )
 
@@ -655,7 +655,8 @@ def _attack(
 ) -> dict[str, float]:
     """Run attacks and store each one's outcomes when it ends; seconds that each took."""
     taken, test = {}, evaluator.test
-    sha, origin = test_sha256(data), provenance(str(evaluator.device))
+    together = 1 if evaluator.team is None else evaluator.team.size
+    sha, origin = test_sha256(data), provenance(str(evaluator.device), together)
     evaluator.check(attacks.values())
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():
