@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ltrobust.attacks.pgd import input_gradient
+from ltrobust.bench.crew import processes
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
 from ltrobust.combination import find
@@ -80,17 +81,22 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
         there = run.attacks()
         wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())
-    passes = epochs * len(data.train_labels) * training_passes(planned.run)
-    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values()))
+    together = processes(plan.settings)
+    passes = epochs * len(data.train_labels) * training_passes(planned.run, together)
+    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values())) / together
 
 
 PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
 """How methods tell their passes, such as "K + 1", "5 K + 1" or "2 + 1"."""
 
 
-def training_passes(run: Run) -> float:
+def training_passes(run: Run, together: int = 1) -> float:
     """Passes of an image in a training step, as the method tells them; one that trains the weights
     counts one and a half. AWP makes those twice.
+
+    Args:
+        run: gives method and attack.
+        together: processes that share out the passes of the attack, and each make the others.
     """
     combination, steps = find(run.method), run.recipe.attack.steps
     told = PASSES.match(combination.defense.passes)
@@ -101,7 +107,7 @@ def training_passes(run: Run) -> float:
     elif combination.defense.passes.isdecimal():
         attack, outer = 0.0, float(combination.defense.passes)
     again = any(part.name == "awp" for part in combination.parts)
-    return attack + 1.5 * outer * (2 if again else 1)
+    return attack / together + 1.5 * outer * (2 if again else 1)
 
 
 def _attack_passes(spec: AttackSpec) -> float:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("short_autoattack")
 @pytest.fixture(scope="module")
 def trained() -> ltrobust.TrainedModel:
     """A model that is right about most of the images."""
-    return ltrobust.train("pgd-at", epochs=6, imbalance_ratio=2, limit_train=300, device="cpu")
+    return ltrobust.train("pgd-at", epochs=4, imbalance_ratio=2, limit_train=200, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def registered() -> Iterator[str]:
 
     @register_attack("shaky")
     def shaky(model: Any, x: Tensor, y: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-        return x + eps * torch.randn(x.shape, generator=generator).sign()
+        return (x + eps * torch.randn(x.shape, generator=generator).sign()).clamp(0, 1)
 
     yield "shaky"
     ATTACKS.discard("shaky")
@@ -143,6 +143,7 @@ class Problem:
                 num_classes=10,
                 seed=0,
                 batch_size=4,
+                version="apgd",
                 search=self.coarse,
                 exact=self.model,
                 team=team,
@@ -155,7 +156,7 @@ def problem(trained: ltrobust.TrainedModel, test: TestSet) -> Problem:
     coarse = copy.deepcopy(trained.model)
     with torch.no_grad():
         for weights in coarse.parameters():
-            weights.add_(0.3 * weights.std() * torch.randn(weights.shape))
+            weights.add_(0.15 * weights.std() * torch.randn(weights.shape))
     return Problem(trained.model, coarse, to_float(test.images[::2]), test.labels[::2])
 
 
@@ -168,7 +169,8 @@ def test_autoattack_is_shared_out_by_batches(problem: Problem, together: bool) -
     """What is claimed is tried again as in one process, and each state that is saved is whole."""
     saved: list[dict[str, Tensor]] = []
     expected = tensors(problem.attack(together=together, save=saved.append))
-    assert {0, 1} < {*expected["fell"]}, "nothing stands or falls"
+    assert 0 in expected["fell"], "nothing stands"
+    assert max(expected["fell"]) > 0, "nothing falls"
     assert together == any(len(state["claimed"]) for state in saved)
 
     def work(team: Team) -> tuple[dict[str, list[int]], bool]:
@@ -183,7 +185,7 @@ def test_autoattack_is_shared_out_by_batches(problem: Problem, together: bool) -
 def test_autoattack_goes_on_with_more_or_fewer_processes(problem: Problem) -> None:
     saved: list[dict[str, Tensor]] = []
     expected = tensors(problem.attack(save=saved.append))
-    begun = saved[3]
+    begun = saved[1]
 
     def work(team: Team) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
         states: list[dict[str, list[int]]] = []
