@@ -7,6 +7,7 @@ by `crew`; under `torchrun` every process but the first comes here.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import warnings
@@ -110,11 +111,12 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _end_with_input() -> None:
-    """End this process when its input ends: who started it is gone."""
+def _end_with_input(folder: Path) -> None:
+    """End this process when its input ends: who started it is gone, and so goes its folder."""
 
     def wait() -> None:
         sys.stdin.buffer.read()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=wait, name="ltrobust-input", daemon=True).start()
@@ -123,7 +125,7 @@ def _end_with_input() -> None:
 def main() -> None:
     """`python -m ltrobust.bench.follow RANK SIZE STORE`."""
     rank, size, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    _end_with_input()
+    _end_with_input(file.parent)
     with _silent(), on_loopback():
         store = dist.FileStore(str(file), size)
         store.set(f"{HERE}{rank}", "")

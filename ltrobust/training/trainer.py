@@ -190,8 +190,11 @@ def train(
     model = TrainingModel(trained.net, run.precision, grad_checkpointing=thrift.grad_checkpointing)
     optimizer = make_optimizer(model, recipe)
     plain = clock is UNTIMED and not thrift.grad_checkpointing  # which looks at generators
-    if graphs is None and capture and plain and team is None and device.type == "cuda":
-        graphs = CudaGraphs(device)
+    if graphs is None and capture and plain and device.type == "cuda":
+        if team is None:
+            graphs = CudaGraphs(device)
+        else:
+            reporter.line("  steps are not captured: their attack is shared out")
     stepper = Stepper(model, trained.method, optimizer, graphs, reporter.line)
     if state is not None:
         _restore(state, trained, optimizer)

@@ -102,25 +102,32 @@ def test_a_run_whose_helper_is_killed_goes_on_and_ends_as_that_of_one_process(
     assert {p.name for p in run.iterdir()} >= {p.name for p in alone.iterdir()}
 
 
+@pytest.mark.parametrize(
+    "kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_killed_itself_it_leaves_no_process_and_one_goes_on_from_there(
-    cli: Cli, alone: Path
+    cli: Cli, alone: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
     before = set(helpers())
     process = subprocess.Popen(
         command(*TWO, "--output", "out"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env={**environment(), "TMPDIR": str(tmp_path)},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         wait_for(lambda: process.poll() is None and any(Path("out").glob("runs/*/state.pt")))
         own = set(helpers()) - before
         assert own
+        process.send_signal(kind)
+        assert process.wait(PATIENCE) == (130 if kind == signal.SIGINT else -kind)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     wait_for(lambda: not own & set(helpers()))
+    wait_for(lambda: not os.listdir(tmp_path))
     outcome = cli(*WORDS, "--output", "out")
     assert outcome.code == 0, outcome.stderr
     assert "resuming after epoch" in outcome.stdout
