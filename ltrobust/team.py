@@ -111,7 +111,7 @@ class Team:
         for group in by_kind.values():
             flat = torch.cat([tensor.reshape(-1) for tensor in group])
             self._meet(ALIKE, len(flat))
-            self._exchange(lambda flat=flat: dist.broadcast(flat, 0))  # type: ignore[misc]
+            self._from_first(flat)
             if self.leads:
                 continue
             parts = flat.split([tensor.numel() for tensor in group])
@@ -126,7 +126,7 @@ class Team:
             return b""
         if self.leads:
             text = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        self._exchange(lambda: dist.broadcast(text, 0))
+        self._from_first(text)
         return text.numpy().tobytes()
 
     @contextmanager
@@ -194,6 +194,10 @@ class Team:
         found = [torch.empty_like(mine) for _ in range(self.size)]
         self._exchange(lambda: dist.all_gather(found, mine))
         return found
+
+    def _from_first(self, values: Tensor) -> None:
+        """Overwrite a tensor by that of process 0."""
+        self._exchange(lambda: dist.broadcast(values, 0))
 
     def _exchange(self, exchange: Callable[[], object]) -> None:
         """Do something with all processes.
