@@ -184,7 +184,43 @@ Watch = Annotated[
 WatchEvery = Annotated[int | None, _flag("After how many epochs; default 5.", panel=TRAINING)]
 SaveEvery = Annotated[
     float | None,
-    _flag("Seconds of training that a kill may cost; default 30, 0 for none.", panel=RUNNING),
+    _flag(
+        "Seconds of training that a kill may cost; default 30, on a cluster 300; 0 for none.",
+        panel=RUNNING,
+    ),
+]
+LauncherName = Annotated[
+    str | None,
+    _flag(
+        "Where runs are done: local (default with several CUDA devices or --jobs), slurm or ray.",
+        "--launcher",
+        panel=RUNNING,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    _flag(
+        "Runs at once on this machine, each with a CUDA device or an equal share of the cores; "
+        "default one a CUDA device.",
+        panel=RUNNING,
+    ),
+]
+AtOnce = Annotated[int | None, _flag("Runs at once on a cluster.", panel=RUNNING)]
+Detach = Annotated[
+    bool | None,
+    _flag(
+        "With slurm: submit and leave; the same command attaches.",
+        "--detach/--no-detach",
+        panel=RUNNING,
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    _flag(
+        "Passed to sbatch, such as partition=gpu or time=12:00:00; repeatable.",
+        "--slurm",
+        panel=RUNNING,
+    ),
 ]
 NoCapture = Annotated[
     bool | None,
@@ -296,6 +332,11 @@ def bench(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    launcher: LauncherName = None,
+    jobs: Jobs = None,
+    at_once: AtOnce = None,
+    detach: Detach = None,
+    slurm: Slurm = None,
     track: Track = None,
     dry_run: DryRun = False,
     json_output: Json = False,
@@ -392,6 +433,7 @@ def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:
 
 
 def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> None:
+    from ltrobust.bench.doing import how_to_do
     from ltrobust.bench.estimate import (
         estimate,
         loaded_training_set,
@@ -402,17 +444,18 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
     from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
-    load = Loader(plan)
+    doing = how_to_do(plan, store)
+    plan, load = doing.plan, Loader(doing.plan)
     watch = None if mirror is None else mirror.sync
-    unasked = plan.settings.no_estimate
+    unasked = plan.settings.no_estimate or doing.remote
     # reads all data: what is wrong with it shows here
     expected = None if unasked else estimate(plan, store, load)
     store.prepare()
     with Reporter(out, watch=watch) as reporter:
-        about = f", about {in_words(expected.seconds)}" if expected else ""
+        about = f", about {in_words(expected.seconds / doing.at_once)}" if expected else ""
         reporter.line(
-            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}{about}; "
-            f"results in {store.path}"
+            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}"
+            f"{doing.words()}{about}; results in {store.path}"
         )
         if expected:
             tell(load.notes(), reporter)
@@ -424,7 +467,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             if tight:
                 reporter.line(f"warning: {tight}")
         try:
-            failures = run_tuned(plan, store, load, reporter)
+            with doing.runner(store, load, reporter) as run:
+                failures = run_tuned(plan, store, run, reporter)
         except KeyboardInterrupt:
             if plan.settings.overwrite != "all":
                 raise
@@ -433,6 +477,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             err.print(f"{text}, and starts again with it", soft_wrap=True)
             raise SystemExit(STOPPED) from None
         reporter.pause()
+        if plan.settings.detach:
+            return
         try:
             if not plan.settings.no_report:
                 _show_report(store)
