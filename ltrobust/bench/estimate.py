@@ -24,7 +24,7 @@ from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
 from ltrobust.models import build_model
-from ltrobust.results.store import SuiteStore
+from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes

@@ -80,7 +80,7 @@ class Standing:
 
 
 def clock(time: str) -> str:
-    """A time of a record as a clock on this machine shows it, with the date unless it is today's."""
+    """A record's time as a clock on this machine shows it, with the date unless it is today's."""
     try:
         then = datetime.fromisoformat(time).astimezone()
     except ValueError:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
@@ -54,7 +53,7 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
     resolve_device(plan.device)
     with stopping(suite.claims) as stop:
         try:
-            reason = _base_first(planned, plan, suite, reporter, stop)
+            reason = _base_first(planned, suite, reporter, stop)
             reason = reason or _do(planned, plan, suite, reporter, stop)
         except ClaimedError as error:
             reporter.line(f"{error}; left to it")
@@ -66,14 +65,12 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
     return FAILED if reason else DONE
 
 
-def _base_first(
-    planned: PlannedRun, plan: Plan, suite: SuiteStore, reporter: Reporter, stop: Stop
-) -> str:
+def _base_first(planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop) -> str:
     """Train what a post-hoc run acts on, under its own claim, unless that is there."""
     if planned.base is None or suite.run(planned.base).trained:
         return ""
     base, how = planned_run(suite, planned.base)
-    reason = _base_first(base, how, suite, reporter, stop)
+    reason = _base_first(base, suite, reporter, stop)
     if reason:
         return reason
     bare = replace(base, attacks=())  # its own worker attacks it
@@ -113,7 +110,7 @@ def stopping(claims: Path) -> Iterator[Stop]:
     stop, over = Stop(), threading.Event()
     parent = os.getppid() if os.environ.get(WITH_PARENT) else None
 
-    def heed(number: int, frame: FrameType | None) -> None:
+    def heed(*_: object) -> None:
         stop.asked = True
 
     def look() -> None:

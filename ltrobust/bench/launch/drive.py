@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import FrameType
 
 from ltrobust.bench.estimate import lengths
 from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
@@ -378,7 +377,7 @@ def _heeding() -> Iterator[None]:
         yield
         return
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def leave(*_: object) -> None:
         raise LeftError
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -89,8 +89,9 @@ class Local:
             process.wait()
 
     def preview(self, tasks: Sequence[Task]) -> str:
-        """Nothing: the plan's table says all."""
-        return ""
+        """How the tasks share out this machine."""
+        slots = ", ".join(slot.where for slot in self._free)
+        return f"{len(tasks)} runs, {self.at_once} at once here: {slots}"
 
     def _fill(self) -> None:
         while self._queue and self._free:
