@@ -691,7 +691,8 @@ def _remove(found: list[Listed], directory: Path, *, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"--remove would remove the {many} above for good; add --yes to do it")
-        typer.confirm(f"Remove the {many} above for good?", abort=True)
+        if not typer.confirm(f"Remove the {many} above for good?"):
+            return
     removed, held = remove_runs(found, SuiteStore(directory))
     for line in held:
         err.print(f"{line}; not removed", soft_wrap=True, markup=False, highlight=False)
