@@ -160,7 +160,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plac
 def test_every_run_is_submitted_once_longest_first_and_written_to_the_plan(
     place: Callable[..., Place],
 ) -> None:
-    here = place("pgd-at,pgd-at+awp,fat")
+    here = place("pgd-at,pgd-at+awp,at-bsl")
     short = here.ids[0]
     here.suite.run(short).write_history([{"epoch": n + 1.0, "train_loss": 1.0} for n in range(8)])
     launcher = Scripted({one: [[RUNNING, here.done(one)]] for one in here.ids})
@@ -370,7 +370,8 @@ def test_a_post_hoc_run_waits_for_its_base(place: Callable[..., Place]) -> None:
     base, after = here.ids
 
     def base_done() -> Seen:
-        assert launcher.submitted == [base]
+        assert after not in here.finished
+        assert (launcher.submitted == [base]) == (base not in here.finished)
         return here.done(base)()
 
     turns: dict[str, list[list[Step]]] = {base: [[RUNNING, RUNNING, base_done]]}
