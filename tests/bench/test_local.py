@@ -28,11 +28,11 @@ from ltrobust.progress import Reporter
 from ltrobust.results.claims import holder
 from ltrobust.results.store import SuiteStore
 
-EPOCHS = 30
+EPOCHS = 8
 TWO = {
     "methods": "pgd-at,at-bsl",
     "dataset": "digits-lt",
-    "limit_train": 60,
+    "limit_train": 40,
     "limit_test": 10,
     "epochs": EPOCHS,
     "attacks": "clean,pgd2",
@@ -144,7 +144,7 @@ def test_there_are_no_more_slots_than_devices(monkeypatch: pytest.MonkeyPatch) -
         *(2, 1, 1)
     ]
     assert [slot_count("cpu", jobs) for jobs in (None, 3)] == [1, 3]
-    with pytest.raises(UserError, match="--jobs 3: .* 2 CUDA devices; give --jobs 2 or fewer"):
+    with pytest.raises(UserError, match=r"--jobs 3: .* 2 CUDA devices; give --jobs 2 or fewer"):
         slot_count("cuda", 3)
 
 
@@ -183,7 +183,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...
 class Cruel(Local):
     """Kills the first worker that is in the middle of its training."""
 
-    pause = 0.002
+    pause = 0.01
     killed = ""
 
     def look(self) -> Mapping[str, Seen]:
