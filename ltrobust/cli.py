@@ -658,8 +658,11 @@ def runs(
     if json_output:
         print(json.dumps([one.row() for one in found], indent=2))
         return
+    if not found:
+        out.print("no such run", highlight=False)
+        return
     _show_runs(found, directory)
-    if remove and found:
+    if remove:
         _remove(found, directory, yes=yes)
 
 
