@@ -17,11 +17,15 @@ import torch
 from bench_helpers import Cli, attacks_of, command, content, environment, error_of, only_run
 
 import ltrobust
-from ltrobust.bench import crew
-from ltrobust.bench.plan import check_devices
+from ltrobust.bench import crew, work
+from ltrobust.bench.launch import Site, local
+from ltrobust.bench.plan import check_devices, make_plan
+from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.settings import Settings, make_settings
 from ltrobust.errors import UserError
-from ltrobust.results.store import RunStore
-from ltrobust.team import Team
+from ltrobust.progress import Reporter
+from ltrobust.results.store import RunStore, SuiteStore
+from ltrobust.team import LostError, Team
 
 WORDS = (
     *("bench", "--methods", "trades", "--dataset", "digits-lt", "--limit-train", "60"),
@@ -201,12 +205,40 @@ def test_models_that_helpers_cannot_have_are_refused(cli: Cli) -> None:
 )
 def test_torchrun_says_how_many_there_are(number: int, device: str, said: str) -> None:
     token = crew.LAUNCHED.set(Team(0, 2))
-    settings = ltrobust.bench.settings.Settings(devices_per_run=number)  # type: ignore[attr-defined]
+    settings = Settings(devices_per_run=number)
     try:
         with pytest.raises(UserError, match=said), crew.assembled(settings, device):
             pass
     finally:
         crew.LAUNCHED.reset(token)
+
+
+def test_a_slot_of_this_machine_has_the_devices_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(local, "visible_devices", lambda: ["1", "3", "5", "7", "9"])
+    site = Site(tmp_path, "cuda", devices=2)
+    slots = [dict(slot.environment) for slot in local._slots(site)]
+    assert slots == [{"CUDA_VISIBLE_DEVICES": few} for few in ("1,3", "5,7")]
+    with pytest.raises(UserError, match=r"a run has 2 devices of its own, .* give --jobs 2"):
+        local.slot_count("cuda", 3, 2)
+    assert local.threads_each(1, local.cores()) == (1 if local.cores() > 1 else None)
+
+
+def test_a_worker_whose_helper_is_killed_counts_as_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So whoever started it tries again, as long as the run makes progress."""
+    suite = SuiteStore(tmp_path)
+    plan = make_plan(make_settings({"methods": "pgd-at", "device": "cpu", "devices_per_run": 2}))
+    write_plan(plan, suite)
+
+    def lose(*args: Any) -> str:
+        raise LostError("process 1 ended (signal 9)")
+
+    monkeypatch.setattr(work, "do_run", lose)
+    code = work.work(tmp_path, plan.runs[0].run.run_id, Reporter())
+    assert code == 128 + signal.SIGKILL
 
 
 @pytest.mark.slow
