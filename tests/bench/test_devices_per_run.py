@@ -33,7 +33,8 @@ WORDS = (
     *("--device", "cpu", "--threads", "1", "--no-estimate", "--no-report", "--save-every", "0"),
     *("--select", "best", "--watch", "pgd2"),
 )
-TWO = (*WORDS, "--devices-per-run", "2")
+PAIR = ("--devices-per-run", "2")
+TWO = (*WORDS, *PAIR)
 PATIENCE = 120.0
 pytestmark = pytest.mark.usefixtures("few_checks")
 
@@ -242,7 +243,7 @@ def test_a_worker_whose_helper_is_killed_counts_as_killed(
 
 
 @pytest.mark.slow
-def test_under_torchrun_the_first_process_leads(alone: Path) -> None:
+def test_under_torchrun_the_first_process_leads(cli: Cli, alone: Path) -> None:
     """Also a command that nobody helps with, and one that is refused, end all processes."""
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -258,6 +259,13 @@ def test_under_torchrun_the_first_process_leads(alone: Path) -> None:
     done = run(*WORDS, "--no-checks", "--output", "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("shared out among 2 processes") == 1
+    assert what_counts(only_run(Path("out"))) == what_counts(alone)
+    further = ("--no-checks", "--threads", "1", "--attacks", "pgd3")
+    assert run("evaluate", only_run(Path("out")), *further).returncode == 0
+    assert cli("evaluate", alone, *further).code == 0
+    assert what_counts(only_run(Path("out"))) == what_counts(alone)
+    assert cli("evaluate", alone, *further, "--attacks", "pgd4", *PAIR).code == 0
+    assert cli("evaluate", only_run(Path("out")), *further, "--attacks", "pgd4").code == 0
     assert what_counts(only_run(Path("out"))) == what_counts(alone)
     assert run("report", "out").returncode == 0
     refused = run(*WORDS, "--seeds", "-1", "--output", "other")
