@@ -94,8 +94,9 @@ class Order:
         )
         parts = {name: team.told() for name in content["parts"]}
         settings = Settings.model_validate(content["settings"])
-        own = (content[name] for name in ("device", "threads", "images"))
-        return cls(planned, settings, *own, parts)
+        return cls(
+            planned, settings, content["device"], content["threads"], content["images"], parts
+        )
 
 
 def _dumped(settings: Settings) -> dict[str, Any]:
