@@ -187,7 +187,7 @@ def threads_each(slots: int, each: int = 1) -> int | None:
 
 
 def _slots(site: Site) -> list[Slot]:
-    number = slot_count(site.device, site.jobs)
+    number = slot_count(site.device, site.jobs, site.devices)
     threads = {} if site.threads is None else {"OMP_NUM_THREADS": str(site.threads)}
     if site.device == "cuda":
         devices, each = visible_devices(), site.devices
