@@ -29,10 +29,17 @@ PATIENCE = 10.0
 class Process(Protocol):
     """What is asked of a worker; see `subprocess.Popen`."""
 
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
+    def poll(self) -> int | None:
+        """Its exit code, None while it lives."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """Kill it."""
 
 
 @dataclass(frozen=True)
