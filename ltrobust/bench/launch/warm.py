@@ -8,6 +8,7 @@ device; it speaks JSON lines, and ends with the driver.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import select
@@ -20,8 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltrobust.method import load_methods
+
 COMMAND = (sys.executable, "-m", "ltrobust")
 """How commands begin that can be done so."""
+IMPORTED = ("ltrobust.cli", "ltrobust.bench.work", "torch._dynamo", "sklearn.datasets")
+"""What every worker needs, and what torch and the data import on their first use."""
 LOOK = 0.02
 """Seconds between two looks for workers that have ended."""
 
@@ -130,9 +135,10 @@ def serve() -> None:
     """The other end: fork a worker for each line, and tell when one has ended, until no line can
     come any more.
     """
-    import ltrobust.bench.work
-    import ltrobust.cli  # noqa: F401
-
+    for name in IMPORTED:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    load_methods(())
     gc.collect()
     gc.freeze()  # nothing that is shared with children is to be written to
     lines, numbers = b"", dict[int, int]()
