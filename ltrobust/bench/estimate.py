@@ -9,9 +9,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -21,7 +23,8 @@ from ltrobust.config import AttackSpec, DataSpec, Run
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
-from ltrobust.results.store import SuiteStore
+from ltrobust.models import build_model
+from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
@@ -86,6 +89,57 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
 
 PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
 """How methods tell their passes, such as "K + 1", "5 K + 1" or "2 + 1"."""
+
+
+FLOPS = {"cpu": 3e10, "cuda": 3e13}
+"""Operations a second that a device is taken to make: the order of runs needs no more."""
+UNKNOWN = 10_000, (3, 32, 32)
+"""Training images, and their shape, of data sets that are not known unread."""
+
+
+def lengths(runs: Sequence[PlannedRun], plan: Plan, store: SuiteStore) -> dict[str, float]:
+    """Guess how many seconds each run still takes, by run id, from numbers of operations alone.
+
+    Nothing is loaded and no network computes: the machine may be another than that of the runs.
+    """
+    speed = FLOPS["cpu" if plan.device == "cpu" else "cuda"]
+    return {one.run.run_id: _operations(one, store) / speed for one in runs}
+
+
+def _operations(planned: PlannedRun, store: SuiteStore) -> float:
+    run, known = planned.run, training_set(planned.run.data)
+    images = run.data.limit_train or (sum(known.class_counts) if known else UNKNOWN[0])
+    shape = known.image_shape if known else UNKNOWN[1]
+    epochs, there = own_epochs(run), store.run(run.run_id)
+    made = set(there.attack_ids())
+    epochs = 0 if there.trained else max(0, epochs - _epochs_of(there))
+    attacks = [spec for key, spec in planned.attack_ids().items() if key not in made]
+    passes = epochs * images * training_passes(run)
+    passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks))
+    return 3 * passes * _forward_operations(run.arch, shape)
+
+
+def _epochs_of(store: RunStore) -> int:
+    try:
+        return len(store.history())
+    except UserError:  # its worker will tell
+        return 0
+
+
+@cache
+def _forward_operations(arch: str, shape: tuple[int, int, int]) -> float:
+    """Operations of one forward pass of one image; 1 where the network cannot be counted."""
+    channels, height, width = shape
+    try:
+        with torch.device("meta"):
+            net = build_model(arch, num_classes=10, in_channels=channels, image_size=height).eval()
+            size = net.input_size
+            x = torch.zeros(1, channels, size or height, size or width)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(x)
+    except Exception:
+        return 1.0
+    return float(counter.get_total_flops())
 
 
 def training_passes(run: Run) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ltrobust.errors import unknown
+from ltrobust.results.store import SuiteStore
 
 
 @dataclass(frozen=True)
@@ -122,4 +123,4 @@ def work_command(suite: Path, run_id: str) -> tuple[str, ...]:
 
 def log_of(suite: Path, run_id: str) -> Path:
     """Where the output of a run's workers goes, turn after turn."""
-    return suite / "logs" / f"{run_id}.log"
+    return SuiteStore(suite).logs / f"{run_id}.log"
