@@ -75,15 +75,34 @@ class Queued:
     index: int
     job: str
     state: str
+    status: str
+    nodes: str
     reason: str
+
+    @property
+    def task(self) -> tuple[str, int]:
+        """Name and index, which make a task known."""
+        return self.name, self.index
 
     def seen(self) -> Seen:
         """The same in a launcher's words."""
         task = f"job {self.job}_{self.index}"
+        if self.state in OVER:
+            where = f"{self.nodes} ({task}, {self.state.lower()})" if self.nodes else task
+            return Seen("ended", where, self.code)
         if self.state in ON_A_NODE:
             doing = "" if self.state == "RUNNING" else f", {self.state.lower()}"
-            return Seen("running", f"{self.reason} ({task}{doing})")
-        return Seen("waiting", f"waits: {self.reason.strip('()')} ({task})")
+            return Seen("running", f"{self.nodes} ({task}{doing})")
+        why = "" if self.reason in ("", "None") else f": {self.reason}"
+        return Seen("waiting", f"waits{why} ({task})")
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, where it is certain: a small number is a signal for some versions."""
+        if ":" in self.status:
+            return int(self.status.partition(":")[0])
+        status = int(self.status) if self.status.isdigit() else 0
+        return status >> 8 if status > 255 else 0 if self.state == "COMPLETED" else None
 
 
 def ask(*words: str, script: str = "") -> str:
@@ -107,19 +126,23 @@ def ask(*words: str, script: str = "") -> str:
     return done.stdout.strip()
 
 
+FIELDS = ("Name", "ArrayTaskID", "ArrayJobID", "State", "exit_code", "NodeList", "Reason")
+
+
 def queue() -> list[Queued]:
-    """Tasks of this user's arrays that SLURM has.
+    """Tasks of this user's arrays that SLURM knows; for some minutes also those that have ended.
 
     Raises:
         SilentError: it does not answer, which says nothing about them.
     """
+    form = "--Format=" + ",".join(f"{field}:|" for field in FIELDS)
     user = f"--user={os.getuid()}"
-    text = ask("squeue", "--noheader", "--array", user, "--format=%j|%K|%F|%T|%R")
+    text = ask("squeue", "--noheader", "--array", "--states=all", user, form)
     found = []
     for line in text.splitlines():
-        name, index, job, state, reason = (line.split("|", 4) + [""] * 4)[:5]
-        if name.startswith(NAME) and index.isdigit() and state not in OVER:
-            found.append(Queued(name, int(index), job, state, reason))
+        name, index, *rest = line.split("|")
+        if name.startswith(NAME) and index.isdigit() and len(rest) >= len(FIELDS) - 2:
+            found.append(Queued(name, int(index), *rest[: len(FIELDS) - 2]))
     return found
 
 

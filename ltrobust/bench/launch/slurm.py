@@ -71,6 +71,7 @@ class Slurm:
     _submitted: list[Submission] = field(default_factory=list)
     _tasks: dict[str, tuple[str, int]] = field(default_factory=dict)
     _last: dict[str, Seen] = field(default_factory=dict)
+    _missed: set[str] = field(default_factory=set)
     _held: list[Task] = field(default_factory=list)
     _queued: int = 0
 
@@ -94,7 +95,7 @@ class Slurm:
         if not earlier:
             return set()
         try:
-            there = {(one.name, one.index) for one in queue()}
+            there = {one.task for one in queue() if one.seen().state != "ended"}
         except SilentError as error:
             raise UserError(
                 f"SLURM does not answer ({error}), so which jobs of {self._jobs} still run is not "
@@ -131,23 +132,29 @@ class Slurm:
     def look(self) -> Mapping[str, Seen]:
         """The state of every task; one call of squeue.
 
-        A task counts as ended when two looks in a row do not find it: an empty answer of a
-        controller that has just been started has made others submit everything again.
+        A task counts as ended when two looks in a row find it so or do not find it: an empty answer
+        of a controller that has just been started has made others submit everything again.
         """
         try:
-            there = {(one.name, one.index): one.seen() for one in queue()}
+            there = {one.task: one.seen() for one in queue()}
         except SilentError as error:
             silent = Seen("unknown", f"SLURM does not answer ({error})")
             return dict.fromkeys([*self._tasks, *(task.run_id for task in self._held)], silent)
-        self._submit_held(sum(task in there for task in self._tasks.values()))
+        gone = Seen("ended")
+        now = {run_id: there.get(task, gone) for run_id, task in self._tasks.items()}
+        self._submit_held(sum(seen.state != "ended" for seen in now.values()))
         held = Seen("waiting", "waits: no more jobs of this user")
         found = dict.fromkeys((task.run_id for task in self._held), held)
-        for run_id, task in self._tasks.items():
-            before = self._last.pop(run_id, None)
-            if task in there:
-                self._last[run_id] = found[run_id] = there[task]
+        for run_id, seen in now.items():
+            before = self._last.get(run_id, gone)
+            if seen.state == "ended" and run_id not in self._missed:
+                self._missed.add(run_id)
+                found[run_id] = before
+            elif seen.state == "ended":
+                found[run_id] = Seen("ended", seen.where or _place(before), seen.code)
             else:
-                found[run_id] = before or Seen("ended")
+                self._missed.discard(run_id)
+                self._last[run_id] = found[run_id] = seen
         return found
 
     def cancel(self) -> None:
@@ -160,11 +167,13 @@ class Slurm:
         jobs = [one.job for one in self._submitted if one.job]
         self._held.clear()
         try:
-            jobs = sorted({one.job for one in queue() if one.name in names})
+            jobs = sorted({one.job for one in queue() if one.name in names}, key=int)
             if jobs:
                 ask("scancel", "--quiet", *jobs)
             end = time.monotonic() + ENDING
-            while any(one.name in names for one in queue()) and time.monotonic() < end:
+            while time.monotonic() < end and any(
+                one.name in names and one.seen().state != "ended" for one in queue()
+            ):
                 time.sleep(min(1.0, self.pause))
         except SilentError as error:
             raise RunError(
@@ -242,12 +251,19 @@ class Slurm:
         for index, task in enumerate(tasks):
             self._tasks[task.run_id] = submission.name, index
             self._last[task.run_id] = Seen("waiting", "submitted")
+            self._missed.discard(task.run_id)
 
     def _look_for(self, submission: Submission, words: str) -> None:
-        """Whether SLURM took a job after all, whose sbatch ended badly; UserError where not."""
+        """Whether SLURM took a job after all, whose sbatch ended badly; UserError where not.
+
+        Where it cannot say, it counts as taken while others run: when SLURM answers again, the next
+        looks find the tasks, or find them ended and they are submitted again.
+        """
         try:
             there = any(one.name == submission.name for one in queue())
-        except SilentError as error:  # the submission stays in jobs.json: another driver looks
+        except SilentError as error:
+            if self._queued:
+                return
             raise UserError(
                 f"sbatch: {words}, and squeue: {error}; give the same command again later, which "
                 "finds out whether the jobs were submitted"
@@ -278,3 +294,7 @@ class Slurm:
     def _write_jobs(self) -> None:
         content = {"submitted": [asdict(one) for one in self._submitted]}
         write_atomic(self._jobs, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _place(seen: Seen) -> str:
+    return seen.where if seen.state == "running" else ""

@@ -2,7 +2,8 @@
 
 Nothing runs. The folder in $FAKE_SLURM holds `state.json`, which tests write and read:
 
-    jobs    by id: name, script, words of sbatch, and the state of each task ("PENDING (Priority)")
+    jobs    by id: name, script, words of sbatch, and the state of each task: "PENDING (Priority)",
+            "RUNNING n1", "FAILED n1 256"
     calls   every call
     refuse  what sbatch says instead of submitting; `most`: tasks that a user may have
     silent  what every program says instead of answering
@@ -54,11 +55,14 @@ def sbatch(state: dict[str, Any], program: str, words: list[str]) -> str:
 
 def squeue(state: dict[str, Any], program: str, words: list[str]) -> str:
     fail(state.get("silent"))
-    return "\n".join(
-        "|".join([job["name"], index, number, *task.split(" ", 1)])
-        for number, job in state["jobs"].items()
-        for index, task in job["tasks"].items()
-    )
+    lines = []
+    for number, job in state["jobs"].items():
+        for index, task in job["tasks"].items():
+            now, _, more = task.partition(" ")
+            node, _, status = ("", "", "0") if more.startswith("(") else more.partition(" ")
+            reason = more.strip("()") if more.startswith("(") else "None"
+            lines.append("|".join([job["name"], index, number, now, status or "0", node, reason]))
+    return "\n".join(f"{line}|" for line in lines)
 
 
 def other(state: dict[str, Any], program: str, words: list[str]) -> str:

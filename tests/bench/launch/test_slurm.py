@@ -144,8 +144,49 @@ def test_silence_is_unknown_and_missing_once_is_not_gone(fake: Fake, suite: Path
     assert states(launcher) == ["running", "waiting"]
     fake.change(job, 0, None)
     assert launcher.look()["a"].state == "running"
-    assert launcher.look()["a"] == Seen("ended")
+    assert launcher.look()["a"] == Seen("ended", f"n1 (job {job}_0)")
     assert launcher.look()["b"].state == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "how"),
+    [
+        ("FAILED n1 19200", 75, "failed"),
+        ("COMPLETED n1 0", 0, "completed"),
+        ("TIMEOUT n1 0", None, "timeout"),
+        ("OUT_OF_MEMORY n1 9", None, "out_of_memory"),
+        ("FAILED n1 2:0", 2, "failed"),
+    ],
+)
+def test_how_a_task_ended_is_told_as_far_as_it_is_known(
+    fake: Fake, suite: Path, task: str, code: int | None, how: str
+) -> None:
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a"]))
+    (job,) = fake.jobs
+    fake.change(job, 0, task)
+    assert states(launcher) == ["waiting"]
+    assert launcher.look() == {"a": Seen("ended", f"n1 (job {job}_0, {how})", code)}
+    assert slurm(suite).attach() == set()
+
+
+def test_a_retry_while_slurm_is_silent_counts_as_submitted(fake: Fake, suite: Path) -> None:
+    launcher = slurm(suite)
+    tasks = tasks_of(suite, ["a", "b"])
+    fake.set(silent="down")
+    with pytest.raises(UserError, match=r"^sbatch: down, and squeue: down; give the same command"):
+        launcher.submit(tasks)
+    fake.set(silent=None)
+    assert launcher.attach() == set()
+    launcher.submit(tasks)
+    fake.change(fake.jobs[0], 1, "FAILED n1 9")
+    launcher.look()
+    launcher.look()
+    fake.set(silent="down")
+    launcher.submit(tasks[1:])
+    assert states(launcher) == ["unknown"] * 2
+    fake.set(silent=None)
+    assert [states(launcher) for _ in range(2)] == [["waiting"] * 2, ["waiting", "ended"]]
 
 
 def test_a_run_is_submitted_again_as_an_array_of_its_own(fake: Fake, suite: Path) -> None:
