@@ -59,15 +59,15 @@ class Slurm:
 
     Args:
         site: what to submit with.
-        pause: seconds between two looks.
 
     Raises:
         UserError: there is no SLURM here, or an option that sbatch cannot be given.
     """
 
+    pause = 10.0
+    survives = True
+
     site: Site
-    pause: float = 10.0
-    survives: bool = True
     _submitted: list[Submission] = field(default_factory=list)
     _tasks: dict[str, tuple[str, int]] = field(default_factory=dict)
     _last: dict[str, Seen] = field(default_factory=dict)

@@ -154,7 +154,7 @@ def call(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     """Wait for something, and give up with its name."""
     end = time.monotonic() + seconds
     while not true():
