@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 METHOD = '''
@@ -83,14 +84,22 @@ class Runs:
         assert found == code, f"{found}\n{self.story(suite)}"
         return self.said(suite).read_text()
 
-    def begun(self, suite: str, epochs: int = 2) -> str:
-        """Wait until the only run of a suite is trained for some epochs; its id."""
+    def begun(self, suite: str, epochs: int = 2, runs: int = 1) -> list[str]:
+        """Wait until all runs of a suite are trained for some epochs; their ids."""
+
+        def are_begun() -> bool:
+            found = self.epochs(suite).values()
+            return len(found) == runs and min(found) >= epochs
+
+        self.until(suite, are_begun)
+        return sorted(self.epochs(suite))
+
+    def until(self, suite: str, true: Callable[[], bool]) -> None:
+        """Wait for something that a suite's bench is to bring about."""
         end = time.monotonic() + PATIENCE
-        while max(self.epochs(suite).values(), default=0) < epochs:
+        while not true():
             assert time.monotonic() < end, self.story(suite)
             time.sleep(0.1)
-        (run_id,) = self.epochs(suite)
-        return run_id
 
     def said(self, suite: str) -> Path:
         """What the drivers of a suite have printed."""

@@ -72,7 +72,7 @@ def test_a_killed_worker_is_submitted_again(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
     bench = runs.bench("killed", "--seeds", "0", *ON, pace=PACE)
-    run_id = runs.begun("killed")
+    (run_id,) = runs.begun("killed")
     os.kill(runs.worker("killed", run_id), signal.SIGKILL)
     said = runs.ended("killed", bench)
     assert f"{run_id}: lost at epoch" in said
@@ -85,7 +85,7 @@ def test_a_preempted_run_is_requeued_by_slurm(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
     bench = runs.bench("preempted", "--seeds", "0", *ON, pace=PACE)
-    run_id = runs.begun("preempted")
+    (run_id,) = runs.begun("preempted")
     call("sbatch", "-p", "high", "-N2", "--gres=gpu:1", "-o", "/dev/null", "--wrap", "sleep 1")
     said = runs.ended("preempted", bench)
     assert "lost" not in said
@@ -100,7 +100,7 @@ def test_a_run_beyond_its_time_limit_takes_another_turn(
 ) -> None:
     limit = ("--slurm", "time=1", "--slurm", "signal=B:USR2@40")
     bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=3)
-    run_id = runs.begun("limit", 1)
+    (run_id,) = runs.begun("limit", 1)
     said = runs.ended("limit", bench)
     assert "lost" not in said
     log = runs.log("limit", run_id)
@@ -114,7 +114,7 @@ def test_two_copies_after_a_cut_network_do_not_disturb_each_other(
     cluster: SlurmCluster, runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
     bench = runs.bench("brain", "--seeds", "0", *ON, pace=2.5)
-    run_id = runs.begun("brain", 1)
+    (run_id,) = runs.begun("brain", 1)
     first = runs.worker("brain", run_id)
     node = call("squeue", "--noheader", "-o", "%N")
     cluster.kill_node(node)
