@@ -194,12 +194,14 @@ def _turn(
         )
     told = float("-inf")
     try:
-        while (code := child.poll()) is None:
+        while True:
             if time.monotonic() - told > TELL_EVERY:
                 told = time.monotonic()
                 board.tell.remote(number, socket.gethostname())
+            code = child.poll()
+            if code is not None:
+                return code
             time.sleep(0.2)
-        return code
     finally:  # where the task is cancelled
         if child.poll() is None:
             child.terminate()
