@@ -77,6 +77,7 @@ class Ray:
         self.attach()
         for task in tasks:
             self._ended.pop(task.run_id, None)
+            task.log.parent.mkdir(parents=True, exist_ok=True)
         self._queue.extend(tasks)
         self._fill()
 

@@ -55,6 +55,7 @@ class Runs:
 
     def __init__(self, folder: Path, engine: str) -> None:
         self.folder, self._engine = folder, engine
+        self._bench: subprocess.Popen[bytes] | None = None
         (folder / "paced.py").write_text(METHOD)
 
     def bench(self, suite: str, *words: str, pace: float = 0.0) -> subprocess.Popen[bytes]:
@@ -65,7 +66,7 @@ class Runs:
         fixed += ["--attacks", "clean,pgd2", "--device", "cpu", "--threads", "1"]
         fixed += ["--no-checks", "--no-report", "--save-every", "0", "--output", suite]
         with self.said(suite).open("ab") as out:
-            return subprocess.Popen(
+            self._bench = subprocess.Popen(
                 [sys.executable, "-c", driver, "bench", *fixed, *words],
                 cwd=self.folder,
                 env={**os.environ, "LTROBUST_TEST_PACE": str(pace), "OMP_NUM_THREADS": "1"},
@@ -73,6 +74,7 @@ class Runs:
                 stdout=out,
                 stderr=out,
             )
+        return self._bench
 
     def ended(self, suite: str, bench: subprocess.Popen[bytes], code: int = 0) -> str:
         """Wait for the end of a bench; what all drivers of its suite have printed."""
@@ -95,10 +97,12 @@ class Runs:
         return sorted(self.epochs(suite))
 
     def until(self, suite: str, true: Callable[[], bool]) -> None:
-        """Wait for something that a suite's bench is to bring about."""
+        """Wait for something that the last bench is to bring about."""
+        assert self._bench is not None
         end = time.monotonic() + PATIENCE
         while not true():
-            assert time.monotonic() < end, self.story(suite)
+            late = time.monotonic() > end or self._bench.poll() is not None
+            assert not late or true(), self.story(suite)
             time.sleep(0.1)
 
     def said(self, suite: str) -> Path:

@@ -98,7 +98,7 @@ def launcher(tmp_path: Path, **site: Any) -> Launcher:
 
 
 def tasks(*runs: str) -> list[Task]:
-    return [Task(run, ("work", run), Path(f"{run}.log")) for run in runs]
+    return [Task(run, ("work", run), Path("logs", f"{run}.log")) for run in runs]
 
 
 def test_each_run_is_a_task_of_its_threads_and_one_gpu(
@@ -110,7 +110,7 @@ def test_each_run_is_a_task_of_its_threads_and_one_gpu(
     ray.submit(tasks("a"))
     assert fake.options == {"num_cpus": 3, "num_gpus": 1, "max_retries": 0}
     ((number, command, log, environment, _),) = fake.tasks
-    assert (number, command, log) == (0, ("work", "a"), Path("a.log"))
+    assert (number, command, log) == (0, ("work", "a"), Path("logs/a.log"))
     assert environment["LTROBUST_DATA_DIR"] == "/data"
     assert environment["LTROBUST_WITH_PARENT"] == "1"
     launcher(tmp_path, device="cpu").submit(tasks("b"))
