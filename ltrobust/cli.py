@@ -22,6 +22,7 @@ from ltrobust.errors import Notice, RunError, UserError, unknown
 from ltrobust.output import guard_streams
 
 if TYPE_CHECKING:
+    from ltrobust.bench.doing import Doing
     from ltrobust.bench.listing import Listed
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.reports import SuiteResults
@@ -409,20 +410,23 @@ def _bench(
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
+    from ltrobust.bench.doing import how_to_do, preview
     from ltrobust.bench.plan import make_grid
     from ltrobust.bench.settings import make_cells
     from ltrobust.results.store import SuiteStore
 
     cells = make_cells(flags, suite)
     plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
+    doing = how_to_do(plan, store)
     if dry_run:
         _show_plan(plan, store, json_output)
-        if not json_output:
-            _show_launch(plan, store)
+        text = "" if json_output else preview(doing, store)
+        if text:
+            out.print(text, markup=False, highlight=False, soft_wrap=True)
         return
     mirror = None if track is None else _mirror(track, store, plan)
     try:
-        _execute(plan, store, mirror)
+        _execute(doing, store, mirror)
     finally:
         if mirror is not None:
             mirror.close()
@@ -435,8 +439,7 @@ def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:
     return Mirror(store.path, open_trackers(track.split(","), store.path), only)
 
 
-def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> None:
-    from ltrobust.bench.doing import how_to_do
+def _execute(doing: Doing, store: SuiteStore, mirror: Mirror | None = None) -> None:
     from ltrobust.bench.estimate import (
         estimate,
         loaded_training_set,
@@ -447,7 +450,6 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
     from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
-    doing = how_to_do(plan, store)
     plan, load = doing.plan, Loader(doing.plan)
     watch = None if mirror is None else mirror.sync
     unasked = plan.settings.no_estimate or doing.remote
@@ -549,15 +551,6 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         table.add_row(run_id, what, names, room, states[run_id])
     out.print(table)
     _show_cells(plan, store)
-
-
-def _show_launch(plan: Plan, store: SuiteStore) -> None:
-    """Print what a launcher would be told."""
-    from ltrobust.bench.doing import how_to_do, preview
-
-    text = preview(how_to_do(plan, store), store)
-    if text:
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_cells(plan: Plan, store: SuiteStore) -> None:
@@ -665,8 +658,11 @@ def runs(
     if json_output:
         print(json.dumps([one.row() for one in found], indent=2))
         return
+    if not found:
+        out.print("no such run", highlight=False)
+        return
     _show_runs(found, directory)
-    if remove and found:
+    if remove:
         _remove(found, directory, yes=yes)
 
 
@@ -674,7 +670,7 @@ def _show_runs(found: list[Listed], directory: Path) -> None:
     total = sum(one.bytes for one in found)
     table = Table(title=f"{directory}: {len(found)} runs, {total / 1e6:.1f} MB")
     for column in ("run", "dataset", "ratio", "arch", "recipe", "seed", "state", "attacks", "MB"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "run")
     for one in found:
         facts = (one.run_id, one.dataset, one.ratio(), one.arch, one.recipe)
         seed = "-" if one.seed is None else str(one.seed)
@@ -691,7 +687,8 @@ def _remove(found: list[Listed], directory: Path, *, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"--remove would remove the {many} above for good; add --yes to do it")
-        typer.confirm(f"Remove the {many} above for good?", abort=True)
+        if not typer.confirm(f"Remove the {many} above for good?"):
+            return
     removed, held = remove_runs(found, SuiteStore(directory))
     for line in held:
         err.print(f"{line}; not removed", soft_wrap=True, markup=False, highlight=False)

@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -100,7 +100,7 @@ UNKNOWN = 10_000, (3, 32, 32)
 def lengths(runs: Sequence[PlannedRun], plan: Plan, store: SuiteStore) -> dict[str, float]:
     """Guess how many seconds each run still takes, by run id, from numbers of operations alone.
 
-    Nothing is loaded and no network computes: the machine may be another than that of the runs.
+    No data is loaded and nothing is timed: the machine may be another than that of the runs.
     """
     speed = FLOPS["cpu" if plan.device == "cpu" else "cuda"]
     return {one.run.run_id: _operations(one, store) / speed for one in runs}
@@ -116,7 +116,7 @@ def _operations(planned: PlannedRun, store: SuiteStore) -> float:
     attacks = [spec for key, spec in planned.attack_ids().items() if key not in made]
     passes = epochs * images * training_passes(run)
     passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks))
-    return 3 * passes * _forward_operations(run.arch, shape)
+    return 6 * passes * _forward_operations(run.arch, shape)
 
 
 def _epochs_of(store: RunStore) -> int:
@@ -128,18 +128,24 @@ def _epochs_of(store: RunStore) -> int:
 
 @cache
 def _forward_operations(arch: str, shape: tuple[int, int, int]) -> float:
-    """Operations of one forward pass of one image; 1 where the network cannot be counted."""
+    """Multiplications by weights in a forward pass of one image; 1 where they cannot be counted."""
     channels, height, width = shape
+    counts: list[float] = []
+
+    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        weight = layer.weight
+        counts.append(output.numel() * weight.numel() / weight.shape[0])
+
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             net = build_model(arch, num_classes=10, in_channels=channels, image_size=height).eval()
-            size = net.input_size
-            x = torch.zeros(1, channels, size or height, size or width)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(x)
-    except Exception:
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.register_forward_hook(count)
+            net(torch.zeros(1, channels, net.input_size or height, net.input_size or width))
+    except Exception:  # somebody else's network: its run will tell what is wrong
         return 1.0
-    return float(counter.get_total_flops())
+    return sum(counts) or 1.0
 
 
 def training_passes(run: Run) -> float:

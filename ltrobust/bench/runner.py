@@ -432,9 +432,9 @@ def _state_saver(
             last = time.monotonic()
         else:
             store.write_history(state["history"])
-        stop.unsaved = not (due or stop.asked)
         if stop.asked:
             raise KeyboardInterrupt
+        stop.unsaved = not due
 
     return save
 

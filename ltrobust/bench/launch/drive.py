@@ -289,14 +289,13 @@ class _Loop:
             one.held = None
             self._judge(one, Seen("ended", "" if other is None else str(other)))
             return
-        assert one.held is not None
-        if other.beats != one.held[0]:
+        if finished(one.planned, store, no_checks=self._plan.settings.no_checks):
+            self._done(one)
+        elif one.held is None or other.beats != one.held[0]:
             one.held = (other.beats, clock_now)
         elif clock_now - one.held[1] > (SILENCE + 1) * BEAT:
             one.held = None
             self._lost(one, Seen("ended", str(other)))
-        elif finished(one.planned, store, no_checks=self._plan.settings.no_checks):
-            self._done(one)
 
     def _done(self, one: _Open) -> None:
         del self.open[one.run_id]
