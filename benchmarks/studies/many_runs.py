@@ -15,7 +15,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -155,6 +155,16 @@ def mean(site: Site) -> Outcome:
     return Outcome(over(lambda o: o.ratio), over(lambda o: o.twice), over(lambda o: o.stops))
 
 
+def table(found: Mapping[str, Outcome]) -> str:
+    """The outcomes as docs/cluster.md shows them."""
+    rows = [
+        f"| {name} | {outcome.ratio:.3f} | {100 * outcome.twice:.2f}% | {outcome.stops:.0f} |"
+        for name, outcome in found.items()
+    ]
+    head = ["| | time | work done twice | kills |", "|---|---:|---:|---:|"]
+    return "\n".join([*head, *rows])
+
+
 def megabytes(network: str) -> float:
     """What a saved state takes: weights and the optimiser's momentum."""
     with torch.device("meta"):
@@ -170,11 +180,7 @@ def main() -> None:
     found = {name: mean(site) for name, site in SITES.items()}
     least = statistics.mean(HOURS) * len(HOURS) * EACH / GPUS
     print(f"{len(HOURS) * EACH:,} runs on {GPUS} GPUs, {least:.0f} hours at the least")
-    for name, outcome in found.items():
-        print(
-            f"{name:44} time {outcome.ratio:.3f} of the least, {100 * outcome.twice:5.2f} % of the "
-            f"work done twice, {outcome.stops:.0f} kills"
-        )
+    print(table(found))
     states = {network: megabytes(network) for network in NETWORKS}
     print(f"\nMB/s of saved states: each epoch | at most every {SAVE_EVERY} s")
     for network, size in states.items():

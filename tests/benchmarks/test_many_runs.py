@@ -13,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "studies" / "many_runs.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "studies" / "many_runs.py"
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,9 @@ def test_longest_first_is_near_the_least_time(
     often = study.Site(between_stops=4 * study.HOUR)
     never = replace(often, save_every=math.inf)
     assert longest.ratio < study.mean(often).ratio < 1.1 < study.mean(never).ratio
+
+
+def test_the_page_shows_what_the_study_finds(study: ModuleType) -> None:
+    shown = (ROOT / "docs" / "cluster.md").read_text().split("<!-- many_runs -->\n")[1]
+    found = study.table({name: study.mean(site) for name, site in study.SITES.items()})
+    assert shown.startswith(f"{found}\n<!-- /many_runs -->")
