@@ -40,25 +40,30 @@ exec >> {log} 2>&1
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 echo "turn ${{SLURM_RESTART_COUNT:-0}} of job $task on $SLURMD_NODENAME"
 
-# A signal wakes the shell; the run is waited for again.
-stop() {{ woken=1; kill -TERM "$child" 2> /dev/null; }}
-another_turn() {{
-    echo "time limit near: another turn"
-    stop
-    for _ in $(seq 300); do kill -0 "$child" 2> /dev/null || break; sleep 0.2; done
-    code=130
-    kill -0 "$child" 2> /dev/null || {{ wait "$child"; code=$?; }}
-    # done (0), failed (1) and held by another (75) need no other turn
-    [ $code -lt 128 ] || scontrol requeue "$task" ||
-        echo "no other turn from SLURM; the same bench command goes on from here"
+# what grows while the run gets further
+standing() {{
+    (cd {run} 2> /dev/null &&
+        stat -c "%n %y" history.csv trained.json attacks probes ./*.part.safetensors 2> /dev/null)
 }}
-trap stop TERM INT
-trap another_turn USR1 USR2
+# a signal wakes the shell; the run, which saves what it can, is waited for again
+stop() {{ echo "$1"; asked=1; woken=1; kill -TERM "$child" 2> /dev/null; }}
+trap 'stop "told to stop"' TERM INT
+trap 'stop "time limit near"' USR1 USR2
 
+before=$(standing) asked=0 woken=1
 {command} &
 child=$!
-woken=1
 while [ $woken = 1 ]; do woken=0; wait "$child"; code=$?; done
+# done (0), failed (1) and held by another (75) need no other turn, and who is cancelled gets none
+if [ $asked = 1 ] && [ $code -ge 128 ]; then
+    if [ "$(standing)" = "$before" ]; then
+        echo "this turn got no further, so no other one is asked for; a longer time limit may help"
+    elif scontrol show job "$task" | grep -q JobState=RUNNING; then
+        echo "another turn"
+        scontrol requeue "$task" ||
+            echo "no other turn from SLURM; the same bench command goes on from here"
+    fi
+fi
 exit $code
 """
 
@@ -203,5 +208,6 @@ def job_script(suite: Path, tasks: Sequence[Task]) -> str:
         suite=" ".join(str(suite).split()),
         runs="\n".join(f"    {shlex.quote(task.run_id)}" for task in tasks),
         log=f'{shlex.quote(str(first.log.parent))}/"$run".log',
+        run=f'{shlex.quote(str(suite / "runs"))}/"$run"',
         command=" ".join(command),
     )

@@ -7,6 +7,7 @@ Nothing runs. The folder in $FAKE_SLURM holds `state.json`, which tests write an
     calls   every call
     refuse  what sbatch says instead of submitting; `most`: tasks that a user may have
     silent  what every program says instead of answering
+    shown   the state that `scontrol show job` tells; `disabled`: what requeues are refused with
     lost    sbatch submits, and says this as if it had not
 """
 
@@ -70,6 +71,10 @@ def other(state: dict[str, Any], program: str, words: list[str]) -> str:
     if program == "scancel":
         for job in words:
             state["jobs"].pop(job, None)
+    if words[0] == "requeue":
+        fail(state.get("disabled"))
+    if words[:2] == ["show", "job"]:
+        return f"   JobState={state.get('shown', 'RUNNING')} Reason=None"
     return f"MaxArraySize            = {state.get('largest', 1001)}"
 
 

@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(scope="module")
 def unbroken(runs: Runs) -> dict[str, tuple[str, ...]]:
     """Weights and outcomes of runs in one process."""
-    runs.ended("serial", runs.bench("serial", "--seeds", "0-3"))
+    runs.ended("serial", runs.bench("serial", "--seeds", "0-2"))
     return runs.facts("serial")
 
 
@@ -57,14 +57,14 @@ def same(runs: Runs, suite: str, unbroken: dict[str, tuple[str, ...]], number: i
 def test_an_array_on_two_nodes_and_a_driver_that_leaves(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
-    words = ("--seeds", "0-3", *ON)
+    words = ("--seeds", "0-2", *ON)
     said = runs.ended("array", runs.bench("array", *words, "--detach", pace=PACE))
-    assert "4 runs are submitted and go on" in said
+    assert "3 runs are submitted and go on" in said
     said = runs.ended("array", runs.bench("array", *words, pace=PACE))
-    assert "attached to 4 runs" in said
+    assert "attached to 3 runs" in said
     assert "running on n1 (job" in said
     assert "running on n2 (job" in said
-    same(runs, "array", unbroken, 4)
+    same(runs, "array", unbroken, 3)
     assert "turn 0 of job" in runs.log("array", next(iter(unbroken)))
 
 
@@ -76,7 +76,7 @@ def test_a_killed_worker_is_submitted_again(
     os.kill(runs.worker("killed", run_id), signal.SIGKILL)
     said = runs.ended("killed", bench)
     assert f"{run_id}: lost at epoch" in said
-    assert "failed), again" in said  # SLURM's own word for it
+    assert "(signal 9), again" in said
     assert "resuming after epoch" in runs.log("killed", run_id)
     same(runs, "killed", unbroken)
 
@@ -84,7 +84,7 @@ def test_a_killed_worker_is_submitted_again(
 def test_a_preempted_run_is_requeued_by_slurm(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
-    bench = runs.bench("preempted", "--seeds", "0", *ON, pace=PACE)
+    bench = runs.bench("preempted", "--seeds", "0", *ON, pace=3 * PACE)
     (run_id,) = runs.begun("preempted")
     call("sbatch", "-p", "high", "-N2", "--gres=gpu:1", "-o", "/dev/null", "--wrap", "sleep 1")
     said = runs.ended("preempted", bench)
@@ -98,13 +98,14 @@ def test_a_preempted_run_is_requeued_by_slurm(
 def test_a_run_beyond_its_time_limit_takes_another_turn(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
-    limit = ("--slurm", "time=1", "--slurm", "signal=B:USR2@40")
-    bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=3)
+    limit = ("--slurm", "time=2", "--slurm", "signal=B:USR2@75")
+    bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=5)
     (run_id,) = runs.begun("limit", 1)
     said = runs.ended("limit", bench)
     assert "lost" not in said
     log = runs.log("limit", run_id)
-    assert "time limit near: another turn" in log
+    assert "time limit near" in log
+    assert "another turn" in log
     assert "turn 1 of job" in log
     assert "resuming after epoch" in log
     same(runs, "limit", unbroken)

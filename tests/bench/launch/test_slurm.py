@@ -331,8 +331,9 @@ def test_the_preview_is_what_would_be_submitted(fake: Fake, suite: Path) -> None
 CHILD = """
 import signal, sys, time
 def stop(*_):
-    print("told to stop", flush=True)
-    time.sleep(0.1)
+    print("saves", flush=True)
+    if sys.argv[3]:
+        open(sys.argv[3], "a").write("an epoch")
     sys.exit(int(sys.argv[2]))
 signal.signal(signal.SIGTERM, stop)
 print("works on", sys.argv[1], flush=True)
@@ -342,12 +343,13 @@ sys.exit(7)
 """
 
 
-def start_script(suite: Path, code: int) -> subprocess.Popen[str]:
-    tasks = [
-        Task(run, (sys.executable, "-ISc", CHILD, run, str(code)), suite / "logs" / f"{run}.log")
-        for run in ("a", "b")
-    ]
+def start_script(suite: Path, code: int, *, further: bool = True) -> subprocess.Popen[str]:
+    """A task whose process ends with a code, when it is told to or, with 7, by itself."""
+    history = suite / "runs" / "b" / "history.csv"
+    words = (sys.executable, "-ISc", CHILD, "b", str(code), str(history) if further else "")
+    tasks = [Task(run, words, suite / "logs" / f"{run}.log") for run in ("a", "b")]
     (suite / "logs").mkdir()
+    history.parent.mkdir(parents=True)
     script = suite / "script"
     script.write_text(job_script(suite, tasks))
     env = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1", "SLURMD_NODENAME": "n1"}
@@ -376,8 +378,17 @@ def test_near_the_time_limit_the_run_is_stopped_and_requeued(
     script.send_signal(getattr(signal, name))
     assert script.wait(20) == 130
     said = (suite / "logs" / "b.log").read_text()
-    assert said.index("time limit near: another turn") < said.index("told to stop")
-    assert fake.state["calls"] == [["scontrol", "requeue", "12_1"]]
+    assert "time limit near\nsaves\nanother turn\n" in said
+    assert fake.state["calls"][-1] == ["scontrol", "requeue", "12_1"]
+
+
+def test_a_turn_that_got_no_further_is_left_to_the_driver(fake: Fake, suite: Path) -> None:
+    script = start_script(suite, 130, further=False)
+    wait_for(suite / "logs" / "b.log", "works on b")
+    script.send_signal(signal.SIGUSR2)
+    assert script.wait(20) == 130
+    assert "this turn got no further" in (suite / "logs" / "b.log").read_text()
+    assert fake.state["calls"] == []
 
 
 def test_a_run_that_ends_by_itself_near_the_limit_is_not_requeued(fake: Fake, suite: Path) -> None:
@@ -389,7 +400,7 @@ def test_a_run_that_ends_by_itself_near_the_limit_is_not_requeued(fake: Fake, su
 
 
 def test_a_site_that_forbids_requeues_is_told_of_in_the_log(fake: Fake, suite: Path) -> None:
-    fake.set(silent="scontrol: error: Requested operation is presently disabled")
+    fake.set(disabled="scontrol: error: Requested operation is presently disabled")
     script = start_script(suite, 130)
     wait_for(suite / "logs" / "b.log", "works on b")
     script.send_signal(signal.SIGUSR2)
@@ -398,10 +409,14 @@ def test_a_site_that_forbids_requeues_is_told_of_in_the_log(fake: Fake, suite: P
     assert "presently disabled\nno other turn from SLURM; the same bench command goes on" in said
 
 
-def test_sigterm_reaches_the_run_and_asks_for_no_other_turn(fake: Fake, suite: Path) -> None:
+@pytest.mark.parametrize(("state", "asks"), [("COMPLETING", False), ("RUNNING", True)])
+def test_sigterm_reaches_the_run_and_a_cancelled_job_stays_so(
+    fake: Fake, suite: Path, state: str, asks: bool
+) -> None:
+    fake.set(shown=state)
     script = start_script(suite, 130)
     wait_for(suite / "logs" / "b.log", "works on b")
     script.terminate()
     assert script.wait(20) == 130
-    assert "told to stop" in (suite / "logs" / "b.log").read_text()
-    assert fake.state["calls"] == []
+    assert "told to stop\nsaves\n" in (suite / "logs" / "b.log").read_text()
+    assert (["scontrol", "requeue", "12_1"] in fake.state["calls"]) is asks
