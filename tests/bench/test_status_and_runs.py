@@ -291,6 +291,6 @@ def test_a_directory_where_files_cannot_be_renamed_is_one_line(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("ltrobust.results.store.os.replace", refuse)
-    with pytest.raises(UserError, match="cannot rename a file over another .Operation not supp"):
+    with pytest.raises(UserError, match=r"cannot rename a file over another .Operation not supp"):
         SuiteStore(tmp_path / "suite").prepare()
     assert list((tmp_path / "suite").iterdir()) == []
