@@ -98,8 +98,9 @@ def test_a_preempted_run_is_requeued_by_slurm(
 def test_a_run_beyond_its_time_limit_takes_another_turn(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
-    limit = ("--slurm", "time=2", "--slurm", "signal=B:USR2@75")
-    bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=5)
+    # the signal comes 40 to 100 seconds after the start: SLURM may be a minute early
+    limit = ("--slurm", "time=3", "--slurm", "signal=B:USR2@80")
+    bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=9)
     (run_id,) = runs.begun("limit", 1)
     said = runs.ended("limit", bench)
     assert "lost" not in said
