@@ -132,9 +132,8 @@ def _forward_operations(arch: str, shape: tuple[int, int, int]) -> float:
     channels, height, width = shape
     counts: list[float] = []
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        weight = layer.weight
-        counts.append(output.numel() * weight.numel() / weight.shape[0])
+    def count(layer: nn.Conv2d | nn.Linear, _: object, output: torch.Tensor) -> None:
+        counts.append(output.numel() * layer.weight.numel() / layer.weight.shape[0])
 
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -1,6 +1,7 @@
 """Runs on this machine, several at once: a process a run, a CUDA device or a share of cores each.
 
 Nothing outlives the driver: workers are ended with it, and end themselves where it was killed.
+Commands of ltrobust begin warm, where processes can be forked.
 """
 
 from __future__ import annotations
@@ -12,15 +13,33 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch.warm import COMMAND, Nursery
 from ltrobust.bench.work import WITH_PARENT
 from ltrobust.errors import UserError
 
 PATIENCE = 10.0
 """Seconds that workers have to end before they are killed."""
+
+
+class Process(Protocol):
+    """What is asked of a worker; see `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it lives."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """Kill it."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +65,10 @@ class Local:
         self._free = deque(_slots(site))
         self.at_once: int | None = len(self._free)
         self._queue: deque[Task] = deque()
-        self._running: dict[str, tuple[subprocess.Popen[bytes], Slot]] = {}
+        self._running: dict[str, tuple[Process, Slot]] = {}
         self._ended: dict[str, Seen] = {}
+        self._nursery: Nursery | None = None
+        self._shared = {} if site.threads is None else {"OMP_NUM_THREADS": str(site.threads)}
 
     def attach(self) -> set[str]:
         """None: the workers of an earlier driver ended with it."""
@@ -69,6 +90,8 @@ class Local:
                 self._free.append(slot)
                 self._ended[run_id] = Seen("ended", slot.where, code)
         self._fill()
+        if not self._running:
+            self._end_nursery()
         waiting = {task.run_id: Seen("waiting") for task in self._queue}
         running = {key: Seen("running", slot.where) for key, (_, slot) in self._running.items()}
         return {**self._ended, **waiting, **running}
@@ -87,6 +110,12 @@ class Local:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        self._end_nursery()
+
+    def _end_nursery(self) -> None:
+        if self._nursery is not None:
+            self._nursery.end()
+            self._nursery = None
 
     def preview(self, tasks: Sequence[Task]) -> str:
         """How the tasks share out this machine."""
@@ -96,12 +125,21 @@ class Local:
     def _fill(self) -> None:
         while self._queue and self._free:
             task, slot = self._queue.popleft(), self._free.popleft()
-            self._running[task.run_id] = (_start(task, slot), slot)
+            self._running[task.run_id] = (self._start(task, slot), slot)
+
+    def _start(self, task: Task, slot: Slot) -> Process:
+        """Start a worker, warm where that is possible."""
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        if task.command[: len(COMMAND)] != COMMAND or not hasattr(os, "fork"):
+            return _start_cold(task, slot)
+        if self._nursery is None or not self._nursery.alive:
+            self._nursery = Nursery(self._shared)
+        told = {**slot.environment, WITH_PARENT: "1"}
+        return self._nursery.start(task.command[len(COMMAND) :], told, task.log)
 
 
-def _start(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
+def _start_cold(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
     """Start a worker in a session of its own: a Ctrl-C in the terminal is the driver's alone."""
-    task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
         return subprocess.Popen(
             task.command,
