@@ -1,8 +1,8 @@
 """What a launcher costs where runs are tiny: many digits runs of one epoch, serial and launched.
 
-Each run is one epoch on 60 images, so nearly all that is measured is the start of a process for each
-and what an engine needs to begin it. Weights and outcomes must be those of the serial plan, and each
-run must have been trained once.
+Each run is one epoch on 60 images, so nearly all that is measured is the start of a process for
+each and what an engine needs to begin it. Weights and outcomes must be those of the serial plan,
+and each run must have been trained once.
 
     OMP_NUM_THREADS=1 python benchmarks/studies/launcher_load.py local --runs 300 --slots 2
 
@@ -75,15 +75,13 @@ def main() -> None:
     launched = bench(folder / given.launcher, given.runs, *words)
     assert facts(folder / given.launcher) == facts(folder / "serial")
     assert trainings(folder / given.launcher) == [1] * given.runs
-    seconds = {
-        side: part["seconds"] / given.runs for side, part in (("s", serial), ("l", launched))
-    }
+    taken = given.slots * launched["seconds"]
     print(f"{given.runs} runs, each trained once, weights and outcomes as in one process")
-    print(f"serial: {serial['seconds']:.0f} s, {seconds['s']:.2f} s a run")
+    print(f"serial: {serial['seconds']:.0f} s, {serial['seconds'] / given.runs:.2f} s a run")
     print(
         f"{given.launcher}, {given.slots} at once: {launched['seconds']:.0f} s, "
-        f"{given.slots * seconds['l']:.2f} slot seconds a run, "
-        f"{given.slots * launched['seconds'] / serial['seconds']:.2f} times the serial work"
+        f"{taken / given.runs:.2f} s of a slot for a run, "
+        f"{taken / serial['seconds']:.2f} times the serial work"
     )
     if given.json is not None:
         content = {"runs": given.runs, "slots": given.slots, "serial": serial, "launched": launched}
