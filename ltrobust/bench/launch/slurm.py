@@ -91,6 +91,7 @@ class Slurm:
         Raises:
             UserError: SLURM does not answer, so that nobody knows; or jobs.json is damaged.
         """
+        self._tasks.clear()
         earlier = self._read_jobs()
         if not earlier:
             return set()
