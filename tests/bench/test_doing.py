@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_choosing_among_trained_runs_cannot_be_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Local, "survives", True)
-    with pytest.raises(UserError, match="--select val .* cannot go with --detach"):
+    with pytest.raises(UserError, match=r"--select val .* cannot go with --detach"):
         done_how(tmp_path, jobs=2, detach=True, select="val")
 
 
@@ -90,12 +91,13 @@ class Process:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     Process.begun = []
-    monkeypatch.setattr(doing.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(doing.subprocess, "Popen", Process)
-    yield now
+    monkeypatch.setattr(doing, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    fake = SimpleNamespace(Popen=Process, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(doing, "subprocess", fake)
+    return now
 
 
 def test_tables_are_made_beside_when_there_is_something_new_and_seldom(
