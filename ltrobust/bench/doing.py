@@ -106,6 +106,8 @@ def how_to_do(plan: Plan, store: SuiteStore) -> Doing:
         return Doing(plan, None)
     if settings.threads is None and not settings.remote:
         plan = replace(plan, threads=threads_each(slots, each))
+    elif settings.threads is None and plan.device == "cpu":
+        plan = replace(plan, threads=1)  # nodes differ in cores, and results would with them
     site = Site(
         suite=store.path.absolute(),
         device=plan.device,

@@ -281,8 +281,11 @@ def memory_needs(
 
 
 def memory_warning(plan: Plan, needs: dict[str, MemoryNeed]) -> str:
-    """One line when a run needs more memory than the plan's CUDA device has, else ""."""
-    limit = device_memory(plan.device)
+    """One line when a run needs more memory than the plan's CUDA device has, else "".
+
+    What devices of other machines have is not known here.
+    """
+    limit = None if plan.settings.remote else device_memory(plan.device)
     large = {key: need for key, need in needs.items() if limit and need.bytes() > limit}
     if not large or limit is None:
         return ""

@@ -30,10 +30,17 @@ PATIENCE = 10.0
 class Process(Protocol):
     """What is asked of a worker; see `subprocess.Popen`."""
 
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
+    def poll(self) -> int | None:
+        """Its exit code, None while it lives."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """Kill it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,6 @@ class Local:
                 self._free.append(slot)
                 self._ended[run_id] = Seen("ended", slot.where, code)
         self._fill()
-        if not self._running:
-            self._end_nursery()
         waiting = {task.run_id: Seen("waiting") for task in self._queue}
         running = {key: Seen("running", slot.where) for key, (_, slot) in self._running.items()}
         return {**self._ended, **waiting, **running}
@@ -104,9 +109,6 @@ class Local:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        self._end_nursery()
-
-    def _end_nursery(self) -> None:
         if self._nursery is not None:
             self._nursery.end()
             self._nursery = None

@@ -8,6 +8,7 @@ device; it speaks JSON lines, and ends with the driver.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import select
@@ -15,13 +16,18 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltrobust.method import load_methods
+
 COMMAND = (sys.executable, "-m", "ltrobust")
 """How commands begin that can be done so."""
+IMPORTED = ("ltrobust.cli", "ltrobust.bench.work", "torch._dynamo", "sklearn.datasets")
+"""What every worker needs, and what torch and the data import on their first use."""
 LOOK = 0.02
 """Seconds between two looks for workers that have ended."""
 
@@ -31,6 +37,9 @@ class Nursery:
 
     Args:
         environment: of the process that they are forked from.
+
+    Attributes:
+        end: ends that process, which else ends with this object.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -41,6 +50,7 @@ class Nursery:
             env={**os.environ, **environment},
             start_new_session=True,
         )
+        self.end = weakref.finalize(self, _end, self._process)
         self._half = b""
         self._children: dict[int, Warm] = {}
 
@@ -76,10 +86,11 @@ class Nursery:
                 child = self._children[said["number"]]
                 child.pid, child.code = said["pid"], said.get("code")
 
-    def end(self) -> None:
-        """End the process that workers come from; those that live end themselves."""
-        self._process.kill()
-        self._process.communicate()
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process that workers come from; those that live end themselves."""
+    process.kill()
+    process.communicate()
 
 
 class Warm:
@@ -130,9 +141,10 @@ def serve() -> None:
     """The other end: fork a worker for each line, and tell when one has ended, until no line can
     come any more.
     """
-    import ltrobust.bench.work
-    import ltrobust.cli  # noqa: F401
-
+    for name in IMPORTED:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    load_methods(())
     gc.collect()
     gc.freeze()  # nothing that is shared with children is to be written to
     lines, numbers = b"", dict[int, int]()
