@@ -46,51 +46,11 @@ BASE_KEYS = (
     "n",
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
-LATER_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
-"""Keys that groups got later; they stand at the end where keys are columns."""
+MORE_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
+"""More of them; they stand at the end where keys are columns."""
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
-"""Scores that older metrics lack; in these less is better, or neither."""
-REQUIRED = (
-    "run_id",
-    "method",
-    "seed",
-    "attack",
-    "ci_low",
-    "ci_high",
-    "attack_settings",
-    "attack_library",
-    *GROUP_KEYS,
-    *SCORE_COLUMNS,
-)
-LATER_COLUMNS: dict[str, Any] = {
-    "batch_size": 0,
-    "train_eps": 0.0,
-    "config_id": "",
-    "attack_id": "",
-    "natural_error": math.nan,
-    "boundary_error": math.nan,
-    "groups": "",
-    "reliability": None,
-    "seconds": math.nan,
-    "device": "",
-    "imbalance_type": "",
-    "n_train": math.nan,
-    "train_seconds": math.nan,
-    "peak_memory_bytes": math.nan,
-    "parameters": math.nan,
-    "attack_device": "",
-    "threads": math.nan,
-    "attack_threads": math.nan,
-    "attack_code": "",
-    "recipe_changes": "",
-    "reliability_report": "",
-    "test_sha256": "",
-    "data_fingerprint": "",
-    "n_class_min": math.nan,
-    "n_class_max": math.nan,
-}
-"""Columns that older metrics lack, with what stands in for them."""
+"""Scores of which less is better, or neither."""
 _MEASURED = (
     *("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters"),
     *("n_class_min", "n_class_max"),
@@ -111,7 +71,7 @@ class Group:
     """Results that may stand in one table.
 
     Attributes:
-        key: the value of each of `GROUP_KEYS` and `LATER_KEYS`, `SEVERAL` where the rows differ,
+        key: the value of each of `GROUP_KEYS` and `MORE_KEYS`, `SEVERAL` where the rows differ,
             and `search`: the precision in which adversarial images were looked for.
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
@@ -207,15 +167,15 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
     a recipe (`recipe_changes`) make another recipe.
 
     Args:
-        metrics: one row per run and attack, at least the columns in `REQUIRED`.
+        metrics: rows of metrics.csv, one per run and attack.
         across: what results of one group may differ in, from `parse_across`.
 
     Raises:
-        UserError: no rows, missing columns, two different results for one run and attack, or
-            results of one setting whose head, medium and tail are cut differently.
+        UserError: no rows, two different results for one run and attack, or results of one setting
+            whose head, medium and tail are cut differently.
     """
     rows = _checked(metrics)
-    keys = [*BASE_KEYS, *LATER_KEYS]
+    keys = [*BASE_KEYS, *MORE_KEYS]
     found = [
         _group(keys, free, part)
         for block, free in across_blocks(rows, keys, across)
@@ -223,7 +183,7 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
         for searched in _by_search(at_eps)
         for part in _by_settings(searched)
     ]
-    order = (*GROUP_KEYS, "search", *LATER_KEYS)
+    order = (*GROUP_KEYS, "search", *MORE_KEYS)
     found.sort(key=lambda group: [_sort_key(group.key[name]) for name in order])
     return with_slugs(found)
 
@@ -271,18 +231,6 @@ def compact_json(value: Any) -> str:
 
 
 def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
-    metrics = metrics.copy()
-    for name, value in LATER_COLUMNS.items():
-        if name not in metrics.columns:
-            metrics[name] = value
-    missing = [name for name in REQUIRED if name not in metrics.columns]
-    if missing:
-        raise UserError(
-            f"metrics lack the columns {', '.join(missing)}; run 'ltrobust report' on a suite "
-            "directory whose metrics.csv has them"
-        )
-    if "robust_gap" not in metrics.columns:
-        metrics["robust_gap"] = metrics["head"] - metrics["tail"]
     if metrics.empty:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)
@@ -292,7 +240,7 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
     }
     return rows.assign(
         **{name: rows[name].astype(float) for name in _MEASURED},
-        **{name: rows[name].fillna("") for name in LATER_KEYS},
+        **{name: rows[name].fillna("") for name in MORE_KEYS},
         run_id=rows["run_id"].astype(str),
         signature=[written[pair] for pair in told],
         search=rows["attack_settings"].map(_search),
@@ -360,10 +308,10 @@ def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Grou
     rows = rows.drop_duplicates(["run_id", "attack", *SCORE_COLUMNS])
     twice = rows[rows.duplicated(["run_id", "attack"])]
     if not twice.empty:
-        run_id, attack = twice[["run_id", "attack"]].iloc[0]
+        run_id, attack, attack_id = twice[["run_id", "attack", "attack_id"]].iloc[0]
         raise UserError(
             f"run {run_id} has two different results of attack '{attack}' under the same settings; "
-            "keep one of them in metrics.csv"
+            f"delete those that shall not count, such as attacks/{attack_id}.json"
         )
     cuts = sorted({cut for cut in rows["groups"] if isinstance(cut, str) and cut})
     if len(cuts) > 1:
