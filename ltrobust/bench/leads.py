@@ -80,18 +80,18 @@ def _against_best(
         return []
     order = sorted(means, key=lambda label: (-means[label], label))
     best = order[0]
-    rows = {label: _rows(group, label, attack) for label in order}
+    rows = {label: group.cells[label, attack] for label in order}
+    first = rows[best][0]
     images: Any = int(group.key["n"])
     if contested == "tail":  # missing where neither outcomes nor classes tell
-        first = rows[best].iloc[0]
         images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
     made = [
         {
-            "eps": float(rows[best]["eps"].iloc[0]),
+            "eps": float(first["eps"]),
             "best": best,
             "other": label,
-            "best_run_id": ",".join(rows[best]["run_id"]),
-            "other_run_id": ",".join(rows[label]["run_id"]),
+            "best_run_id": ",".join(row["run_id"] for row in rows[best]),
+            "other_run_id": ",".join(row["run_id"] for row in rows[label]),
             "n": images,
             **_lead(rows[best], rows[label], contested, found, pairs, grouping),
         }
@@ -101,14 +101,9 @@ def _against_best(
     return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
 
 
-def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
-    rows = group.by_label[label]
-    return rows[rows["attack"] == attack].sort_values("seed")
-
-
 def _lead(
-    best: pd.DataFrame,
-    other: pd.DataFrame,
+    best: Sequence[Mapping[str, Any]],
+    other: Sequence[Mapping[str, Any]],
     contested: str,
     found: Mapping[tuple[str, str], Judged],
     pairs: _Pairs,
@@ -116,14 +111,13 @@ def _lead(
 ) -> dict[str, Any]:
     score = CONTESTED[contested]
     if max(len(best), len(other)) > 1:
-        return {**seeds_row(best[score].to_list(), other[score].to_list()), "basis": SEEDS}
-    mine, theirs = (
-        found.get((rows["run_id"].iloc[0], rows["attack_id"].iloc[0])) for rows in (best, other)
-    )
+        values = ([row[score] for row in rows] for rows in (best, other))
+        return {**seeds_row(*values), "basis": SEEDS}
+    mine, theirs = (found.get((row["run_id"], row["attack_id"])) for row in (best[0], other[0]))
     counts = None if mine is None or theirs is None else pairs.counts(mine, theirs)
     if counts is None or mine is None:
         nothing = dict.fromkeys(("low", "high", "p"), math.nan)
-        difference = float(best[score].iloc[0] - other[score].iloc[0])
+        difference = float(best[0][score] - other[0][score])
         return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
     run, _ = mine
     if contested == "tail":
