@@ -50,13 +50,13 @@ def leads(
         for run in runs
         for evaluation in run.evaluations
     }
-    pairs = _Pairs()
     tails = tail_images(classes)
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
         for estimates in [group_estimates(group)]
         for attack in group.attacks
+        for pairs in [_Pairs()]
         for contested in CONTESTED
         for row in _against_best(group, estimates, attack, contested, found, pairs, grouping, tails)
     ]
@@ -128,26 +128,33 @@ def _lead(
 
 
 class _Pairs:
-    """Paired counts of evaluations, made once; outcomes are read for them and let go."""
+    """Paired counts of evaluations by one attack, made once; outcomes are read once for them."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, ...], pd.DataFrame | None] = {}
-        self._last: tuple[Evaluation, pd.DataFrame | None] | None = None
+        self._outcomes: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def counts(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
         """Rows of `paired_counts`; None on different images, or where outcomes are gone."""
-        (run, one), (other, two) = mine, theirs
-        key = (run.run_id, one.attack_id, other.run_id, two.attack_id)
+        key = (*_key(mine), *_key(theirs))
         if key not in self._counts:
-            self._counts[key] = self._made(run, one, two)
+            self._counts[key] = self._made(mine, theirs)
         return self._counts[key]
 
-    def _made(self, run: JudgedRun, one: Evaluation, two: Evaluation) -> pd.DataFrame | None:
-        if one.facts.test_sha256 != two.facts.test_sha256:
+    def _made(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
+        if mine[1].facts.test_sha256 != theirs[1].facts.test_sha256:
             return None
-        if self._last is None or self._last[0] is not one:
-            self._last = one, one.outcomes()  # the best one is set against many
-        best, rival = self._last[1], two.outcomes()
-        if best is None or rival is None:
+        one, two = self._read(mine), self._read(theirs)
+        if one is None or two is None:
             return None
-        return paired_counts(best, rival, len(run.train_counts))
+        return paired_counts(one, two, len(mine[0].train_counts))
+
+    def _read(self, judged: Judged) -> pd.DataFrame | None:
+        key = _key(judged)
+        if key not in self._outcomes:
+            self._outcomes[key] = judged[1].outcomes()
+        return self._outcomes[key]
+
+
+def _key(judged: Judged) -> tuple[str, str]:
+    return judged[0].run_id, judged[1].attack_id
