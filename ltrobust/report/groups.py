@@ -99,12 +99,16 @@ class Group:
     @cached_property
     def labels(self) -> list[str]:
         """Row labels, in alphabetical order."""
-        return sorted(self.by_label)
+        return sorted(self.records)
 
     @cached_property
-    def by_label(self) -> dict[str, pd.DataFrame]:
-        """The rows of each label."""
-        return {str(label): rows for label, rows in self.rows.groupby("label", sort=False)}
+    def records(self) -> dict[str, list[dict[str, Any]]]:
+        """Label to its rows as plain values, in their order."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows.to_dict("records"):
+            known = {str(name): value for name, value in row.items()}
+            found.setdefault(str(known["label"]), []).append(known)
+        return found
 
     @cached_property
     def run_ids(self) -> frozenset[str]:
@@ -115,9 +119,9 @@ class Group:
     def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Label and attack to its rows, one a run, in the order of their seeds."""
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row in self.rows.sort_values(["seed", "run_id"]).to_dict("records"):
-            known = {str(name): value for name, value in row.items()}
-            found.setdefault((known["label"], known["attack"]), []).append(known)
+        for label, rows in self.records.items():
+            for row in sorted(rows, key=_by_seed):
+                found.setdefault((label, row["attack"]), []).append(row)
         return found
 
     @cached_property
@@ -131,15 +135,16 @@ class Group:
 
     def seeds(self, label: str) -> list[int]:
         """Seeds of one row, in increasing order."""
-        return sorted({int(seed) for seed in self.by_label[label]["seed"]})
+        return sorted({int(row["seed"]) for row in self.records[label]})
 
     def runs(self, label: str) -> list[str]:
         """Run ids of one row, in the order of their seeds."""
-        return list(self._runs.get(label, ()))
+        rows = sorted(self.records.get(label, ()), key=_by_seed)
+        return list(dict.fromkeys(row["run_id"] for row in rows))
 
     def own(self, label: str) -> dict[str, Any]:
         """The values of one row where rows differ; the same for all its runs."""
-        row = self.by_label[label].iloc[0]
+        row = self.records[label][0]
         return {name: row[name] for name in self.differing}
 
     def told(self, label: str) -> dict[str, str]:
@@ -147,14 +152,9 @@ class Group:
         own = self.own(label)
         return {name.replace("_", " "): shown_value(name, own[name]) for name in own}
 
-    @cached_property
-    def _runs(self) -> dict[str, list[str]]:
-        """Run ids by label; asked for all the time."""
-        rows = self.rows.sort_values(["seed", "run_id"]).drop_duplicates(["label", "run_id"])
-        found: dict[str, list[str]] = {}
-        for label, run_id in zip(rows["label"], rows["run_id"], strict=True):
-            found.setdefault(label, []).append(run_id)
-        return found
+
+def _by_seed(row: Mapping[str, Any]) -> tuple[int, str]:
+    return int(row["seed"]), row["run_id"]
 
 
 def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list[Group]:

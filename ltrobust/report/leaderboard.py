@@ -49,10 +49,8 @@ def _parts() -> list[str]:
 
 
 def _row(setting: Setting, label: str) -> dict[str, Any]:
-    rows = setting.by_label[label]
-    once = rows.drop_duplicates("attack").sort_values("attack").set_index("attack")
-    libraries = once["attack_library"].dropna().to_dict()
-    first = rows.iloc[0]
+    rows = setting.records[label]
+    first, once = rows[0], {row["attack"]: row for row in reversed(rows)}
     seeds = setting.seeds(label)
     scored: dict[str, float] = {}
     for attack in setting.attacks:
@@ -72,9 +70,15 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
         "seeds": ",".join(str(seed) for seed in seeds),
         **scored,
         "attack_settings": compact_json(
-            {name: settings_of(text) for name, text in once["attack_settings"].items()}
+            {attack: settings_of(row["attack_settings"]) for attack, row in once.items()}
         ),
-        "attack_library": compact_json({name: str(value) for name, value in libraries.items()}),
+        "attack_library": compact_json(
+            {
+                attack: str(row["attack_library"])
+                for attack, row in once.items()
+                if not pd.isna(row["attack_library"])
+            }
+        ),
         "run_ids": ",".join(setting.runs(label)),
         "group": setting.slug,
         "reliability": ";".join(setting.checks[label]),
