@@ -90,8 +90,6 @@ class Local:
                 self._free.append(slot)
                 self._ended[run_id] = Seen("ended", slot.where, code)
         self._fill()
-        if not self._running:
-            self._end_nursery()
         waiting = {task.run_id: Seen("waiting") for task in self._queue}
         running = {key: Seen("running", slot.where) for key, (_, slot) in self._running.items()}
         return {**self._ended, **waiting, **running}
@@ -110,9 +108,6 @@ class Local:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        self._end_nursery()
-
-    def _end_nursery(self) -> None:
         if self._nursery is not None:
             self._nursery.end()
             self._nursery = None

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,9 @@ class Nursery:
 
     Args:
         environment: of the process that they are forked from.
+
+    Attributes:
+        end: ends that process, which else ends with this object.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -46,6 +50,7 @@ class Nursery:
             env={**os.environ, **environment},
             start_new_session=True,
         )
+        self.end = weakref.finalize(self, _end, self._process)
         self._half = b""
         self._children: dict[int, Warm] = {}
 
@@ -81,10 +86,11 @@ class Nursery:
                 child = self._children[said["number"]]
                 child.pid, child.code = said["pid"], said.get("code")
 
-    def end(self) -> None:
-        """End the process that workers come from; those that live end themselves."""
-        self._process.kill()
-        self._process.communicate()
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process that workers come from; those that live end themselves."""
+    process.kill()
+    process.communicate()
 
 
 class Warm:
