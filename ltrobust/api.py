@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ltrobust.batches import Array, Batch, labelled_images
+from ltrobust.bench.doing import how_to_do
 from ltrobust.bench.external import as_before, checkpoint_model, stored_run
 from ltrobust.bench.loader import Loader, stored_dataset
 from ltrobust.bench.plan import (
@@ -474,8 +475,10 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     """
     cells = make_cells(settings, None if suite is None else Path(suite))
     plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
-    load = Loader(plan)
-    failures = run_tuned(plan, store, load, Reporter())
+    doing, load, reporter = how_to_do(plan, store), Loader(plan), Reporter()
+    store.prepare()
+    with doing.runner(store, load, reporter) as run:
+        failures = run_tuned(doing.plan, store, run, reporter)
     results = build_report(store)
     _warn(load.notes())
     if failures:

@@ -22,6 +22,8 @@ from ltrobust.errors import Notice, RunError, UserError, unknown
 from ltrobust.output import guard_streams
 
 if TYPE_CHECKING:
+    from ltrobust.bench.doing import Doing
+    from ltrobust.bench.listing import Listed
     from ltrobust.bench.plan import Plan
     from ltrobust.bench.reports import SuiteResults
     from ltrobust.papers.reproduce import Job
@@ -184,7 +186,43 @@ Watch = Annotated[
 WatchEvery = Annotated[int | None, _flag("After how many epochs; default 5.", panel=TRAINING)]
 SaveEvery = Annotated[
     float | None,
-    _flag("Seconds of training that a kill may cost; default 30, 0 for none.", panel=RUNNING),
+    _flag(
+        "Seconds of training that a kill may cost; default 30, on a cluster 300; 0 for none.",
+        panel=RUNNING,
+    ),
+]
+LauncherName = Annotated[
+    str | None,
+    _flag(
+        "Where runs are done: local (default with several CUDA devices or --jobs), slurm or ray.",
+        "--launcher",
+        panel=RUNNING,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    _flag(
+        "Runs at once on this machine, each with a CUDA device or an equal share of the cores; "
+        "default one a CUDA device.",
+        panel=RUNNING,
+    ),
+]
+AtOnce = Annotated[int | None, _flag("Runs at once on a cluster.", panel=RUNNING)]
+Detach = Annotated[
+    bool | None,
+    _flag(
+        "With slurm: submit and leave; the same command attaches.",
+        "--detach/--no-detach",
+        panel=RUNNING,
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    _flag(
+        "Passed to sbatch, such as partition=gpu or time=12:00:00; repeatable.",
+        "--slurm",
+        panel=RUNNING,
+    ),
 ]
 NoCapture = Annotated[
     bool | None,
@@ -296,6 +334,11 @@ def bench(
     output: Output = None,
     overwrite: Overwrite = None,
     suite: SuiteFile = None,
+    launcher: LauncherName = None,
+    jobs: Jobs = None,
+    at_once: AtOnce = None,
+    detach: Detach = None,
+    slurm: Slurm = None,
     track: Track = None,
     dry_run: DryRun = False,
     json_output: Json = False,
@@ -367,18 +410,23 @@ def _bench(
     dry_run: bool = False,
     json_output: bool = False,
 ) -> None:
+    from ltrobust.bench.doing import how_to_do, preview
     from ltrobust.bench.plan import make_grid
     from ltrobust.bench.settings import make_cells
     from ltrobust.results.store import SuiteStore
 
     cells = make_cells(flags, suite)
     plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
+    doing = how_to_do(plan, store)
     if dry_run:
         _show_plan(plan, store, json_output)
+        text = "" if json_output else preview(doing, store)
+        if text:
+            out.print(text, markup=False, highlight=False, soft_wrap=True)
         return
     mirror = None if track is None else _mirror(track, store, plan)
     try:
-        _execute(plan, store, mirror)
+        _execute(doing, store, mirror)
     finally:
         if mirror is not None:
             mirror.close()
@@ -391,7 +439,7 @@ def _mirror(track: str, store: SuiteStore, plan: Plan) -> Mirror:
     return Mirror(store.path, open_trackers(track.split(","), store.path), only)
 
 
-def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> None:
+def _execute(doing: Doing, store: SuiteStore, mirror: Mirror | None = None) -> None:
     from ltrobust.bench.estimate import (
         estimate,
         loaded_training_set,
@@ -402,17 +450,17 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
     from ltrobust.bench.tuning import run_tuned
     from ltrobust.progress import Reporter, in_words
 
-    load = Loader(plan)
+    plan, load = doing.plan, Loader(doing.plan)
     watch = None if mirror is None else mirror.sync
-    unasked = plan.settings.no_estimate
+    unasked = plan.settings.no_estimate or doing.remote
     # reads all data: what is wrong with it shows here
     expected = None if unasked else estimate(plan, store, load)
     store.prepare()
     with Reporter(out, watch=watch) as reporter:
-        about = f", about {in_words(expected.seconds)}" if expected else ""
+        about = f", about {in_words(expected.seconds / doing.at_once)}" if expected else ""
         reporter.line(
-            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}{about}; "
-            f"results in {store.path}"
+            f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} on {plan.device}"
+            f"{doing.words()}{about}; results in {store.path}"
         )
         if expected:
             tell(load.notes(), reporter)
@@ -424,7 +472,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             if tight:
                 reporter.line(f"warning: {tight}")
         try:
-            failures = run_tuned(plan, store, load, reporter)
+            with doing.runner(store, load, reporter) as run:
+                failures = run_tuned(plan, store, run, reporter)
         except KeyboardInterrupt:
             if plan.settings.overwrite != "all":
                 raise
@@ -433,6 +482,8 @@ def _execute(plan: Plan, store: SuiteStore, mirror: Mirror | None = None) -> Non
             err.print(f"{text}, and starts again with it", soft_wrap=True)
             raise SystemExit(STOPPED) from None
         reporter.pause()
+        if plan.settings.detach:
+            return
         try:
             if not plan.settings.no_report:
                 _show_report(store)
@@ -516,6 +567,135 @@ def _show_cells(plan: Plan, store: SuiteStore) -> None:
     out.print(table)
     without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
     out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)
+
+
+SuiteDirectory = Annotated[
+    Path, typer.Argument(metavar="DIRECTORY", help="A suite's directory, results/<suite>.")
+]
+
+
+@app.command(hidden=True, epilog="Example:\n\n  ltrobust work results/demo at-bsl-0123456789ab")
+def work(
+    directory: SuiteDirectory,
+    run_id: Annotated[str, typer.Argument(help="A run of its plan.json.")],
+    debug: Debug = False,
+) -> None:
+    """Do one planned run: what launchers start. Exit: 0 done, 1 failed, 75 held by another."""
+    from ltrobust.bench.work import work as do
+    from ltrobust.progress import Reporter
+
+    with Reporter(out) as reporter:
+        code = do(directory, run_id, reporter)
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust status results/cifar10-lt\n\n"
+    "  ltrobust status results/cifar10-lt --json"
+)
+def status(directory: SuiteDirectory, json_output: Json = False, debug: Debug = False) -> None:
+    """Tell how far each planned run is: waiting, running, lost, failed or done."""
+    from ltrobust.bench.plan_file import read_plan
+    from ltrobust.bench.standing import counted, standings
+    from ltrobust.results.store import SuiteStore
+
+    suite = SuiteStore(directory)
+    found = standings(read_plan(suite), suite)
+    if json_output:
+        print(json.dumps([one.row() for one in found], indent=2))
+        return
+    table = Table(title=f"{directory}: {counted(found)}")
+    for column in ("run", "state", "how far"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        table.add_row(one.run_id, one.state, Text(one.told()))
+    out.print(table)
+
+
+@app.command(
+    epilog="Examples:\n\n  ltrobust runs results/cifar10-lt --state failed,lost\n\n"
+    "  ltrobust runs results/cifar10-lt --methods trades --seeds 3 --remove"
+)
+def runs(
+    directory: SuiteDirectory,
+    dataset: Annotated[str | None, _flag("Only these data sets; a,b.", panel=DATA)] = None,
+    imbalance_ratio: Annotated[
+        str | None, _flag("Only these imbalance ratios.", panel=DATA)
+    ] = None,
+    arch: Annotated[str | None, _flag("Only these architectures.", panel=TRAINING)] = None,
+    recipe: Annotated[str | None, _flag("Only these recipes.", panel=TRAINING)] = None,
+    methods: Annotated[str | None, _flag("Only these methods.", panel=TRAINING)] = None,
+    seeds: Seeds = None,
+    state: Annotated[
+        str | None,
+        _flag("Only running, waiting, lost, failed or done ones; a,b.", panel=RUNNING),
+    ] = None,
+    remove: Annotated[
+        bool, _flag("Remove the runs that are listed.", "--remove", panel=RUNNING)
+    ] = False,
+    yes: Annotated[bool, _flag("Do not ask before.", "--yes", panel=RUNNING)] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the runs of a suite's directory, filter them, remove them."""
+    from ltrobust.bench.listing import listed_runs
+    from ltrobust.bench.settings import make_settings
+    from ltrobust.results.filters import parse_filters
+    from ltrobust.results.store import SuiteStore
+
+    filters = parse_filters(
+        dataset=dataset,
+        imbalance_ratio=imbalance_ratio,
+        arch=arch,
+        recipe=recipe,
+        methods=methods,
+    )
+    states = [] if state is None else [item.strip() for item in state.split(",")]
+    chosen_seeds = () if seeds is None else make_settings({"seeds": seeds}).seeds
+    found = listed_runs(SuiteStore(directory), filters, states, chosen_seeds)
+    if json_output and remove:
+        raise UserError("--json lists and --remove removes; give one of them")
+    if json_output:
+        print(json.dumps([one.row() for one in found], indent=2))
+        return
+    if not found:
+        out.print("no such run", highlight=False)
+        return
+    _show_runs(found, directory)
+    if remove:
+        _remove(found, directory, yes=yes)
+
+
+def _show_runs(found: list[Listed], directory: Path) -> None:
+    total = sum(one.bytes for one in found)
+    table = Table(title=f"{directory}: {len(found)} runs, {total / 1e6:.1f} MB")
+    for column in ("run", "dataset", "ratio", "arch", "recipe", "seed", "state", "attacks", "MB"):
+        table.add_column(column, overflow="fold", no_wrap=column == "run")
+    for one in found:
+        facts = (one.run_id, one.dataset, one.ratio(), one.arch, one.recipe)
+        seed = "-" if one.seed is None else str(one.seed)
+        table.add_row(*facts, seed, one.state, str(one.attacks), f"{one.bytes / 1e6:.1f}")
+    out.print(table)
+
+
+def _remove(found: list[Listed], directory: Path, *, yes: bool) -> None:
+    """Remove runs, once that is confirmed."""
+    from ltrobust.bench.listing import remove_runs
+    from ltrobust.results.store import SuiteStore
+
+    many = f"{len(found)} run{'s' if len(found) != 1 else ''}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"--remove would remove the {many} above for good; add --yes to do it")
+        if not typer.confirm(f"Remove the {many} above for good?"):
+            return
+    removed, held = remove_runs(found, SuiteStore(directory))
+    for line in held:
+        err.print(f"{line}; not removed", soft_wrap=True, markup=False, highlight=False)
+    done = f"removed: {len(removed)}; `ltrobust report {directory}` makes the tables without them"
+    out.print(done, soft_wrap=True, markup=False, highlight=False)
+    if held:
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -125,7 +125,9 @@ class Reporter:
         self._parts[level] = (text, done + amount, total)
         if self._bars is not None:
             self._bars.advance(self._tasks[level], amount)
-        elif self._console is not None and time.monotonic() - self._last_line > self._interval:
+        elif self._console is None or done + amount == 0:
+            return
+        elif time.monotonic() - self._last_line > self._interval:
             share = min(1.0, (done + amount) / total)
             left = (time.monotonic() - self._began[level]) * (1 / max(share, 1e-9) - 1)
             self.line(f"  {text}: {share:.0%}, about {in_words(left)} left")

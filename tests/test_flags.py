@@ -55,16 +55,26 @@ FLAGS = {
     "option": (["taet.gamma=0.2", "taet.alpha=0.3"], ("taet.gamma=0.2", "taet.alpha=0.3")),
     "output": (["out"], Path("out")),
     "overwrite": (["all"], "all"),
+    "launcher": (["slurm"], "slurm"),
+    "jobs": (["2"], 2),
+    "at_once": (["9"], 9),
+    "detach": ([None], True),
+    "slurm": (["partition=gpu", "time=1:00:00"], ("partition=gpu", "time=1:00:00")),
 }
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
 SAVES_OR_MEASURES = {
     *("threads", "grad_checkpointing", "micro_batch", "profile", "watch", "watch_every"),
     *("save_every", "no_capture", "no_estimate", "no_report"),
 }
-ABOUT_THE_MACHINE = SAVES_OR_MEASURES | {
-    "no_checks",
-    *("device", "data_dir", "download", "plugin", "output", "overwrite"),
-}
+LAUNCHING = {"launcher", "jobs", "at_once", "detach", "slurm"}
+ABOUT_THE_MACHINE = (
+    SAVES_OR_MEASURES
+    | {
+        "no_checks",
+        *("device", "data_dir", "download", "plugin", "output", "overwrite"),
+    }
+    | LAUNCHING
+)
 """Settings that change no number: a plan with them has the same ids."""
 
 
@@ -143,7 +153,7 @@ def test_a_suite_key_sets_its_setting_and_the_flag_overrides_it(
 
 def test_train_takes_the_settings_of_a_training_and_no_others() -> None:
     left_out = {"methods", "attacks", "attack_seed", "search", "limit_test", "test_protocol"}
-    left_out.add("no_checks")
+    left_out |= {"no_checks", *LAUNCHING}
     own = {"method"}
     assert flags_of("train") - ABOUT_THE_COMMAND == set(Settings.model_fields) - left_out | own
 
@@ -180,7 +190,7 @@ def test_no_flag_is_dead_each_changes_what_is_run(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["data_dir", "download", "output", "overwrite", *sorted(SAVES_OR_MEASURES)]
+    "name", ["data_dir", "download", "output", "overwrite", *sorted(SAVES_OR_MEASURES | LAUNCHING)]
 )
 def test_settings_about_the_machine_leave_all_ids_alone(name: str) -> None:
     assert ids(planned(**{name: FLAGS[name][1]})) == ids(planned())

@@ -9,9 +9,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -21,7 +23,8 @@ from ltrobust.config import AttackSpec, DataSpec, Run
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
-from ltrobust.results.store import SuiteStore
+from ltrobust.models import build_model
+from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
@@ -86,6 +89,62 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
 
 PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
 """How methods tell their passes, such as "K + 1", "5 K + 1" or "2 + 1"."""
+
+
+FLOPS = {"cpu": 3e10, "cuda": 3e13}
+"""Operations a second that a device is taken to make: the order of runs needs no more."""
+UNKNOWN = 10_000, (3, 32, 32)
+"""Training images, and their shape, of data sets that are not known unread."""
+
+
+def lengths(runs: Sequence[PlannedRun], plan: Plan, store: SuiteStore) -> dict[str, float]:
+    """Guess how many seconds each run still takes, by run id, from numbers of operations alone.
+
+    No data is loaded and nothing is timed: the machine may be another than that of the runs.
+    """
+    speed = FLOPS["cpu" if plan.device == "cpu" else "cuda"]
+    return {one.run.run_id: _operations(one, store) / speed for one in runs}
+
+
+def _operations(planned: PlannedRun, store: SuiteStore) -> float:
+    run, known = planned.run, training_set(planned.run.data)
+    images = run.data.limit_train or (sum(known.class_counts) if known else UNKNOWN[0])
+    shape = known.image_shape if known else UNKNOWN[1]
+    epochs, there = own_epochs(run), store.run(run.run_id)
+    made = set(there.attack_ids())
+    epochs = 0 if there.trained else max(0, epochs - _epochs_of(there))
+    attacks = [spec for key, spec in planned.attack_ids().items() if key not in made]
+    passes = epochs * images * training_passes(run)
+    passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks))
+    return 6 * passes * _forward_operations(run.arch, shape)
+
+
+def _epochs_of(store: RunStore) -> int:
+    try:
+        return len(store.history())
+    except UserError:  # its worker will tell
+        return 0
+
+
+@cache
+def _forward_operations(arch: str, shape: tuple[int, int, int]) -> float:
+    """Multiplications by weights in a forward pass of one image; 1 where they cannot be counted."""
+    channels, height, width = shape
+    counts: list[float] = []
+
+    def count(layer: nn.Conv2d | nn.Linear, _: object, output: torch.Tensor) -> None:
+        counts.append(output.numel() * layer.weight.numel() / layer.weight.shape[0])
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            net = build_model(arch, num_classes=10, in_channels=channels, image_size=height).eval()
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.register_forward_hook(count)
+            net(torch.zeros(1, channels, net.input_size or height, net.input_size or width))
+    except Exception:  # somebody else's network: its run will tell what is wrong
+        return 1.0
+    return sum(counts) or 1.0
 
 
 def training_passes(run: Run) -> float:
@@ -215,8 +274,11 @@ def memory_needs(
 
 
 def memory_warning(plan: Plan, needs: dict[str, MemoryNeed]) -> str:
-    """One line when a run needs more memory than the plan's CUDA device has, else ""."""
-    limit = device_memory(plan.device)
+    """One line when a run needs more memory than the plan's CUDA device has, else "".
+
+    What devices of other machines have is not known here.
+    """
+    limit = None if plan.settings.remote else device_memory(plan.device)
     large = {key: need for key, need in needs.items() if limit and need.bytes() > limit}
     if not large or limit is None:
         return ""

@@ -54,11 +54,20 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a suite, in the order in which they are done."""
+    """All runs of a suite, in the order in which they are done.
+
+    Attributes:
+        settings: what was asked for.
+        device: where the runs compute.
+        runs: what to do.
+        threads: CPU threads of a run for which neither the settings nor its own beginning say any;
+            None: torch's choice.
+    """
 
     settings: Settings
     device: str
     runs: tuple[PlannedRun, ...]
+    threads: int | None = None
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -75,7 +84,7 @@ def make_plan(settings: Settings) -> Plan:
         if name not in (*parts, RECIPE):
             raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
-    device = resolve_device(settings.device)
+    device = device_of(settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
@@ -136,6 +145,29 @@ def attack_specs(settings: Settings, eps: float) -> tuple[AttackSpec, ...]:
 def thrift(settings: Settings) -> Thrift:
     """How the trainings of a plan save memory."""
     return Thrift(settings.grad_checkpointing, settings.micro_batch)
+
+
+def device_of(settings: Settings) -> str:
+    """The device of a plan: one that is there, or with a cluster the kind that was asked for.
+
+    Raises:
+        UserError: it is not there, or not said for a cluster.
+    """
+    if not settings.remote:
+        return resolve_device(settings.device)
+    if settings.device not in ("cpu", "cuda"):
+        raise UserError(
+            f"--device {settings.device}: what the machines of --launcher {settings.launcher} have "
+            "cannot be seen from here; say --device cuda or --device cpu"
+        )
+    return settings.device
+
+
+def precision_of(settings: Settings, device: str) -> str:
+    """The precision of a plan's runs; on the CUDA devices of a cluster `auto` is bf16."""
+    if settings.remote and settings.precision == "auto":
+        return "bf16" if device == "cuda" else "fp32"
+    return resolve_precision(settings.precision, device)
 
 
 def resolve_device(name: str) -> str:
@@ -232,7 +264,7 @@ def _resolve_run(
         seed=seed,
         select=settings.select,
         select_on=test if settings.select == "best-on-test" else None,
-        precision=resolve_precision(settings.precision, device),  # type: ignore[arg-type]
+        precision=precision_of(settings, device),  # type: ignore[arg-type]
     )
 
 

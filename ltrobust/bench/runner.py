@@ -38,7 +38,7 @@ from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outc
 from ltrobust.evaluation.metrics import summary_of
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
-from ltrobust.results.claims import Claim, ClaimedError, claimed
+from ltrobust.results.claims import Claim, ClaimedError, Stop, claimed
 from ltrobust.results.digest import digest_of, outcomes_sha256
 from ltrobust.results.records import (
     AttackRecord,
@@ -55,7 +55,16 @@ from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, to_bytes
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
-from ltrobust.training.trainer import WATCHED, Base, Trained, Watch, build, total_epochs, train
+from ltrobust.training.trainer import (
+    WATCHED,
+    Base,
+    Trained,
+    Watch,
+    build,
+    own_epochs,
+    total_epochs,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -84,18 +93,43 @@ def _claim_run(
     planned: PlannedRun, suite: SuiteStore, load: Loader, plan: Plan, reporter: Reporter
 ) -> str:
     """Do one run if it is free; return the reason when it is not done, else ""."""
-    run_id = planned.run.run_id
     try:
-        with claimed(suite.claims, run_id) as claim:
-            store = suite.run(run_id)
-            store.sweep()
-            with computing_with(_threads(store, plan.settings)):
-                return _do_run(planned, suite, claim, load, plan, reporter)
+        return do_run(planned, suite, load, plan, reporter)
     except ClaimedError as error:
         reporter.line(f"{error}; left to it")
         return str(error)
     except RunError as error:  # the claim cannot be written
         return str(error)
+
+
+def do_run(
+    planned: PlannedRun,
+    suite: SuiteStore,
+    load: Callable[[PlannedRun], LongTailedData],
+    plan: Plan,
+    reporter: Reporter,
+    stop: Stop | None = None,
+) -> str:
+    """Do one run of a plan under a claim of its own; return the reason when it failed, else "".
+
+    Args:
+        planned: the run.
+        suite: where it is stored.
+        load: gives its data.
+        plan: how it is done.
+        reporter: who is told.
+        stop: whether this process is to end; then it ends with the epoch that it is in.
+
+    Raises:
+        ClaimedError: another process does it, or has taken it over.
+        RunError: the claim cannot be written.
+        KeyboardInterrupt: it was to end, and what is done is stored.
+    """
+    with claimed(suite.claims, planned.run.run_id, stop=stop) as claim:
+        store = suite.run(planned.run.run_id)
+        store.sweep()
+        with computing_with(_threads(store, plan.settings) or plan.threads):
+            return _do_run(planned, suite, claim, load, plan, reporter)
 
 
 def _threads(store: RunStore, settings: Settings) -> int | None:
@@ -115,7 +149,7 @@ def _do_run(
     planned: PlannedRun,
     suite: SuiteStore,
     claim: Claim,
-    load: Loader,
+    load: Callable[[PlannedRun], LongTailedData],
     plan: Plan,
     reporter: Reporter,
 ) -> str:
@@ -326,7 +360,7 @@ def _train(
         data,
         device=device,
         state=state,
-        save=_state_saver(store, claim, plan.settings.save_every),
+        save=_state_saver(store, claim, plan.settings.saving, own_epochs(run)),
         reporter=reporter,
         thrift=thrift(plan.settings),
         clock=profile or UNTIMED,
@@ -380,18 +414,27 @@ def _trained_record(
     )
 
 
-def _state_saver(store: RunStore, claim: Claim, every: float) -> Callable[[dict[str, Any]], None]:
-    """A function that keeps the curve of every epoch, and what resuming needs now and then."""
-    last = time.monotonic()
+def _state_saver(
+    store: RunStore, claim: Claim, every: float, epochs: int
+) -> Callable[[dict[str, Any]], None]:
+    """A function that keeps the curve of every epoch, and what resuming needs now and then.
+
+    The last of the epochs is always kept, and so is the one after which the process must stop.
+    """
+    last, stop = time.monotonic(), claim.stop
 
     def save(state: dict[str, Any]) -> None:
         nonlocal last
         claim.check()
-        if time.monotonic() - last >= every:
+        due = time.monotonic() - last >= every or len(state["history"]) >= epochs
+        if due or stop.asked:
             save_state(store, state)
             last = time.monotonic()
         else:
             store.write_history(state["history"])
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.unsaved = not due
 
     return save
 

@@ -77,6 +77,12 @@ def _once(values: Iterable[Any]) -> tuple[Any, ...]:
 RANGE = re.compile(r"(?P<first>[0-9]{1,18})\s*[-–]\s*(?P<last>[0-9]{1,18})")
 MOST_SEEDS = 1000
 
+REMOTE = ("slurm", "ray")
+"""Launchers that start runs on other machines."""
+SAVED_EVERY, SAVED_EVERY_SHARED = 30.0, 300.0
+"""Seconds between two saved states: many machines that write hundreds of megabytes each after every
+epoch are too much for the file system that they share."""
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_items)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_once)]
 Ratios = Annotated[
@@ -118,7 +124,7 @@ class Settings(Frozen):
     profile: bool = False
     watch: Names | None = None
     watch_every: Positive = 5
-    save_every: Annotated[float, Field(ge=0)] = 30.0
+    save_every: Annotated[float, Field(ge=0)] | None = None
     no_capture: bool = False
     no_checks: bool = False
     no_estimate: bool = False
@@ -129,6 +135,11 @@ class Settings(Frozen):
     plugin: Paths = ()
     output: Path | None = None
     overwrite: Literal["never", "failed", "all"] = "failed"
+    launcher: Literal["local", "slurm", "ray"] | None = None
+    jobs: Positive | None = None
+    at_once: Positive | None = None
+    detach: bool = False
+    slurm: Options = ()
 
     @field_validator("imbalance_ratio")
     @classmethod
@@ -152,6 +163,18 @@ class Settings(Frozen):
         names = {"arch", "epochs", "batch_size", "eps", "augment", "option", "imbalance_ratio"}
         names |= {"test_protocol", "limit_test", "search"}  # a further evaluation takes them too
         return self.model_dump(mode="json", include=names, exclude_defaults=True)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the runs are done on other machines than the one that plans them."""
+        return self.launcher in REMOTE
+
+    @property
+    def saving(self) -> float:
+        """Seconds of training that a kill may cost."""
+        if self.save_every is not None:
+            return self.save_every
+        return SAVED_EVERY_SHARED if self.remote else SAVED_EVERY
 
     @property
     def output_dir(self) -> Path:
@@ -210,6 +233,7 @@ GRID = "grid"
 FOR_ALL = (
     *("output", "overwrite", "device", "threads", "plugin", "data_dir", "download"),
     *("profile", "no_checks", "grad_checkpointing", "micro_batch"),
+    *("launcher", "jobs", "at_once", "detach", "slurm"),
 )
 """Settings that are the same in all blocks of a grid."""
 

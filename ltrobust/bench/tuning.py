@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.runner import Failure, run_plan
+from ltrobust.bench.runner import Failure
 from ltrobust.combination import find
 from ltrobust.config import Run
 from ltrobust.errors import UserError
@@ -62,25 +61,33 @@ def tuned(plan: Plan) -> bool:
     return True
 
 
-def run_tuned(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -> list[Failure]:
+def run_tuned(
+    plan: Plan, store: SuiteStore, run: Callable[[Plan], list[Failure]], reporter: Reporter
+) -> list[Failure]:
     """Train every setting, then attack the chosen ones; return the runs that failed.
+
+    Args:
+        plan: what to do.
+        store: where it is stored.
+        run: does a plan, wherever.
+        reporter: who is told.
 
     Raises:
         UserError: as `tuned`.
     """
     if not tuned(plan):
-        return run_plan(plan, store, load, reporter)
+        return run(plan)
     untested = plan.settings.model_copy(update={"no_checks": True})
     bare = tuple(replace(planned, attacks=()) for planned in plan.runs)
-    failures = run_plan(replace(plan, settings=untested, runs=bare), store, load, reporter)
+    failures = run(replace(plan, settings=untested, runs=bare))
     found = trials(plan.runs, {p.run.run_id: _score(store, p.run) for p in plan.runs})
     for trial in found:
         for planned in trial.runs:
-            run = store.run(planned.run.run_id)
-            if run.record() is not None:
-                run.write_tuning(
+            stored = store.run(planned.run.run_id)
+            if stored.record() is not None:
+                stored.write_tuning(
                     TuningRecord(
-                        run_id=run.run_id,
+                        run_id=stored.run_id,
                         tried=trial.tried,
                         score=_number(trial.score),
                         chosen=trial.chosen,
@@ -91,7 +98,7 @@ def run_tuned(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -
     chosen = tuple(planned for trial in found if trial.chosen for planned in trial.runs)
     kept = plan.settings.model_copy(update={"overwrite": "never"})  # what was begun anew just now
     again = kept if plan.settings.overwrite == "all" else plan.settings
-    return failures + run_plan(replace(plan, settings=again, runs=chosen), store, load, reporter)
+    return failures + run(replace(plan, settings=again, runs=chosen))
 
 
 def trials(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> list[Trial]:

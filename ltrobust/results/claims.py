@@ -16,6 +16,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,49 @@ SILENCE = 3
 """Beats without a sign of life after which a claim counts as that of a killed process."""
 
 
+JOBS = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",), ("RAY_JOB_ID",)
+"""Where engines tell a process what it is called there."""
+
+
 class ClaimedError(RunError):
     """The run is another's to do at this moment."""
+
+
+@dataclass
+class Stop:
+    """Whether this process is to end.
+
+    Attributes:
+        asked: it is, as soon as nothing is lost by it.
+        unsaved: something is done that is not stored yet.
+    """
+
+    asked: bool = False
+    unsaved: bool = False
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who says to be doing a run.
+
+    Attributes:
+        host: name of the machine.
+        pid: its process there.
+        job: what an engine calls it, such as "4711_12"; "" without one.
+        since: when it began, UTC, as in records.
+        beats: signs of life so far; who is alive gives more of them.
+        alive: whether it seems so: its process is there, or it has given a sign of late.
+    """
+
+    host: str
+    pid: int
+    job: str
+    since: str
+    beats: int
+    alive: bool
+
+    def __str__(self) -> str:
+        return f"{self.host} (job {self.job})" if self.job else f"{self.host} (process {self.pid})"
 
 
 class Claim:
@@ -41,10 +83,12 @@ class Claim:
     Args:
         file: what is said about it.
         run_id: the run.
+        stop: whether we are to end.
     """
 
-    def __init__(self, file: Path, run_id: str) -> None:
+    def __init__(self, file: Path, run_id: str, stop: Stop) -> None:
         self._file, self._run_id = file, run_id
+        self.stop = stop
         self._token = uuid.uuid4().hex
         self._since = now()
         self._beats = 0
@@ -63,8 +107,9 @@ class Claim:
         """Show that we are alive."""
         self._beats += 1
         content = {
-            "host": socket.gethostname(),
+            "host": this_host(),
             "pid": os.getpid(),
+            "job": _job(),
             "since": self._since,
             "token": self._token,
             "beats": self._beats,
@@ -79,13 +124,16 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: Path, run_id: str, beat: float = BEAT) -> Iterator[Claim]:
+def claimed(
+    folder: Path, run_id: str, beat: float = BEAT, stop: Stop | None = None
+) -> Iterator[Claim]:
     """Hold a run for as long as the block lasts.
 
     Args:
         folder: where the suite's claims lie.
         run_id: the run.
         beat: seconds between two signs of life.
+        stop: whether this process is to end; None: it is never asked to.
 
     Raises:
         ClaimedError: another process does the run.
@@ -106,7 +154,7 @@ def claimed(folder: Path, run_id: str, beat: float = BEAT) -> Iterator[Claim]:
     except (OSError, NotImplementedError) as error:
         _tell_no_locks(folder, error)
         _wait_for_silence(file, run_id, beat)
-    claim = Claim(file, run_id)
+    claim = Claim(file, run_id, stop or Stop())
     try:
         claim.beat()
         with _beating(claim, beat):
@@ -166,9 +214,54 @@ def _wait_for_silence(file: Path, run_id: str, beat: float) -> None:
             raise ClaimedError(f"{_who(run_id, seen)} is doing it")
 
 
+def holder(folder: Path, run_id: str) -> Holder | None:
+    """Who says to be doing a run; None where nobody does. Nothing is locked or written.
+
+    A holder on another machine counts as alive for some beats after its last sign, by the clocks of
+    both.
+    """
+    file = folder / f"{run_id}.json"
+    said = _read(file)
+    if not said:
+        return None
+    host = str(said.get("host", "?"))
+    if host == this_host():
+        alive = not _is_dead_here(said)
+    else:
+        try:
+            alive = time.time() - file.stat().st_mtime < (SILENCE + 1) * BEAT
+        except OSError:
+            return None
+    pid, beats = (said[k] if isinstance(said.get(k), int) else 0 for k in ("pid", "beats"))
+    return Holder(host, pid, str(said.get("job", "")), str(said.get("since", "")), beats, alive)
+
+
+def end_claims(folder: Path) -> None:
+    """Say of all runs that this process holds that nobody does them now, as it ends at once."""
+    for file in folder.glob("*.json"):
+        said = _read(file)
+        if (said.get("host"), said.get("pid")) == (this_host(), os.getpid()):
+            with suppress(OSError):
+                file.unlink()
+
+
+def this_host() -> str:
+    """What this machine is called in claims."""
+    return socket.gethostname()
+
+
+def _job() -> str:
+    """What an engine calls this process."""
+    for names in JOBS:
+        parts = [os.environ[name] for name in names if os.environ.get(name)]
+        if len(parts) == len(names):
+            return "_".join(parts)
+    return ""
+
+
 def _is_dead_here(holder: dict[str, Any]) -> bool:
     """Whether a claim is that of a process of this machine that is no more."""
-    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int):
+    if holder.get("host") != this_host() or not isinstance(holder.get("pid"), int):
         return False
     try:
         os.kill(holder["pid"], 0)

@@ -25,7 +25,14 @@ from pyarrow import ArrowException
 from ltrobust.errors import RunError, UserError
 from ltrobust.output import PLAIN, encoded
 from ltrobust.results.digest import OUTCOME_COLUMNS, images_sha256, outcomes_sha256
-from ltrobust.results.files import create, sweep, write_atomic, write_changed, writing
+from ltrobust.results.files import (
+    TEMPORARY,
+    create,
+    sweep,
+    write_atomic,
+    write_changed,
+    writing,
+)
 from ltrobust.results.records import (
     AnyRecord,
     AttackRecord,
@@ -108,8 +115,12 @@ class RunStore:
     @property
     def failure(self) -> str | None:
         """Why the run could not go on the last time; None where it could."""
-        failed = self._read(FailureRecord, "failed.json")
+        failed = self.failure_record()
         return None if failed is None else failed.reason
+
+    def failure_record(self) -> FailureRecord | None:
+        """The same with its time."""
+        return self._read(FailureRecord, "failed.json")
 
     def fail(self, reason: str) -> None:
         """Record why the run cannot go on."""
@@ -475,6 +486,16 @@ class SuiteStore:
         """Where it is said who does which run."""
         return self.path / "claims"
 
+    @property
+    def plan_file(self) -> Path:
+        """What is to be done here, for workers and `status`."""
+        return self.path / "plan.json"
+
+    @property
+    def logs(self) -> Path:
+        """What workers printed, a file a run."""
+        return self.path / "logs"
+
     def run(self, run_id: str) -> RunStore:
         """The store of one run."""
         return RunStore(self.path / "runs" / run_id)
@@ -493,8 +514,8 @@ class SuiteStore:
         """Make the directory, or raise UserError when it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            with tempfile.TemporaryDirectory(dir=self.path, prefix=TEMPORARY) as folder:
+                _try_rename(Path(folder))
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -591,6 +612,21 @@ class SuiteStore:
             "drawn": dict(sorted((drawn or {}).items())),
         }
         self.write(WRITTEN, json.dumps(content, indent=0) + "\n")
+
+
+def _try_rename(folder: Path) -> None:
+    """Rename a file over another, as every write does; UserError where that is not possible."""
+    first, second = folder / "first", folder / "second"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    try:
+        os.replace(first, second)
+    except OSError as error:
+        raise UserError(
+            f"the file system of {folder.parent} cannot rename a file over another "
+            f"({error.strerror or error}), as every save does; choose a directory on a local disk, "
+            "NFS, Lustre or GPFS with --output"
+        ) from None
 
 
 def _checksum(content: str | bytes) -> str:

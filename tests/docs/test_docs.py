@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -81,6 +82,9 @@ def test_every_command_parses(page: Path, words: list[str]) -> None:
 )
 def test_every_bench_makes_a_plan(page, words, page_files, monkeypatch, capsys) -> None:
     page_files(page)
+    # engines that are not installed here
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.check_installed", lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     dry = [word for word in words if word != "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["ltrobust", *dry, "--dry-run", "--json"])
     with pytest.raises(SystemExit) as stopped:

@@ -67,7 +67,7 @@ def undeclared(folders: Iterable[str], known: set[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("ltrobust", "methods"), ("medmnist", "timm", "trackers")),
+        (("ltrobust", "methods"), ("medmnist", "ray", "timm", "trackers")),
         (("tests",), ("dev", "trackers")),
         (("benchmarks",), ("dev", "mutation")),
     ],

@@ -1,0 +1,126 @@
+"""Where runs are done. A launcher starts commands somewhere and tells what it sees of them.
+
+It knows nothing of training: how far a run is, its own files say. What is submitted when, and what
+is tried again, `drive` decides.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ltrobust.errors import unknown
+from ltrobust.results.store import SuiteStore
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to do: `python -m ltrobust work SUITE RUN_ID`, appending to `log`.
+
+    Attributes:
+        run_id: the run.
+        command: what to start, the interpreter first.
+        log: where its output goes.
+        seconds: a guess at its length; tasks come longest first.
+    """
+
+    run_id: str
+    command: tuple[str, ...]
+    log: Path
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the engine says of a task. "unknown": it did not answer, which never means "ended".
+
+    Attributes:
+        state: how far it is.
+        where: such as "n17 (job 4711_12)", "cuda:3" or "waits: Priority".
+        code: exit code of an ended process, below zero for a signal, where the engine knows it.
+    """
+
+    state: Literal["waiting", "running", "ended", "unknown"]
+    where: str = ""
+    code: int | None = None
+
+
+class Launcher(Protocol):
+    """One engine.
+
+    Attributes:
+        at_once: slots; None when the engine decides.
+        pause: seconds between two looks.
+        survives: whether its tasks go on when the driver is gone.
+    """
+
+    at_once: int | None
+    pause: float
+    survives: bool
+
+    def attach(self) -> set[str]:
+        """Runs that an earlier driver submitted and that the engine still has."""
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Hand tasks over; again for tasks to be tried once more. UserError when refused."""
+
+    def look(self) -> Mapping[str, Seen]:
+        """The state of every task submitted or attached, by run id; cheap enough for 1,000."""
+
+    def cancel(self) -> None:
+        """End everything submitted or attached, and return when it is ended."""
+
+    def preview(self, tasks: Sequence[Task]) -> str:
+        """What `submit` would do, as `--dry-run` shows it; "" where there is nothing to show."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a launcher is made for.
+
+    Attributes:
+        suite: the suite's directory, absolute.
+        device: where the runs compute: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads of each run; None: the engine's or torch's choice.
+        jobs: runs at once on this machine (`--jobs`).
+        at_once: runs at once on a cluster (`--at-once`).
+        slurm: what `--slurm` passes through, each `key=value`.
+    """
+
+    suite: Path
+    device: str
+    threads: int | None = None
+    jobs: int | None = None
+    at_once: int | None = None
+    slurm: tuple[str, ...] = ()
+
+
+LAUNCHERS = {"local": "Local", "slurm": "Slurm", "ray": "Ray"}
+"""Classes by the name of their module here; each is made from a `Site`."""
+
+
+def find_launcher(name: str, site: Site) -> Launcher:
+    """The launcher of this name for a site.
+
+    Raises:
+        UserError: an unknown name, or an engine that is not installed here.
+    """
+    if name not in LAUNCHERS:
+        raise unknown("launcher", name, LAUNCHERS)
+    module = importlib.import_module(f"{__name__}.{name}")
+    launcher: Launcher = getattr(module, LAUNCHERS[name])(site)
+    return launcher
+
+
+def work_command(suite: Path, run_id: str) -> tuple[str, ...]:
+    """The command that does one run of a suite's plan."""
+    return (sys.executable, "-m", "ltrobust", "work", str(suite), run_id)
+
+
+def log_of(suite: Path, run_id: str) -> Path:
+    """Where the output of a run's workers goes, turn after turn."""
+    return SuiteStore(suite).logs / f"{run_id}.log"

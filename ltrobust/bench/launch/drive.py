@@ -1,0 +1,405 @@
+"""The loop that has a plan done by a launcher: what is submitted when, what is tried again.
+
+What is done and what is lost is read from the runs' files and claims; of the engine only what it
+still has is believed. One failed run never stops others.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from ltrobust.bench.estimate import lengths
+from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
+from ltrobust.bench.plan import Plan, PlannedRun
+from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.runner import Failure
+from ltrobust.bench.standing import clock, finished, progress_of, standing
+from ltrobust.bench.work import HELD
+from ltrobust.errors import RunError, UserError
+from ltrobust.progress import Reporter
+from ltrobust.results.claims import BEAT, SILENCE, ClaimedError, claimed, holder
+from ltrobust.results.records import now
+from ltrobust.results.store import SuiteStore
+
+TRIES = 3
+"""Turns that a run may take without getting further."""
+TOLD_EVERY = 60.0
+"""Seconds between two lines about the progress of one run."""
+WATCHED_EVERY = 10.0
+
+
+class LeftError(KeyboardInterrupt):
+    """The driver is to end by a signal that is not the user's Ctrl-C: cluster jobs go on."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """How a plan is driven.
+
+    Attributes:
+        launcher: where runs are done.
+        detach: whether to leave once all is submitted that can be.
+        refresh: called now and then while runs are done, to bring tables up to date.
+        clock: seconds of a clock that never goes back.
+        sleep: waits so many seconds.
+    """
+
+    launcher: Launcher
+    detach: bool = False
+    refresh: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def __call__(self, plan: Plan, suite: SuiteStore, reporter: Reporter) -> list[Failure]:
+        """Have every run of a plan done; return those that are not.
+
+        Raises:
+            UserError: the engine refuses.
+            KeyboardInterrupt: the driver was ended; what was submitted is ended too, unless it is
+                to go on without the driver.
+        """
+        loop = _Loop(self, plan, suite, reporter)
+        try:
+            with _heeding():
+                return loop.run()
+        except KeyboardInterrupt as stop:
+            if not (isinstance(stop, LeftError) and self.launcher.survives):
+                self.launcher.cancel()
+            elif loop.open:
+                reporter.line(
+                    f"{len(loop.open)} runs go on without this command; `ltrobust status "
+                    f"{suite.path}` shows them, and the same command attaches again"
+                )
+            raise
+        except BaseException:
+            if not self.launcher.survives:
+                self.launcher.cancel()
+            raise
+
+
+@dataclass
+class _Open:
+    """A run that is not at its end.
+
+    Attributes:
+        planned: the run.
+        plan: a plan of it alone.
+        failed: when it had failed before it was submitted, "" where it had not.
+        submitted: whether the engine has it, or had it.
+        turns: turns without getting further.
+        best: how far it has come.
+        held: signs of life of another that does it, and when the last one was seen.
+        seen: what the engine said last.
+        told: what was said of it last, and when.
+    """
+
+    planned: PlannedRun
+    plan: Plan
+    failed: str = ""
+    submitted: bool = False
+    turns: int = 0
+    best: tuple[int, int, int] = (0, 0, 0)
+    held: tuple[int, float] | None = None
+    seen: Seen = field(default_factory=lambda: Seen("waiting"))
+    told: tuple[str, float] = ("", 0.0)
+
+    @property
+    def run_id(self) -> str:
+        return self.planned.run.run_id
+
+
+class _Loop:
+    """One drive of one plan; `open` are the runs that are not at their end."""
+
+    def __init__(self, how: Drive, plan: Plan, suite: SuiteStore, reporter: Reporter) -> None:
+        self._how, self._plan, self._suite, self._reporter = how, plan, suite, reporter
+        self._launcher = how.launcher
+        self.open: dict[str, _Open] = {}
+        self._failures: dict[str, str] = {}
+        self._silent_since = ""
+        self._waits: set[str] = set()
+        self._watched = how.clock()
+
+    def run(self) -> list[Failure]:
+        """Submit what is to do, and look until all of it is at its end."""
+        plan, reporter = self._plan, self._reporter
+        attached = self._launcher.attach() & {one.run.run_id for one in plan.runs}
+        self._begin(attached)
+        write_plan(plan, self._suite)
+        reporter.begin("plan", "plan", len(plan.runs))
+        reporter.advance("plan", len(plan.runs) - len(self.open))
+        if attached:
+            reporter.line(f"attached to {len(attached)} runs that were submitted before")
+        self._submit()
+        if self._how.detach:
+            self._leave()
+            return []
+        while self.open:
+            self._look()
+            self._submit()
+            self._watch()
+            if self.open:
+                self._how.sleep(self._launcher.pause)
+        reporter.end("plan")
+        return [Failure(run_id, reason) for run_id, reason in self._failures.items()]
+
+    # what is to do ----------------------------------------------------------------------------
+
+    def _begin(self, attached: set[str]) -> None:
+        """Find the runs that are to do, cleared where all are to be done anew."""
+        settings = self._plan.settings
+        for planned in self._plan.runs:
+            store = self._suite.run(planned.run.run_id)
+            try:
+                if settings.overwrite == "all" and store.run_id not in attached:
+                    self._clear(store.run_id)
+                elif finished(planned, store, no_checks=settings.no_checks):
+                    continue
+                before = store.failure_record()
+            except (RunError, UserError) as error:
+                self._failures[store.run_id] = str(error)
+                continue
+            if before is not None and settings.overwrite == "never":
+                kept = f"{before.reason} (kept; --overwrite failed tries again)"
+                self._failures[store.run_id] = kept
+                continue
+            self.open[store.run_id] = _Open(
+                planned,
+                replace(self._plan, runs=(planned,)),
+                failed="" if before is None else before.made,
+                submitted=store.run_id in attached,
+                best=progress_of(store),
+            )
+
+    def _clear(self, run_id: str) -> None:
+        """Forget a run, unless another is doing it."""
+        try:
+            with claimed(self._suite.claims, run_id):
+                self._suite.start_over(run_id)
+        except ClaimedError as error:
+            self._reporter.line(f"{error}; not cleared")
+
+    def _submit(self) -> None:
+        """Hand over what can begin: longest first, post-hoc runs when their base is trained."""
+        ready = []
+        for one in list(self.open.values()):
+            if one.submitted or one.held is not None:
+                continue
+            base = one.planned.base
+            if base in self._failures and not self._suite.run(str(base)).trained:
+                reason = f"it acts on {base}, which is not trained ({self._failures[str(base)]})"
+                self._fail(one, reason)
+            elif base not in self.open or self._suite.run(str(base)).trained:
+                ready.append(one)
+        if not ready:
+            return
+        seconds = lengths([one.planned for one in ready], self._plan, self._suite)
+        tasks = [
+            Task(
+                one.run_id,
+                work_command(self._suite.path.absolute(), one.run_id),
+                log_of(self._suite.path.absolute(), one.run_id),
+                seconds[one.run_id],
+            )
+            for one in ready
+        ]
+        tasks.sort(key=lambda task: -task.seconds)
+        for one in ready:
+            one.submitted = True
+        self._launcher.submit(tasks)
+
+    def _leave(self) -> None:
+        later = sum(not one.submitted for one in self.open.values())
+        more = f"; {later} more act on these and are submitted by it later" if later else ""
+        self._reporter.line(
+            f"{len(self.open) - later} runs are submitted and go on without this command; "
+            f"`ltrobust status {self._suite.path}` shows them, and the same command attaches to "
+            f"them and makes the tables{more}"
+        )
+
+    # what comes of it -------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        seen = self._launcher.look()
+        silent = True
+        for one in list(self.open.values()):
+            if one.held is not None:
+                self._look_at_holder(one)
+            if not one.submitted:
+                continue
+            now_seen = seen.get(one.run_id, Seen("unknown"))
+            silent = silent and now_seen.state == "unknown"
+            if now_seen.state == "ended":
+                self._judge(one, now_seen)
+            elif now_seen.state != "unknown":
+                self._tell(one, now_seen)
+        self._tell_silence(silent and any(one.submitted for one in self.open.values()))
+        self._tell_waits()
+
+    def _judge(self, one: _Open, seen: Seen) -> None:
+        """Say what became of a run whose task has ended, by its files first of all."""
+        store = self._suite.run(one.run_id)
+        try:
+            if finished(one.planned, store, no_checks=self._plan.settings.no_checks):
+                self._done(one)
+                return
+            failure = store.failure_record()
+        except UserError as error:
+            self._fail(one, str(error))
+            return
+        one.submitted, one.seen = False, seen
+        other = holder(self._suite.claims, one.run_id)
+        if failure is not None and failure.made != one.failed:
+            self._fail(one, failure.reason)
+        elif seen.code == HELD or (other is not None and other.alive and seen.code is None):
+            who = "another ltrobust" if other is None else f"another ltrobust on {other}"
+            one.held = (0, self._how.clock())
+            self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
+        elif seen.code and not _signal(seen.code):  # bad input, or it could not be started
+            self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")
+        else:
+            self._lost(one, seen)
+
+    def _lost(self, one: _Open, seen: Seen) -> None:
+        """Try a run again, as long as its turns get further."""
+        further = progress_of(self._suite.run(one.run_id))
+        got_on = any(a > b for a, b in zip(further, one.best, strict=True))
+        one.turns = 0 if got_on else one.turns + 1
+        one.best = (max(one.best[0], further[0]), max(one.best[1], further[1]), further[2])
+        where = f" on {seen.where}" if seen.where else ""
+        if one.turns >= TRIES:
+            self._fail(
+                one,
+                f"no progress in {TRIES} turns, the last{where}{_how_ended(seen)}: "
+                f"{_last_line(one, self._suite)}; a time limit or a memory limit may be too low",
+            )
+            return
+        how = standing(one.plan, self._suite).progress()
+        tries = "" if got_on else f" ({one.turns + 1} of {TRIES}, no progress)"
+        self._reporter.line(f"{one.run_id}: lost at {how}{where}{_how_ended(seen)}, again{tries}")
+
+    def _look_at_holder(self, one: _Open) -> None:
+        """See whether another that does the run has done it, or is gone."""
+        store = self._suite.run(one.run_id)
+        other, clock_now = holder(self._suite.claims, one.run_id), self._how.clock()
+        if other is None or not other.alive:
+            one.held = None
+            self._judge(one, Seen("ended", "" if other is None else str(other)))
+            return
+        if finished(one.planned, store, no_checks=self._plan.settings.no_checks):
+            self._done(one)
+        elif one.held is None or other.beats != one.held[0]:
+            one.held = (other.beats, clock_now)
+        elif clock_now - one.held[1] > (SILENCE + 1) * BEAT:
+            one.held = None
+            self._lost(one, Seen("ended", str(other)))
+
+    def _done(self, one: _Open) -> None:
+        del self.open[one.run_id]
+        self._reporter.line(f"{one.run_id}: done")
+        self._reporter.advance("plan")
+
+    def _fail(self, one: _Open, reason: str) -> None:
+        del self.open[one.run_id]
+        self._failures[one.run_id] = reason
+        self._reporter.line(f"{one.run_id}: failed: {reason}")
+        self._reporter.advance("plan")
+
+    # what is told -----------------------------------------------------------------------------
+
+    def _tell(self, one: _Open, seen: Seen) -> None:
+        """A line where a run has begun or got on, at most one a minute."""
+        before, clock_now = one.seen, self._how.clock()
+        one.seen = seen
+        if seen.state == "waiting":
+            if before.state == "running":
+                self._waits.add(seen.where.partition(" (")[0])
+                self._reporter.line(f"{one.run_id}: {seen.where or 'waits'}, for another turn")
+            return
+        if before.state != "running" or seen.where != before.where:
+            one.told = ("", clock_now)
+            self._reporter.line(f"{one.run_id}: running on {seen.where}")
+        elif clock_now - one.told[1] >= TOLD_EVERY:
+            how = standing(one.plan, self._suite).progress()
+            if how != one.told[0]:
+                self._reporter.line(f"{one.run_id}: {how} on {seen.where}")
+            one.told = (how, clock_now)
+
+    def _tell_waits(self) -> None:
+        """Say once how many runs wait for what."""
+        waits = Counter(
+            one.seen.where.partition(" (")[0]
+            for one in self.open.values()
+            if one.submitted and one.seen.state == "waiting" and one.seen.where
+        )
+        for why, number in waits.items():
+            if why not in self._waits:
+                self._waits.add(why)
+                runs = "1 run" if number == 1 else f"{number} runs"
+                self._reporter.line(f"{runs}: {why}")
+
+    def _tell_silence(self, silent: bool) -> None:
+        if silent and not self._silent_since:
+            self._silent_since = now()
+            self._reporter.line(
+                f"the engine does not answer since {clock(self._silent_since)}; nothing is taken "
+                "for ended until it does"
+            )
+        elif not silent and self._silent_since:
+            self._silent_since = ""
+            self._reporter.line("the engine answers again")
+
+    def _watch(self) -> None:
+        """Let trackers look, and tables be made."""
+        if self._how.clock() - self._watched >= WATCHED_EVERY:
+            self._watched = self._how.clock()
+            self._reporter.advance("plan", 0)
+            self._how.refresh()
+
+
+def _how_ended(seen: Seen) -> str:
+    if seen.code is None:
+        return ""
+    number = _signal(seen.code)
+    return f" (signal {number})" if number else f" (exit code {seen.code})"
+
+
+def _signal(code: int) -> int:
+    """The signal that ended a process or, told by a shell, its child; 0 for none."""
+    return -code if code < 0 else code - 128 if code > 128 else 0
+
+
+def _last_line(one: _Open, suite: SuiteStore) -> str:
+    """The last thing that a run's worker said."""
+    file = log_of(suite.path, one.run_id)
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace")[-2000:].split("\n")
+    except OSError:
+        lines = []
+    said = [line.strip() for line in lines if line.strip()]
+    return f"{said[-1]} ({file})" if said else f"it said nothing ({file})"
+
+
+@contextmanager
+def _heeding() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into a `LeftError`, where signals can be heeded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise LeftError
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,301 @@
+"""Runs on a SLURM cluster: job arrays by sbatch, watched by squeue, ended by scancel.
+
+SLURM queues, limits, requeues and preempts. Whether a run is done is no question for it: that is
+in the run's own files. What was submitted stands in `jobs.json` before it is submitted, so that
+another driver finds the jobs of one that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch.sbatch import (
+    NAME,
+    SilentError,
+    ask,
+    check_installed,
+    check_option,
+    job_script,
+    max_array_size,
+    queue,
+    sbatch_words,
+)
+from ltrobust.errors import Notice, RunError, UserError
+from ltrobust.results.files import read_object, write_atomic
+
+JOBS = "jobs.json"
+ENDING = 120.0
+"""Seconds that cancelled jobs may take to end; SLURM kills them after 30 or so."""
+LIMIT = "submit limit"
+"""How sbatch speaks of a user who has as many jobs as allowed."""
+
+
+@dataclass
+class Submission:
+    """One job array.
+
+    Attributes:
+        name: the job's name, ours alone: it finds the job even where sbatch did not answer.
+        runs: the runs by their index in the array.
+        job: its id; "" where that is not known.
+    """
+
+    name: str
+    runs: list[str]
+    job: str = ""
+
+
+@dataclass
+class Slurm:
+    """Runs as tasks of job arrays.
+
+    Args:
+        site: what to submit with.
+
+    Raises:
+        UserError: there is no SLURM here, or an option that sbatch cannot be given.
+    """
+
+    pause = 10.0
+    survives = True
+
+    site: Site
+    _submitted: list[Submission] = field(default_factory=list)
+    _tasks: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _last: dict[str, Seen] = field(default_factory=dict)
+    _missed: set[str] = field(default_factory=set)
+    _held: list[Task] = field(default_factory=list)
+    _queued: int = 0
+
+    def __post_init__(self) -> None:
+        for option in self.site.slurm:
+            check_option(option)
+        check_installed()
+
+    @property
+    def at_once(self) -> int | None:
+        """Runs at once, where a number was asked for."""
+        return self.site.at_once
+
+    def attach(self) -> set[str]:
+        """Runs of earlier submissions that SLURM still has.
+
+        Raises:
+            UserError: SLURM does not answer, so that nobody knows; or jobs.json is damaged.
+        """
+        self._tasks.clear()
+        earlier = self._read_jobs()
+        if not earlier:
+            return set()
+        try:
+            there = {one.task for one in queue() if one.seen().state != "ended"}
+        except SilentError as error:
+            raise UserError(
+                f"SLURM does not answer ({error}), so which jobs of {self._jobs} still run is not "
+                "known; give the command again later"
+            ) from None
+        for submission in earlier:
+            for index, run_id in enumerate(submission.runs):
+                if (submission.name, index) in there:
+                    self._tasks[run_id] = submission.name, index
+        names = {name for name, _ in there}
+        self._submitted = [one for one in earlier if one.name in names]
+        self._queued = len(self._tasks)
+        self._write_jobs()
+        return set(self._tasks)
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Submit tasks as one array, or as several where SLURM allows none so large.
+
+        Where a user may have only so many jobs, the others are held and submitted by later looks.
+
+        Raises:
+            UserError: sbatch refused; its own words.
+        """
+        for tasks_of_one, at_once in self._arrays(tasks):
+            self._submit_what_fits(tasks_of_one, at_once)
+        if self._held:
+            warnings.warn(
+                f"SLURM takes no more jobs of this user; {len(self._held)} runs are submitted when "
+                "others have ended, by this command while it lives or by the same one given again",
+                Notice,
+                stacklevel=2,
+            )
+
+    def look(self) -> Mapping[str, Seen]:
+        """The state of every task; one call of squeue.
+
+        A task counts as ended when two looks in a row find it so or do not find it: an empty answer
+        of a controller that has just been started has made others submit everything again.
+        """
+        try:
+            there = {one.task: one.seen() for one in queue()}
+        except SilentError as error:
+            silent = Seen("unknown", f"SLURM does not answer ({error})")
+            return dict.fromkeys([*self._tasks, *(task.run_id for task in self._held)], silent)
+        gone = Seen("ended")
+        now = {run_id: there.get(task, gone) for run_id, task in self._tasks.items()}
+        self._submit_held(sum(seen.state != "ended" for seen in now.values()))
+        held = Seen("waiting", "waits: no more jobs of this user")
+        found = dict.fromkeys((task.run_id for task in self._held), held)
+        for run_id, seen in now.items():
+            before = self._last.get(run_id, gone)
+            if seen.state == "ended" and run_id not in self._missed:
+                self._missed.add(run_id)
+                found[run_id] = before
+            elif seen.state == "ended":
+                found[run_id] = Seen("ended", seen.where or _place(before), seen.code)
+            else:
+                self._missed.discard(run_id)
+                self._last[run_id] = found[run_id] = seen
+        return found
+
+    def cancel(self) -> None:
+        """End all jobs, and wait until they are out of the queue.
+
+        Raises:
+            RunError: SLURM does not answer.
+        """
+        names = {one.name for one in self._submitted}
+        jobs = [one.job for one in self._submitted if one.job]
+        self._held.clear()
+        try:
+            jobs = sorted({one.job for one in queue() if one.name in names}, key=int)
+            if jobs:
+                ask("scancel", "--quiet", *jobs)
+            end = time.monotonic() + ENDING
+            while time.monotonic() < end and any(
+                one.name in names and one.seen().state != "ended" for one in queue()
+            ):
+                time.sleep(min(1.0, self.pause))
+        except SilentError as error:
+            raise RunError(
+                f"SLURM does not answer ({error}); end the jobs later: scancel {' '.join(jobs)}"
+            ) from None
+        self._submitted.clear()
+        self._write_jobs()
+
+    def preview(self, tasks: Sequence[Task]) -> str:
+        """The calls of sbatch, each with its job script."""
+        shown = []
+        for tasks_of_one, at_once in self._arrays(tasks):
+            words = self._words(f"{NAME}...", tasks_of_one, at_once)
+            script = job_script(self.site.suite, tasks_of_one)
+            shown.append(f"{shlex.join(words)} <<'END'\n{script}END\n")
+        return "\n".join(shown)
+
+    def _arrays(self, tasks: Sequence[Task]) -> list[tuple[Sequence[Task], int | None]]:
+        """Tasks dealt out to as few arrays as SLURM allows, with each one's share at once."""
+        number = -(-len(tasks) // max_array_size()) if tasks else 0
+        at_once = self.site.at_once
+        return [
+            (tasks[i::number], None if at_once is None else max(1, (at_once + i) // number))
+            for i in range(number)
+        ]
+
+    def _words(self, name: str, tasks: Sequence[Task], at_once: int | None) -> list[str]:
+        return sbatch_words(name, tasks, at_once, self.site.threads, self.site.slurm)
+
+    def _submit_what_fits(self, tasks: Sequence[Task], at_once: int | None) -> None:
+        """Submit as many tasks as SLURM takes, in ever smaller arrays, and hold the others."""
+        size = len(tasks)
+        while tasks:
+            size = min(size, len(tasks))
+            try:
+                self._submit_array(tasks[:size], at_once)
+            except UserError as error:
+                if LIMIT not in str(error) or (size == 1 and not self._queued):
+                    raise
+                if size == 1:
+                    break
+                size //= 2
+            else:
+                self._queued += size
+                tasks = tasks[size:]
+        for task in tasks:
+            self._tasks.pop(task.run_id, None)
+        self._held += tasks
+
+    def _submit_held(self, queued: int) -> None:
+        """Submit tasks that were held, where some have ended."""
+        ended = self._queued - queued
+        self._queued = queued
+        if self._held and ended > 0:
+            tasks, self._held = self._held[:ended], self._held[ended:]
+            try:
+                self._submit_what_fits(tasks, None)
+            except UserError:  # the next look tries again
+                self._held = [task for task in tasks if task.run_id not in self._tasks] + self._held
+                self._queued += 1
+
+    def _submit_array(self, tasks: Sequence[Task], at_once: int | None) -> None:
+        submission = Submission(f"{NAME}{uuid.uuid4().hex[:12]}", [task.run_id for task in tasks])
+        for folder in {task.log.parent for task in tasks}:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._submitted.append(submission)
+        self._write_jobs()
+        words = self._words(submission.name, tasks, at_once)
+        try:
+            said = ask(*words, script=job_script(self.site.suite, tasks))
+            submission.job = said.partition(";")[0]
+        except SilentError as error:
+            self._look_for(submission, str(error))
+        self._write_jobs()
+        for index, task in enumerate(tasks):
+            self._tasks[task.run_id] = submission.name, index
+            self._last[task.run_id] = Seen("waiting")
+            self._missed.discard(task.run_id)
+
+    def _look_for(self, submission: Submission, words: str) -> None:
+        """Whether SLURM took a job after all, whose sbatch ended badly; UserError where not.
+
+        Where it cannot say, it counts as taken while others run: when SLURM answers again, the next
+        looks find the tasks, or find them ended and they are submitted again.
+        """
+        try:
+            there = any(one.name == submission.name for one in queue())
+        except SilentError as error:
+            if self._queued:
+                return
+            raise UserError(
+                f"sbatch: {words}, and squeue: {error}; give the same command again later, which "
+                "finds out whether the jobs were submitted"
+            ) from None
+        if not there:
+            self._submitted.remove(submission)
+            self._write_jobs()
+            raise UserError(f"sbatch refused: {words}")
+
+    @property
+    def _jobs(self) -> Path:
+        return self.site.suite / JOBS
+
+    def _read_jobs(self) -> list[Submission]:
+        """Earlier submissions; none where there is no jobs.json."""
+        if not self._jobs.is_file():
+            return []
+        remedy = "delete it; runs that still have a job are left to it"
+        content = read_object(self._jobs, remedy)
+        try:
+            return [
+                Submission(str(one["name"]), [str(run) for run in one["runs"]], str(one["job"]))
+                for one in content["submitted"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self._jobs} is damaged ({error!r}); {remedy}") from None
+
+    def _write_jobs(self) -> None:
+        content = {"submitted": [asdict(one) for one in self._submitted]}
+        write_atomic(self._jobs, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _place(seen: Seen) -> str:
+    return seen.where if seen.state == "running" else ""

@@ -1,0 +1,136 @@
+"""`ltrobust work`: one run of a suite's plan in one process, wherever a launcher starts it.
+
+It resolves nothing and schedules nothing. Files are whole at any moment, so it may be killed; asked
+to end by a signal, it first saves the epoch that it is in, if one would be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
+from ltrobust.bench.plan_file import planned_run
+from ltrobust.bench.runner import do_run
+from ltrobust.errors import RunError, UserError
+from ltrobust.method import load_methods
+from ltrobust.progress import Reporter
+from ltrobust.results.claims import ClaimedError, Stop, end_claims, holder, this_host
+from ltrobust.results.store import SuiteStore
+
+DONE, FAILED, HELD, STOPPED = 0, 1, 75, 130
+"""Exit codes."""
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+GRACE = 20.0
+"""Seconds that the end of an epoch is waited for after a signal; SLURM kills after 30."""
+WAIT, WAIT_HERE = 600.0, 10.0
+"""Seconds to wait for the holder of a run: on another machine it may be an earlier turn of the same
+job, cut off from its engine, and on this one an earlier turn that is ending."""
+AGAIN = 2.0
+WITH_PARENT = "LTROBUST_WITH_PARENT"
+"""Set in the environment of a worker that is to end with the process that started it."""
+
+
+def work(directory: Path, run_id: str, reporter: Reporter) -> int:
+    """Do one planned run; return the exit code.
+
+    Raises:
+        UserError: the run is not planned, or its device is not there.
+        KeyboardInterrupt: it was asked to end.
+    """
+    suite = SuiteStore(directory)
+    planned, plan = planned_run(suite, run_id)
+    load_methods(plan.settings.plugin)
+    resolve_device(plan.device)
+    with stopping(suite.claims) as stop:
+        try:
+            reason = _base_first(planned, suite, reporter, stop)
+            reason = reason or _do(planned, plan, suite, reporter, stop)
+        except ClaimedError as error:
+            reporter.line(f"{error}; left to it")
+            return HELD
+        except RunError as error:  # the claim cannot be written
+            reason = str(error)
+    if reason:
+        reporter.line(f"failed: {reason}")
+    return FAILED if reason else DONE
+
+
+def _base_first(planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop) -> str:
+    """Train what a post-hoc run acts on, under its own claim, unless that is there."""
+    if planned.base is None or suite.run(planned.base).trained:
+        return ""
+    base, how = planned_run(suite, planned.base)
+    reason = _base_first(base, suite, reporter, stop)
+    if reason:
+        return reason
+    bare = replace(base, attacks=())  # its own worker attacks it
+    untested = replace(how, settings=how.settings.model_copy(update={"no_checks": True}))
+    reason = _do(bare, untested, suite, reporter, stop)
+    return f"{planned.run.method} acts on {planned.base}, which failed ({reason})" if reason else ""
+
+
+def _do(planned: PlannedRun, plan: Plan, suite: SuiteStore, reporter: Reporter, stop: Stop) -> str:
+    """Do a run, once whoever holds it is gone; return why it failed, else "".
+
+    Raises:
+        ClaimedError: it is still held after some time.
+    """
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            return do_run(planned, suite, Loader(plan), plan, reporter, stop)
+        except ClaimedError as error:
+            other = holder(suite.claims, planned.run.run_id)
+            wait = WAIT if other is not None and other.host != this_host() else WAIT_HERE
+            if time.monotonic() - began > wait:
+                raise
+            if not told:
+                reporter.line(f"{error}; waiting")
+                told = True
+            time.sleep(AGAIN)
+
+
+@contextmanager
+def stopping(claims: Path) -> Iterator[Stop]:
+    """Let signals end this process when nothing is lost by it, at the latest after `GRACE`.
+
+    Only a flag is set by the signal itself: an exception out of its handler could meet any code. A
+    thread ends the process at once where all is saved, and says so in the claims.
+    """
+    stop, over = Stop(), threading.Event()
+    parent = os.getppid() if os.environ.get(WITH_PARENT) else None
+
+    def heed(*_: object) -> None:
+        stop.asked = True
+
+    def look() -> None:
+        since = 0.0
+        while not over.wait(0.2):
+            if parent is not None and os.getppid() != parent:
+                stop.asked = True
+            since = since + 0.2 if stop.asked else 0.0
+            if since and (not stop.unsaved or since > GRACE):
+                with suppress(OSError, UserError):
+                    end_claims(claims)
+                os._exit(STOPPED)
+
+    before = {number: signal.signal(number, heed) for number in SIGNALS}
+    thread = threading.Thread(target=look, name="ltrobust-stopping", daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        over.set()
+        thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
