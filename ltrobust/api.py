@@ -136,6 +136,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         RunError: the training cannot go on.
     """
     asked = make_settings({"methods": method, "dataset": dataset, **settings, "attacks": "clean"})
+    if asked.devices_per_run > 1 and asked.output is None:
+        raise UserError("devices_per_run works on a run that is stored; give output= too")
     if asked.profile and asked.output is None:
         raise UserError("profile is written beside a run's results; give output= too")
     plan = make_plan(asked)

@@ -7,6 +7,7 @@ stopped with Ctrl-C (the same command resumes).
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -169,6 +170,14 @@ MicroBatch = Annotated[
         "Save memory: training attacks on so many images at a time; same results.", panel=RUNNING
     ),
 ]
+DevicesPerRun = Annotated[
+    int | None,
+    _flag(
+        "Share out the attacks of each run among so many GPUs (on a CPU: processes); same results.",
+        "--devices-per-run",
+        panel=RUNNING,
+    ),
+]
 ProfileFlag = Annotated[
     bool | None,
     _flag(
@@ -324,6 +333,7 @@ def bench(
     threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
+    devices_per_run: DevicesPerRun = None,
     profile: ProfileFlag = None,
     watch: Watch = None,
     watch_every: WatchEvery = None,
@@ -384,6 +394,7 @@ def train(
     threads: Threads = None,
     grad_checkpointing: GradCheckpointing = None,
     micro_batch: MicroBatch = None,
+    devices_per_run: DevicesPerRun = None,
     profile: ProfileFlag = None,
     watch: Watch = None,
     watch_every: WatchEvery = None,
@@ -774,6 +785,7 @@ def evaluate(
     no_checks: NoChecks = None,
     device: Device = None,
     threads: Threads = None,
+    devices_per_run: DevicesPerRun = None,
     output: Output = None,
     debug: Debug = False,
 ) -> None:
@@ -810,6 +822,8 @@ def _evaluate(
     if arguments and model is None:
         raise UserError("--model-args goes with --model")
     settings = make_settings(flags)
+    if directory is None and settings.devices_per_run > 1:
+        raise UserError("--devices-per-run: only for runs of ours; a model of others' is not sent")
     if directory is not None:
         fixed = ("methods", "arch", "imbalance_ratio", "imbalance_type", "split_seed")
         for setting in (*fixed, "output"):
@@ -1387,12 +1401,23 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
         _show_notices_in_a_line()
-        code = _exit_code()
+        code = _exit_code_of_team() if _under_torchrun() else _exit_code()
     reason = lost()
     if reason is not None:  # results are in their files, but what was asked for may be this output
         _show_error(f"the output could not be written ({reason.strerror})")
         code = code or 1
     sys.exit(code)
+
+
+def _under_torchrun() -> bool:
+    """Whether this process is one of several that `torchrun` has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def _exit_code_of_team() -> int:
+    from ltrobust.bench.follow import led
+
+    return led(_exit_code)
 
 
 def _exit_code() -> int:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import Ball, Mode, pgd
+from ltrobust.attacks.pgd import Advance, Ball, Mode, linf_ball, pgd
 from ltrobust.config import TrainingAttack
+from ltrobust.team import Team
 
 Observer = Callable[[Tensor, Tensor, Tensor], None]
 """Told of every step of an attack: logits (b, C), labels (b,), positions (b,) in the batch."""
@@ -51,6 +52,7 @@ class Context:
         attack: the recipe's inner attack.
         generator: source of the attack's randomness, on the device of the batch.
         micro_batch: how many images `pgd` attacks at a time, to save memory; None: all.
+        team: processes among which attacks are shared out; None: this one does all.
         first_epoch: the first epoch of the run itself: 0, or in a fine-tuning its base's epochs.
         model: the network in training; for what is done between steps.
         index: positions (B,) of the batch's images in the training set, int64.
@@ -65,6 +67,7 @@ class Context:
         mode: how the network is run in attacks.
         ball: other steps and another projection than those of the L-inf ball.
         observer: told of every step of an attack.
+        told_radius: told the radius of each attack, as it broadcasts against the whole batch.
         project_start: bring the random start into the ball before the first gradient.
     """
 
@@ -74,6 +77,7 @@ class Context:
     attack: TrainingAttack
     generator: torch.Generator
     micro_batch: int | None = None
+    team: Team | None = None
     first_epoch: int = 0
     model: nn.Module | None = None
     index: Tensor | None = None
@@ -88,11 +92,16 @@ class Context:
     mode: Mode = "eval"
     ball: Ball | None = None
     observer: Observer | None = None
+    told_radius: Callable[[Radius], None] | None = None
     project_start: bool = False
 
     def changed(self, **changes: Any) -> Context:
         """A copy with other values; randomness is still drawn from the same generators."""
         return replace(self, **changes)
+
+    def whole(self) -> Context:
+        """A copy that attacks a batch in one piece, for attacks in which images see each other."""
+        return self.changed(micro_batch=None, team=None)
 
     def scaled(
         self, eps: Tensor, *, step_size: Tensor | None = None, start: Tensor | None = None
@@ -147,11 +156,12 @@ class Context:
         eps: Radius | None = None,
         step_size: Radius | None = None,
         steps: int | None = None,
+        rest: Tensor | None = None,
     ) -> Tensor:
         """Run the recipe's PGD on `loss` from a fresh random start, drawn for the whole batch.
 
-        The batch may be attacked in pieces (`micro_batch`), so a loss must not look at tensors of
-        the whole batch on its own: it is given its rows of them.
+        The batch may be attacked in pieces (`micro_batch`, `team`), so a loss must not look at
+        tensors of the whole batch on its own: it is given its rows of them.
 
         Args:
             model: maps images to logits.
@@ -164,6 +174,7 @@ class Context:
                 and images are kept within it whatever the recipe says.
             step_size: another step size, likewise.
             steps: another number of steps.
+            rest: after how many of them each image (B,) stays where it is; None: none does.
 
         Returns:
             Adversarial images, shaped like `x`.
@@ -176,9 +187,60 @@ class Context:
             _sized(step_size, self._unclipped(self.step_factor)),
         )
         steps = self.attack.steps if steps is None else steps
-        pieces = self.pieces(len(x))
-        attacked = [self._attacked(model, x, y, loss, rows, p, start, sizes, steps) for p in pieces]
-        return attacked[0] if len(attacked) == 1 else torch.cat(attacked)
+        if self.told_radius is not None:
+            self.told_radius(_column(sizes[0], x) if isinstance(sizes[0], Tensor) else sizes[0])
+
+        def attacked(piece: slice) -> tuple[Tensor, ...]:
+            return self._attacked(model, x, y, loss, rows, piece, start, sizes, steps, rest)
+
+        x_adv, *logits = self.by_pieces(len(x), attacked)
+        self._replay(logits, y)
+        return x_adv
+
+    def by_pieces(self, n: int, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Do what treats each image of a batch of n on its own, piece by piece.
+
+        With a `team` each process does its pieces and gets those of the others.
+
+        Args:
+            n: images of the batch.
+            work: takes the piece of the batch to do; returns tensors (b, ...) of its b images.
+
+        Returns:
+            The same tensors for all images, (n, ...).
+        """
+        share = self._share(n)
+        own = slice(0, n) if share is None else share
+        found = [work(piece) for piece in self._cut(own)]
+        parts = tuple(
+            one[0] if len(one) == 1 else torch.cat(one) for one in zip(*found, strict=True)
+        )
+        if share is None or self.team is None:
+            return parts
+        self.team.shared += 1
+        return tuple(self.team.gathered(part) for part in parts)
+
+    def _share(self, n: int) -> slice | None:
+        """The rows that this process attacks; None: all, and nobody else has them."""
+        if self.team is None or self.mode != "eval":  # batch statistics are of the whole batch
+            return None
+        return self.team.share(n)
+
+    def _cut(self, rows: slice) -> list[slice]:
+        """Some rows of a batch in pieces that are attacked one after the other."""
+        n = rows.stop - rows.start
+        size = self.micro_batch or n
+        if size >= n or self.mode != "eval":  # as above
+            return [rows]
+        starts = range(rows.start, rows.stop, size)
+        return [slice(first, min(first + size, rows.stop)) for first in starts]
+
+    def _replay(self, logits: list[Tensor], y: Tensor) -> None:
+        """Tell the observer of the steps of an attack that was shared out, for the whole batch."""
+        if logits and self.observer is not None:
+            positions = torch.arange(len(y), device=y.device)
+            for step in logits[0].unbind(1):
+                self.observer(step, y, positions)
 
     def _unclipped(self, factor: Tensor | None) -> Tensor | None:
         """A factor of start or step; where nothing clips to the radius, that one's makes up for it.
@@ -186,13 +248,6 @@ class Context:
         So a modifier that gives images other radii still does so under N-FGSM.
         """
         return self.eps_factor if factor is None and not self.attack.project else factor
-
-    def pieces(self, n: int) -> list[slice]:
-        """The parts of a batch of n images that are attacked one after the other."""
-        size = self.micro_batch or n
-        if size >= n or self.mode != "eval":  # batch statistics are those of the whole batch
-            size = max(1, n)
-        return [slice(first, first + size) for first in range(0, max(1, n), size)]
 
     def radius(self, x: Tensor) -> Radius:
         """The attack's radius of each image, as it broadcasts against `x` (B, ...)."""
@@ -210,19 +265,25 @@ class Context:
         start: Tensor | None,
         sizes: tuple[Radius, Radius],
         steps: int,
-    ) -> Tensor:
+        rest: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """A piece's attacked images and, for an observer of shared rows, its steps' logits."""
         eps, step_size = (
             _column(size[piece], x) if isinstance(size, Tensor) else size for size in sizes
         )
         few = [tensor[piece] for tensor in rows]
         positions = torch.arange(len(x), device=x.device)[piece]
+        shared = self._share(len(x)) is not None
+        seen: list[Tensor] = []
 
         def watched(logits: Tensor, labels: Tensor) -> Tensor:
-            if self.observer is not None:
+            if self.observer is not None and shared:
+                seen.append(logits.detach())
+            elif self.observer is not None:
                 self.observer(logits.detach(), labels, positions)
             return loss(logits, labels, *few)
 
-        return pgd(
+        x_adv = pgd(
             model,
             x[piece],
             y[piece],
@@ -232,9 +293,34 @@ class Context:
             loss=watched,
             start=None if start is None else start[piece],
             mode=self.mode,
-            ball=self.ball,
+            ball=self.ball if rest is None else resting(rest[piece], self.ball or linf_ball),
             project_start=self.project_start,
         )
+        return (x_adv, torch.stack(seen, 1)) if seen else (x_adv,)
+
+
+def resting(steps: Tensor, ball: Ball) -> Ball:
+    """A ball in which image i stays where it is after `steps[i]` steps.
+
+    Args:
+        steps: int64 (B,).
+        ball: how images move before.
+    """
+
+    def build(
+        x: Tensor, eps: float | Tensor, step_size: float | Tensor
+    ) -> tuple[Advance, Callable[[Tensor], Tensor]]:
+        advance, project = ball(x, eps, step_size)
+        done = 0
+
+        def moved(direction: Tensor, images: Tensor) -> Tensor:
+            nonlocal done
+            going, done = (steps > done).view(-1, *[1] * (x.dim() - 1)), done + 1
+            return torch.where(going, advance(direction, images.clone()), images)
+
+        return moved, project
+
+    return build
 
 
 def normal(values: Tensor, generator: torch.Generator) -> Tensor:

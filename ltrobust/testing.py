@@ -38,6 +38,7 @@ from ltrobust.method import (
 )
 from ltrobust.modifier import Modifier, PostHoc
 from ltrobust.tape import Tapes
+from ltrobust.team import LEAST, Team
 from ltrobust.training.checkpoint import (
     from_bytes,
     load_weights,
@@ -61,6 +62,7 @@ from ltrobust.training.trainer import (
     take_over,
     train,
 )
+from ltrobust.turns import in_turns
 
 EPOCHS = 5
 """Enough for a defense that works in stages: TAET's first one takes two of them."""
@@ -125,6 +127,7 @@ class Trial:
         state: State | None = None,
         last: int = 0,
         graphs: Graphs | None = None,
+        team: Team | None = None,
         **changes: Any,
     ) -> list[State]:
         """Train with the real trainer, to the end or until the epoch `last` of the training is
@@ -146,6 +149,7 @@ class Trial:
                 save=save,
                 base=self.base(seed),
                 graphs=graphs,
+                team=team,
             )
         return [state_from_bytes(content) for content in states]
 
@@ -455,6 +459,24 @@ def check_captured(trial: Trial) -> None:
     )
 
 
+def check_shared_out(trial: Trial) -> None:
+    """Its attack shared out among devices, it trains to the same bits as on one."""
+    if trial.stage is None:
+        return
+    recipe = trial.run.recipe.model_copy(update={"epochs": 1, "batch_size": 2 * LEAST})
+    tuned = {name: 1 for name in trial.run.options if name.endswith(".epochs")}
+    short: dict[str, Any] = {"recipe": recipe, "options": {**trial.run.options, **tuned}}
+    trial.base(0)
+    alone = trial.train(**short)
+    shared, _ = in_turns(2, lambda team: trial.train(team=team, **short))
+    trial.require(
+        all(_same(*pair) for pair in zip(shared, alone, strict=True)),
+        "with its attack shared out among devices it ends with other weights; the loss and the "
+        "ball of an attack are only given rows of the batch, so let them neither count nor append "
+        "(ctx.observer and ctx.told_radius hear of the whole batch), or attack with ctx.whole()",
+    )
+
+
 def _same(one: State, other: State) -> bool:
     """Whether two states hold the same weights and the same state of the defense."""
     return all(_equal(one[part], other[part]) for part in ("net", "method"))
@@ -491,5 +513,6 @@ CHECKS = (
     check_seeds,
     check_again,
     check_captured,
+    check_shared_out,
     check_bf16,
 )

@@ -116,8 +116,8 @@ class ADT(Method):
     ) -> tuple[Tensor, Tensor]:
         """Gradients of the inner objective at one sample, shaped like `x`."""
         noise, radius = self.noise(x, ctx), ctx.radius(x)
-        found = []
-        for piece in ctx.pieces(len(x)):
+
+        def of(piece: slice) -> tuple[Tensor, ...]:
             eps = radius[piece] if isinstance(radius, Tensor) else radius
             at = tuple(values[piece].requires_grad_() for values in (mean, raw))
             with torch.enable_grad():
@@ -125,9 +125,10 @@ class ADT(Method):
                 logits = model((x[piece] + eps * sample).clamp(0, 1))
                 value = F.cross_entropy(logits, y[piece], reduction="sum") / len(x)
                 value = value + self.entropy * entropy.sum() / x.numel()
-                found.append(torch.autograd.grad(value, at))
-        means, raws = zip(*found, strict=True)
-        return torch.cat(means), torch.cat(raws)
+                return torch.autograd.grad(value, at)
+
+        means, raws = ctx.by_pieces(len(x), of)
+        return means, raws
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context

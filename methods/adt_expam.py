@@ -132,8 +132,11 @@ class ADTExpAM(Method):
 
     def _gradient(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """Gradient of the batch's mean cross-entropy, shaped like `x`."""
-        found = [input_gradient(model, x[p], y[p], cross_entropy_sum) for p in ctx.pieces(len(x))]
-        return torch.cat(found) / len(x)
+
+        def of(piece: slice) -> tuple[Tensor, ...]:
+            return (input_gradient(model, x[piece], y[piece], cross_entropy_sum),)
+
+        return ctx.by_pieces(len(x), of)[0] / len(x)
 
     def terms(
         self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context

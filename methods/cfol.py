@@ -132,9 +132,8 @@ class CFOL(Method):
         if not self.best_of_steps:
             return ctx.pgd(model, x, y, cross_entropy_sum)
         best = Best(ctx.ball or linf_ball)
-        last = ctx.changed(ball=best.ball, observer=best.watch, micro_batch=None).pgd(
-            model, x, y, cross_entropy_sum
-        )
+        watched = ctx.whole().changed(ball=best.ball, observer=best.watch)
+        last = watched.pgd(model, x, y, cross_entropy_sum)
         return best.of(last, cross_entropy_sum(attack_logits(model, last, ctx.mode), y))
 
     def terms(

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltrobust.attacks.pgd import Ball, attack_logits, linf_ball
+from ltrobust.attacks.pgd import attack_logits, linf_ball
 from ltrobust.config import Recipe, TrainingAttack
 from ltrobust.errors import UserError
 from ltrobust.losses import cross_entropy_sum, label_smoothing_loss
@@ -179,7 +179,7 @@ class LASAT(Method):
         )
         counts = [max(1, round(n * ctx.attack.steps / 10)) for n in self.steps_choices]
         steps = torch.tensor(counts, device=x.device)[chosen[1]]
-        return ctx.changed(ball=_until(steps, ctx.ball or linf_ball)).pgd(
+        return ctx.pgd(
             model,
             x,
             y,
@@ -187,6 +187,7 @@ class LASAT(Method):
             eps=eps,
             step_size=step_size,
             steps=max(counts),
+            rest=steps,
         )
 
     def _learn(
@@ -260,25 +261,6 @@ class LASAT(Method):
     def inference_state(self) -> dict[str, Tensor]:
         """Nothing: the strategy network is for training."""
         return {}
-
-
-def _until(steps: Tensor, ball: Ball) -> Ball:
-    """A ball in which image i rests after `steps[i]` steps; pieces of a batch come in order."""
-    begun = 0
-
-    def resting(x: Tensor, eps: float | Tensor, step_size: float | Tensor) -> Any:
-        nonlocal begun
-        own, begun, done = steps[begun : begun + len(x)], begun + len(x), 0
-        advance, project = ball(x, eps, step_size)
-
-        def moved(direction: Tensor, images: Tensor) -> Tensor:
-            nonlocal done
-            going, done = _rows(own > done, x), done + 1
-            return torch.where(going, advance(direction, images.clone()), images)
-
-        return moved, project
-
-    return resting
 
 
 def _stopping(ctx: Context) -> Context:

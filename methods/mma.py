@@ -134,7 +134,11 @@ class MMA(Method):
     def _score(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         """The soft logit margin (B,); below 0 an image is right."""
         mode: Mode = "train" if self.train_mode else ctx.mode
-        return soft_logit_margin(attack_logits(model, x, mode), y)
+
+        def of(piece: slice) -> tuple[Tensor, ...]:
+            return (soft_logit_margin(attack_logits(model, x[piece], mode), y[piece]),)
+
+        return ctx.changed(mode=mode).by_pieces(len(x), of)[0]
 
     def _bisected(
         self,

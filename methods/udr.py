@@ -124,8 +124,11 @@ class UDR(Modifier):
         """The base's, in a soft ball."""
         self._lamda = self._lamda.to(x)
         radii: list[Tensor] = []
-        ball = soft_ball(self._lamda, radii, tau=self.tau, stuck=self.stuck)
-        x_adv = self.base.attack(model, x, y, ctx.changed(ball=ball))
+        soft = ctx.changed(
+            ball=soft_ball(self._lamda, tau=self.tau, stuck=self.stuck),
+            told_radius=lambda eps: radii.append((torch.zeros_like(x) + eps).sum()),
+        )
+        x_adv = self.base.attack(model, x, y, soft)
         self._gap = None
         if radii:
             self._gap = torch.stack(radii).sum() / x.numel() - (x_adv - x).abs().mean()
@@ -171,14 +174,11 @@ class UDR(Modifier):
         self._lamda, self.gaps = state["lamda"], list(state["gaps"])
 
 
-def soft_ball(
-    lamda: Tensor, radii: list[Tensor], *, tau: float | None = None, stuck: bool = False
-) -> Ball:
+def soft_ball(lamda: Tensor, *, tau: float | None = None, stuck: bool = False) -> Ball:
     """A ball that pulls a pixel outside eps back by the share `lamda` of what is too much.
 
     Args:
         lamda: a scalar.
-        radii: is told eps, summed over all pixels, of every batch that is attacked.
         tau: temperature; None: the step size, which then has no part in it.
         stuck: take no step where a pixel is at 0 or 1.
     """
@@ -189,7 +189,6 @@ def soft_ball(
         step, _ = linf_ball(x, eps, step_size)
         share = lamda if tau is None else lamda * step_size / tau
         radius = torch.zeros_like(x) + eps
-        radii.append(radius.sum())
 
         def advance(direction: Tensor, images: Tensor) -> Tensor:
             if stuck:

@@ -41,6 +41,7 @@ FLAGS = {
     "threads": (["3"], 3),
     "grad_checkpointing": ([None], True),
     "micro_batch": (["16"], 16),
+    "devices_per_run": (["2"], 2),
     "profile": ([None], True),
     "watch": (["pgd20"], ("pgd20",)),
     "watch_every": (["2"], 2),
@@ -64,7 +65,7 @@ FLAGS = {
 """For every setting: what to type (once per item, None for a bare flag), and what it becomes."""
 SAVES_OR_MEASURES = {
     *("threads", "grad_checkpointing", "micro_batch", "profile", "watch", "watch_every"),
-    *("save_every", "no_capture", "no_estimate", "no_report"),
+    *("save_every", "no_capture", "no_estimate", "no_report", "devices_per_run"),
 }
 LAUNCHING = {"launcher", "jobs", "at_once", "detach", "slurm"}
 ABOUT_THE_MACHINE = (

@@ -9,9 +9,9 @@ pyautoattack's own state file cannot be read back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ltrobust.attacks.pgd import Norm
 from ltrobust.attacks.rows import QuickRows
 from ltrobust.errors import RunError
+from ltrobust.team import Team
 
 Part = str
 TOLERANCE = {"Linf": 1e-5, "L2": 1e-4}
@@ -95,6 +96,7 @@ def autoattack(
     save: Callable[[dict[str, Tensor]], None] = lambda state: None,
     tell: Callable[[str, float], None] = lambda part, share: None,
     keep: Callable[[Tensor, Tensor], None] = lambda chosen, images: None,
+    team: Team | None = None,
 ) -> Progress:
     """Run a version of AutoAttack on a model in eval mode.
 
@@ -125,6 +127,8 @@ def autoattack(
         tell: called after every batch with the part's name and the share of it that is done.
         keep: called after every batch with the positions of the images that it broke, int64 (M,)
             on the CPU, and what broke them.
+        team: processes that do it together, each of which calls this alike: each attacks every
+            so manyth batch. What is saved is the same with any number of them.
 
     Returns:
         Predictions on the worst images found, and after which part each image fell.
@@ -145,8 +149,10 @@ def autoattack(
             pred = _predictions(model, x, batch_size, prepare) if clean is None else clean
             state = _begin(pred, y)
 
-        def attack(by: _Attacks, part: int, chosen: Tensor) -> Tensor:
-            """Attack images and note which fall; return those that are only claimed to."""
+        def attack(by: _Attacks, part: int, chosen: Tensor) -> _Fallen:
+            """Attack images; tell which fall, and which are only claimed to."""
+            if not len(chosen):
+                return _Fallen(chosen, chosen, chosen)
             images = prepare(x[chosen.to(x.device)])
             labels = y[chosen.to(y.device)].to(device)
             name, part_seed = names[part % length], seed + part // length
@@ -154,37 +160,75 @@ def autoattack(
             _check(found, images, setting, name)
             pred = model(found).argmax(1)
             broken = (pred != labels).cpu()
-            where = chosen[broken]
-            state.pred[where] = pred.cpu()[broken]
-            state.fell[where] = part + 1
-            keep(where, found[broken.to(device)])
-            if again is None or by is again:
-                return chosen[:0]
-            return chosen[((pred == labels) & (by.model(found).argmax(1) != labels)).cpu()]
+            keep(chosen[broken], found[broken.to(device)])
+            claimed = chosen[:0]
+            if again is not None and by is not again:
+                claims = (pred == labels) & (by.model(found).argmax(1) != labels)
+                claimed = chosen[claims.cpu()]
+            return _Fallen(chosen[broken], pred.cpu()[broken], claimed)
 
-        for part, batch, last in _remaining(state, names, batch_size):
-            chosen = state.todo[batch * batch_size : (batch + 1) * batch_size]
-            state.claimed = torch.cat([state.claimed, attack(attacks, part, chosen)])
-            if again is not None and len(state.claimed) and (not together or batch + 1 == last):
-                for few in state.claimed.split(batch_size):
-                    attack(again, part, few)
-                state.claimed = state.claimed[:0]
-            state.position = torch.tensor([part, batch + 1])
+        def attack_all(by: _Attacks, part: int, batches: Sequence[Tensor]) -> None:
+            """Attack a batch in each process, and note what came of all of them."""
+            own = 0 if team is None else team.rank
+            fallen = attack(by, part, batches[own] if own < len(batches) else state.todo[:0])
+            if again is not None and not together:
+                for few in fallen.claimed.split(batch_size):
+                    fallen = fallen.and_then(attack(again, part, few))
+                fallen = replace(fallen, claimed=fallen.claimed[:0])
+            if team is not None:
+                fallen = _Fallen(*(team.gathered(getattr(fallen, f.name)) for f in fields(fallen)))
+            state.pred[fallen.where] = fallen.pred
+            state.fell[fallen.where] = part + 1
+            state.claimed = torch.cat([state.claimed, fallen.claimed])
+
+        size = 1 if team is None else team.size
+        for part, batch, last in _remaining(state, names, batch_size, size):
+            batches = state.todo.split(batch_size)
+            attack_all(attacks, part, batches[batch : batch + size])
+            done = min(batch + size, last)
+            if again is not None and len(state.claimed) and done == last:
+                claims, state.claimed = state.claimed.split(batch_size), state.claimed[:0]
+                for first in range(0, len(claims), size):
+                    attack_all(again, part, claims[first : first + size])
+            state.position = torch.tensor([part, done])
             save(state.tensors())
-            tell(names[part], (batch + 1) / last)
+            tell(names[part], done / last)
     return state
 
 
+@dataclass(frozen=True)
+class _Fallen:
+    """What came of the attack on a batch.
+
+    Attributes:
+        where: positions of the images that fell, int64 (M,).
+        pred: predictions on them, int64 (M,).
+        claimed: positions of the images that the search network alone took for broken, int64 (K,).
+    """
+
+    where: Tensor
+    pred: Tensor
+    claimed: Tensor
+
+    def and_then(self, other: _Fallen) -> _Fallen:
+        """The same with what fell in a second attack."""
+        where = torch.cat([self.where, other.where])
+        return replace(self, where=where, pred=torch.cat([self.pred, other.pred]))
+
+
 def _remaining(
-    state: Progress, names: tuple[Part, ...], batch_size: int
+    state: Progress, names: tuple[Part, ...], batch_size: int, step: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (part, batch, batches of the part), opening each part with the images that stand."""
+    """Yield (part, batch, batches of the part), opening each part with the images that stand.
+
+    So many batches as `step` are done at once.
+    """
     part, batch = (int(v) for v in state.position)
     while part < len(names):
         count = -(-len(state.todo) // batch_size)
         while batch < count:
             yield part, batch, count
-            batch += 1
+            batch += step
         part, batch = part + 1, 0
         state.todo = (state.fell == 0).nonzero().flatten()
         state.position = torch.tensor([part, 0])

@@ -99,18 +99,20 @@ def how_to_do(plan: Plan, store: SuiteStore) -> Doing:
     """
     settings = plan.settings
     _check(settings)
-    slots = 1 if settings.remote else slot_count(plan.device, settings.jobs)
+    each = settings.devices_per_run
+    slots = 1 if settings.remote else slot_count(plan.device, settings.jobs, each)
     alone = settings.jobs is None and (slots == 1 or len(plan.runs) == 1)
     if settings.launcher is None and (alone or settings.jobs == 1):
         return Doing(plan, None)
     if settings.threads is None and not settings.remote:
-        plan = replace(plan, threads=threads_each(slots))
+        plan = replace(plan, threads=threads_each(slots, each))
     elif settings.threads is None and plan.device == "cpu":
         plan = replace(plan, threads=1)  # nodes differ in cores, and results would with them
     site = Site(
         suite=store.path.absolute(),
         device=plan.device,
         threads=settings.threads or plan.threads,
+        devices=each,
         jobs=None if settings.remote else slots,
         at_once=settings.at_once,
         slurm=settings.slurm,

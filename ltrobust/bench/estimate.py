@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ltrobust.attacks.pgd import input_gradient
+from ltrobust.bench.crew import processes
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
 from ltrobust.bench.provenance import device_memory
 from ltrobust.combination import find
@@ -83,8 +84,9 @@ def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedDa
         there = run.attacks()
         wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())
-    passes = epochs * len(data.train_labels) * training_passes(planned.run)
-    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values()))
+    together = processes(plan.settings)
+    passes = epochs * len(data.train_labels) * training_passes(planned.run, together)
+    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values())) / together
 
 
 PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
@@ -103,10 +105,11 @@ def lengths(runs: Sequence[PlannedRun], plan: Plan, store: SuiteStore) -> dict[s
     No data is loaded and nothing is timed: the machine may be another than that of the runs.
     """
     speed = FLOPS["cpu" if plan.device == "cpu" else "cuda"]
-    return {one.run.run_id: _operations(one, store) / speed for one in runs}
+    together = processes(plan.settings)
+    return {one.run.run_id: _operations(one, store, together) / speed for one in runs}
 
 
-def _operations(planned: PlannedRun, store: SuiteStore) -> float:
+def _operations(planned: PlannedRun, store: SuiteStore, together: int) -> float:
     run, known = planned.run, training_set(planned.run.data)
     images = run.data.limit_train or (sum(known.class_counts) if known else UNKNOWN[0])
     shape = known.image_shape if known else UNKNOWN[1]
@@ -114,8 +117,8 @@ def _operations(planned: PlannedRun, store: SuiteStore) -> float:
     made = set(there.attack_ids())
     epochs = 0 if there.trained else max(0, epochs - _epochs_of(there))
     attacks = [spec for key, spec in planned.attack_ids().items() if key not in made]
-    passes = epochs * images * training_passes(run)
-    passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks))
+    passes = epochs * images * training_passes(run, together)
+    passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks)) / together
     return 6 * passes * _forward_operations(run.arch, shape)
 
 
@@ -147,9 +150,13 @@ def _forward_operations(arch: str, shape: tuple[int, int, int]) -> float:
     return sum(counts) or 1.0
 
 
-def training_passes(run: Run) -> float:
+def training_passes(run: Run, together: int = 1) -> float:
     """Passes of an image in a training step, as the method tells them; one that trains the weights
     counts one and a half. AWP makes those twice.
+
+    Args:
+        run: gives method and attack.
+        together: processes that share out the passes of the attack, and each make the others.
     """
     combination, steps = find(run.method), run.recipe.attack.steps
     told = PASSES.match(combination.defense.passes)
@@ -160,7 +167,7 @@ def training_passes(run: Run) -> float:
     elif combination.defense.passes.isdecimal():
         attack, outer = 0.0, float(combination.defense.passes)
     again = any(part.name == "awp" for part in combination.parts)
-    return attack + 1.5 * outer * (2 if again else 1)
+    return attack / together + 1.5 * outer * (2 if again else 1)
 
 
 def _attack_passes(spec: AttackSpec) -> float:

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ltrobust.bench.crew import assembled, threads_each
 from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
-from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, resolve_device
+from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, check_devices, resolve_device
 from ltrobust.bench.provenance import provenance
 from ltrobust.bench.runner import (
     attack_model,
@@ -124,7 +125,13 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     keep_place(store, data)
     missing = missing_attacks(planned.attack_ids(), store, data)
     load_weights(store)  # damaged weights are told before anything is written
-    with reporter.copy_to(store.log), computing_with(settings.threads):
+    threads = settings.threads or threads_each(settings, device)
+    check_devices(settings.devices_per_run, device)
+    with (
+        reporter.copy_to(store.log),
+        computing_with(threads),
+        assembled(settings, device, wanted=bool(missing)) as crew,
+    ):
         images = f"about {test.limit:,}" if test.limit else "all"
         reporter.line(f"{store.run_id}: {images} images of the {test.protocol} test protocol")
         tell(data.notes, reporter)
@@ -136,6 +143,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
             missing,
             reporter,
             no_checks=settings.no_checks,
+            crew=crew,
         )
 
 

@@ -5,6 +5,7 @@ A plan loads no data and trains nothing, so `--dry-run` is instant and shows exa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from ltrobust.errors import UserError, unknown
 from ltrobust.method import METHODS, load_methods
 from ltrobust.models import arch_source, canonical_arch
 from ltrobust.results.store import SuiteStore
+from ltrobust.team import LEAST
 from ltrobust.training.schedule import ONE_CYCLE, UNIFIED
 from ltrobust.training.trainer import Thrift, base_run
 from ltrobust.yaml_files import parse
@@ -85,6 +87,7 @@ def make_plan(settings: Settings) -> Plan:
             raise UserError(f"--option for {name}, which is not among --methods {','.join(names)}")
     spec = dataset_spec(settings.dataset)
     device = device_of(settings)
+    check_devices(settings.devices_per_run, device, seen=not settings.remote)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     eps = spec.eps if settings.eps is None else settings.eps
     attacks = attack_specs(settings, eps)
@@ -105,6 +108,7 @@ def make_plan(settings: Settings) -> Plan:
         for seed in settings.seeds:
             for name in names:
                 run = _resolve_run(find(name), settings, chosen, spec, data, seed, test, device)
+                check_batch(settings.devices_per_run, run)
                 runs += [PlannedRun(one, test, attacks, base) for one, base in _with_bases(run)]
     unique = {planned.run.run_id: planned for planned in runs}
     return Plan(settings, device, tuple(unique.values()))
@@ -208,6 +212,49 @@ def resolve_precision(name: str, device: str) -> str:
         if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         else "fp32"
     )
+
+
+def check_devices(number: int, device: str, *, seen: bool = True) -> None:
+    """Raise UserError unless there are so many devices for one run.
+
+    Args:
+        number: of devices.
+        device: what they are.
+        seen: whether they are this machine's; those of others are looked at there.
+    """
+    if number == 1:
+        return
+    flag = f"--devices-per-run {number}"
+    if ":" in device:
+        raise UserError(
+            f"{flag} and --device {device}, which is one; use --device cuda "
+            "(CUDA_VISIBLE_DEVICES chooses among the machine's)"
+        )
+    if not seen:
+        return
+    if device == "cpu":
+        there, what = cores(), "CPU cores, of which each process takes one"
+    else:
+        there, what = torch.cuda.device_count(), "CUDA devices"
+    if number > there:
+        raise UserError(f"{flag}: this machine has {there} {what}")
+    if device != "cpu" and not torch.distributed.is_nccl_available():
+        raise UserError(f"{flag}: this torch was built without NCCL, through which GPUs talk")
+
+
+def check_batch(number: int, run: Run) -> None:
+    """Raise UserError where a run's batches are too small to be shared out."""
+    least = LEAST * number
+    if number > 1 and run.recipe.batch_size < least:
+        raise UserError(
+            f"--devices-per-run {number} shares out batches of at least {least} images, and "
+            f"{run.method} has {run.recipe.batch_size}; give fewer devices or a larger --batch-size"
+        )
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 STATES = ("new", "stopped", "failed", "trained", "evaluated")

@@ -17,14 +17,20 @@ from ltrobust.results.records import Provenance, Versions
 PACKAGES = ("ltrobust", "torch", "torchvision", "pyautoattack", "numpy", "pandas")
 
 
-def provenance(device: str) -> Provenance:
-    """Package versions, git commit with dirty flag ("" outside a checkout), machine and device."""
+def provenance(device: str, processes: int = 1) -> Provenance:
+    """Package versions, git commit with dirty flag ("" outside a checkout), machine and device.
+
+    Args:
+        device: what is computed on.
+        processes: how many compute one run together, each on such a device.
+    """
+    times = f"{processes} x " if processes > 1 else ""
     return Provenance(
         versions=Versions.model_validate({name: version(name) for name in PACKAGES}),
         python=platform.python_version(),
         git_commit=git_commit(),
         device=device,
-        device_name=device_name(device),
+        device_name=times + device_name(device),
         threads=torch.get_num_threads(),
     )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
+from ltrobust.bench.crew import Crew, assembled, processes, threads_each
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift
@@ -52,6 +54,7 @@ from ltrobust.results.records import (
     now,
 )
 from ltrobust.results.store import RunStore, SuiteStore
+from ltrobust.team import LostError, OtherError, Team
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, to_bytes
 from ltrobust.training.profile import UNTIMED, StepProfile, matrix_peak
@@ -62,6 +65,7 @@ from ltrobust.training.trainer import (
     Watch,
     build,
     own_epochs,
+    own_recipe,
     total_epochs,
     train,
 )
@@ -123,12 +127,14 @@ def do_run(
     Raises:
         ClaimedError: another process does it, or has taken it over.
         RunError: the claim cannot be written.
+        LostError: a process that helped is gone; what is saved is stored.
         KeyboardInterrupt: it was to end, and what is done is stored.
     """
     with claimed(suite.claims, planned.run.run_id, stop=stop) as claim:
         store = suite.run(planned.run.run_id)
         store.sweep()
-        with computing_with(_threads(store, plan.settings) or plan.threads):
+        own = _threads(store, plan.settings) or plan.threads
+        with computing_with(own or threads_each(plan.settings, plan.device)):
             return _do_run(planned, suite, claim, load, plan, reporter)
 
 
@@ -161,7 +167,13 @@ def _do_run(
         return _go_on(planned, suite, claim, load(planned), plan, reporter)
     except ClaimedError:
         raise
+    except LostError as error:  # as if this process had been killed: stopped, not failed
+        reason = f"{error}; the same command goes on from what was saved"
+        store.log(reason)
+        raise LostError(reason) from error
     except (RunError, UserError) as error:
+        if isinstance(error, OtherError) and error.out_of_memory:
+            return _failed(store, _memory_advice(planned.run, plan.settings, store.trained))
         return _failed(store, str(error))
     except Exception as error:
         if _is_out_of_memory(error):
@@ -197,18 +209,26 @@ def _go_on(
     if record is None or not store.begun:
         store.begin(_record(planned, data, plan), anew=True)
     keep_place(store, data)
-    with reporter.copy_to(store.log):
+    wanted = bool(missing) or not store.trained
+    with (
+        reporter.copy_to(store.log),
+        assembled(plan.settings, plan.device, wanted=wanted) as crew,
+    ):
         reporter.line(f"{planned.run.run_id}: {describe(planned.run)}")
+        if crew is not None:
+            reporter.line(f"  shared out among {crew.team.size} processes")
         for note in data.notes:
             store.log(f"  note: {note}")  # the user has been told once for all runs
         if not store.trained:
             base = None if planned.base is None else suite.run(planned.base)
-            _train(planned.run, data, store, claim, plan, reporter, base)
+            _train(planned, data, store, claim, plan, reporter, base, crew)
         store.drop_state()  # a kill may have come just before it went with the weights
         restart_peak_memory(plan.device)
         device = torch.device(plan.device)
         no_checks = plan.settings.no_checks
-        seconds = evaluate_run(planned, data, store, device, missing, reporter, no_checks=no_checks)
+        seconds = evaluate_run(
+            planned, data, store, device, missing, reporter, no_checks=no_checks, crew=crew
+        )
         if plan.settings.profile:
             _profile_evaluation(store, seconds, plan.device)
         store.succeed()
@@ -315,7 +335,7 @@ def _record(planned: PlannedRun, data: LongTailedData, plan: Plan) -> RunRecord:
         run=planned.run,
         overrides=(planned.cell or plan.settings).overrides(),
         data=data_facts(data),
-        provenance=provenance(plan.device),
+        provenance=provenance(plan.device, processes(plan.settings)),
         made=now(),
     )
 
@@ -333,15 +353,17 @@ def data_facts(data: LongTailedData) -> DataFacts:
 
 
 def _train(
-    run: Run,
+    planned: PlannedRun,
     data: LongTailedData,
     store: RunStore,
     claim: Claim,
     plan: Plan,
     reporter: Reporter,
     base: RunStore | None,
+    crew: Crew | None,
 ) -> None:
     """Train a run and store it; `base` is the trained run that a post-hoc one acts on."""
+    run = planned.run
     taken_over = None if base is None else _take_over(base, run)
     device = torch.device(plan.device)
     profile = None
@@ -355,19 +377,21 @@ def _train(
         epochs, threads = len(state["history"]), torch.get_num_threads()
         reporter.line(f"  resuming after epoch {epochs}, with {threads} CPU threads")
         _note_threads(store, epochs, threads, reporter)
-    trained = train(
-        run,
-        data,
-        device=device,
-        state=state,
-        save=_state_saver(store, claim, plan.settings.saving, own_epochs(run)),
-        reporter=reporter,
-        thrift=thrift(plan.settings),
-        clock=profile or UNTIMED,
-        base=taken_over,
-        watch=_watch(run, data, plan.settings, device),
-        capture=not plan.settings.no_capture,
-    )
+    with _training_together(crew, planned, data, store, base) as team:
+        trained = train(
+            run,
+            data,
+            device=device,
+            state=state,
+            save=_state_saver(store, claim, plan.settings.saving, own_epochs(run)),
+            reporter=reporter,
+            thrift=thrift(plan.settings),
+            clock=profile or UNTIMED,
+            base=taken_over,
+            watch=watch_of(run, data, plan.settings, device, team),
+            capture=not plan.settings.no_capture,
+            team=team,
+        )
     claim.check()
     if trained.history:  # a post-hoc method may train nothing
         store.write_history(trained.history)
@@ -381,6 +405,23 @@ def _train(
     weights = {**trained.net.state_dict(), **method_tensors(trained.method)}
     record = _trained_record(trained, store, base, device)
     store.finish(record, to_bytes(weights, model_facts(run, data)))
+
+
+@contextmanager
+def _training_together(
+    crew: Crew | None,
+    planned: PlannedRun,
+    data: LongTailedData,
+    store: RunStore,
+    base: RunStore | None,
+) -> Iterator[Team | None]:
+    """The processes that train a run together in the block; None: this one is alone."""
+    if crew is None or own_recipe(planned.run) is None:
+        yield None
+        return
+    weights = None if base is None else base.weights()
+    with crew.training(planned, data, store.state(), weights) as team:
+        yield team
 
 
 def _trained_record(
@@ -439,8 +480,12 @@ def _state_saver(
     return save
 
 
-def _watch(
-    run: Run, data: LongTailedData, settings: Settings, device: torch.device
+def watch_of(
+    run: Run,
+    data: LongTailedData,
+    settings: Settings,
+    device: torch.device,
+    team: Team | None = None,
 ) -> Watch | None:
     """What the curve of a training shows of the test set, if that is asked for."""
     if settings.watch is None:
@@ -450,7 +495,7 @@ def _watch(
 
     def look(net: nn.Module, method: Method) -> dict[str, float]:
         model = DefendedModel(net, method.adjust)
-        evaluator = Evaluator(model, test, num_classes=data.num_classes, device=device)
+        evaluator = Evaluator(model, test, num_classes=data.num_classes, device=device, team=team)
         right = {name: evaluator.run(spec).pred == test.labels for name, spec in specs.items()}
         return {f"{WATCHED}{name}": float(r.double().mean()) for name, r in right.items()}
 
@@ -534,11 +579,24 @@ def defended(
     device: torch.device,
 ) -> DefendedModel:
     """The same where only the facts of the data are at hand."""
+    what = str(store.path / "model.safetensors")
+    return defended_by(run, train_counts, image_shape, load_model(store), what, device)
+
+
+def defended_by(
+    run: Run,
+    train_counts: Sequence[int],
+    image_shape: Sequence[int],
+    weights: dict[str, torch.Tensor],
+    what: str,
+    device: torch.device,
+) -> DefendedModel:
+    """The same where the tensors of the file are at hand; `what` is what errors call it."""
     channels, height, width = image_shape
     built = build(run, tuple(train_counts), (channels, height, width))
-    stored = split_model(load_model(store))
+    stored = split_model(weights)
     built.method.load_inference_state(stored.kept)
-    load_weights(built.net, stored.weights, str(store.path / "model.safetensors"))
+    load_weights(built.net, stored.weights, what)
     return DefendedModel(built.net, built.method.adjust).to(device).eval()
 
 
@@ -551,8 +609,11 @@ def evaluate_run(
     reporter: Reporter,
     *,
     no_checks: bool = False,
+    crew: Crew | None = None,
 ) -> dict[str, float]:
     """Run the missing attacks on a trained run and store each one's outcomes when it ends.
+
+    With a crew its processes share out the images; checks and examples are made in this one alone.
 
     Returns:
         What `attack_model` does.
@@ -560,9 +621,16 @@ def evaluate_run(
     if not missing and not _lacks_findings(store, data, no_checks):
         return {}
     model = load_defended(planned.run, data, store, device)
-    return attack_model(
-        model, planned.test, data, store, device, missing, reporter, no_checks=no_checks
-    )
+    evaluator = _evaluator(model, data, device, reporter)
+    if crew is None or not missing:
+        taken = _attack(evaluator, planned.test, data, store, missing, reporter)
+    else:
+        with crew.attacks(planned, data, store.weights(), list(missing.values())) as team:
+            evaluator.team = team
+            taken = _attack(evaluator, planned.test, data, store, missing, reporter)
+        evaluator.team = None
+    _look_into(evaluator, data, store, reporter, no_checks)
+    return taken
 
 
 def attack_model(
@@ -584,17 +652,54 @@ def attack_model(
     Returns:
         Seconds that each attack, by its id, took here; for one that was resumed the part done here.
     """
-    taken = {}
+    evaluator = _evaluator(model, data, device, reporter)
+    taken = _attack(evaluator, test_spec, data, store, attacks, reporter)
+    _look_into(evaluator, data, store, reporter, no_checks)
+    return taken
+
+
+def _evaluator(
+    model: nn.Module, data: LongTailedData, device: torch.device, reporter: Reporter
+) -> Evaluator:
     test = TestSet(data.test_images, data.test_labels, data.test_index)
-    evaluator = Evaluator(
-        model, test, num_classes=data.num_classes, device=device, reporter=reporter
-    )
-    sha, origin = test_sha256(data), provenance(str(device))
+    return Evaluator(model, test, num_classes=data.num_classes, device=device, reporter=reporter)
+
+
+def _look_into(
+    evaluator: Evaluator,
+    data: LongTailedData,
+    store: RunStore,
+    reporter: Reporter,
+    no_checks: bool,
+) -> None:
+    """Make the reliability checks, unless they are left out, and the examples."""
+    sha = test_sha256(data)
+    if no_checks:
+        reporter.line("  reliability not checked (--no-checks)")
+    else:
+        check_reliability(evaluator, store, sha, reporter)
+    keep_examples(evaluator, store, sha, data.train_counts)
+
+
+def _attack(
+    evaluator: Evaluator,
+    test_spec: TestSpec,
+    data: LongTailedData,
+    store: RunStore,
+    attacks: dict[str, AttackSpec],
+    reporter: Reporter,
+) -> dict[str, float]:
+    """Run attacks and store each one's outcomes when it ends; seconds that each took."""
+    taken, test = {}, evaluator.test
+    together = 1 if evaluator.team is None else evaluator.team.size
+    sha, origin = test_sha256(data), provenance(str(evaluator.device), together)
     evaluator.check(attacks.values())
     reporter.begin("run", "attacks", len(attacks))
     for attack_id, spec in attacks.items():
         part = f"{attack_id}-{sha[:12]}"
         resume = load_attack_state(store, part)
+        if evaluator.team is not None:
+            evaluator.team.told(b"" if resume is None else to_bytes(resume))
         before = float(resume.pop("seconds")) if resume else 0.0
         result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
         taken[attack_id] = result.seconds
@@ -626,11 +731,6 @@ def attack_model(
         )
         reporter.advance("run")
     reporter.end("run")
-    if no_checks:
-        reporter.line("  reliability not checked (--no-checks)")
-    else:
-        check_reliability(evaluator, store, sha, reporter)
-    keep_examples(evaluator, store, sha, data.train_counts)
     return taken
 
 

@@ -121,6 +121,7 @@ class Settings(Frozen):
     threads: Threads | None = None
     grad_checkpointing: bool = False
     micro_batch: Positive | None = None
+    devices_per_run: Positive = 1
     profile: bool = False
     watch: Names | None = None
     watch_every: Positive = 5
@@ -232,7 +233,7 @@ def make_cells(flags: dict[str, Any], suite: Path | None = None) -> tuple[Settin
 GRID = "grid"
 FOR_ALL = (
     *("output", "overwrite", "device", "threads", "plugin", "data_dir", "download"),
-    *("profile", "no_checks", "grad_checkpointing", "micro_batch"),
+    *("profile", "no_checks", "grad_checkpointing", "micro_batch", "devices_per_run"),
     *("launcher", "jobs", "at_once", "detach", "slurm"),
 )
 """Settings that are the same in all blocks of a grid."""

@@ -24,9 +24,10 @@ from ltrobust.method import load_methods
 from ltrobust.progress import Reporter
 from ltrobust.results.claims import ClaimedError, Stop, end_claims, holder, this_host
 from ltrobust.results.store import SuiteStore
+from ltrobust.team import LostError
 
-DONE, FAILED, HELD, STOPPED = 0, 1, 75, 130
-"""Exit codes."""
+DONE, FAILED, HELD, STOPPED, LOST = 0, 1, 75, 130, 128 + 9
+"""Exit codes; the last is that of a killed process, for one whose helper was killed."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
@@ -58,6 +59,9 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
         except ClaimedError as error:
             reporter.line(f"{error}; left to it")
             return HELD
+        except LostError as error:
+            reporter.line(f"lost: {error}")
+            return LOST
         except RunError as error:  # the claim cannot be written
             reason = str(error)
     if reason:

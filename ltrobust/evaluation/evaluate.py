@@ -32,6 +32,7 @@ from ltrobust.graphs import CudaGraphs, Graphs
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
+from ltrobust.team import Team
 
 SaveState = Callable[[dict[str, Tensor]], None]
 KeepImages = Callable[[Tensor, Tensor], None]
@@ -113,11 +114,14 @@ class Evaluator:
         batch_size: images at a time for all but AutoAttack, as many as fit: it is halved where the
             device runs out of memory, and changes no verdict. Default: 250, on CUDA 2,000.
         reporter: told of attacks and batches.
+        team: processes that evaluate this model together, each of which calls this alike: they
+            share out the images.
 
     Attributes:
         model: the model; one of somebody else's sees copies of the images.
         found_training: the modules that were in train mode when the model was handed over.
         known: predictions, int64 (N,), under the attacks that were run here.
+        team: see above; None for what this process does alone.
         graphs: what records passes of the search network, at a few batch sizes; None: nothing does.
     """
 
@@ -130,6 +134,7 @@ class Evaluator:
         device: torch.device,
         batch_size: int | None = None,
         reporter: Reporter | None = None,
+        team: Team | None = None,
     ) -> None:
         self.found_training = [module for module in model.modules() if module.training]
         model = model.to(device).float().eval()
@@ -139,6 +144,8 @@ class Evaluator:
         self.device = device
         self.batch_size = batch_size or (2000 if device.type == "cuda" else 250)
         self.reporter = reporter or Reporter()
+        self.team = team
+        self._first_size = self.batch_size
         self.graphs: Graphs | None = CudaGraphs(device) if device.type == "cuda" else None
         self._clean: Tensor | None = None
         self._copies: dict[str, nn.Module] = {}
@@ -174,6 +181,20 @@ class Evaluator:
         return self.model(x).argmax(1).cpu()
 
     def _in_batches(
+        self, chosen: Tensor, work: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pieces of `chosen` with what `work` makes of them; a team shares out each."""
+        if self.team is None:
+            yield from self._in_turn(chosen, work)
+            return
+        for piece in chosen.split(self._first_size * self.team.size):
+            share = self.team.share(len(piece))
+            found = [made for _, made in self._in_turn(piece[share or slice(None)], work)]
+            if found:
+                made = torch.cat(found)
+                yield piece, made if share is None else self.team.gathered(made)
+
+    def _in_turn(
         self, chosen: Tensor, work: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pieces of `chosen` with what `work` makes of them, as large as memory allows."""
@@ -219,7 +240,7 @@ class Evaluator:
 
         `keep` is given attacked images as they are found; the last ones of an image are those of
         its verdict. Images that are misclassified without an attack are never among them, nor those
-        that stand after AutoAttack.
+        that stand after AutoAttack. With a team it is given those of this process.
 
         Raises:
             UserError: the attack cannot run with this number of classes.
@@ -281,9 +302,10 @@ class Evaluator:
         fell = torch.zeros_like(pred)
         standing = (pred == self.test.labels).nonzero().flatten()
         self.reporter.begin("part", spec.title, max(1, len(standing)))
-        for number, chosen in enumerate(
-            standing.split(spec.batch_size or 1) if len(standing) else ()
-        ):
+        batches = standing.split(spec.batch_size or 1) if len(standing) else ()
+        for number, chosen in enumerate(batches):
+            if self.team is not None and number % self.team.size != self.team.rank:
+                continue
             x, y = self.x(chosen), self.test.labels[chosen].to(self.device)
             draw = generator(self.device, spec.seed, "attack", spec.name, number)
             with attack_mode(self.model):
@@ -294,6 +316,10 @@ class Evaluator:
             pred[chosen[broken]] = found[broken]
             fell[chosen[broken]] = 1
             self.reporter.advance("part", len(chosen))
+        if self.team is not None:
+            where = self.team.gathered(fell.nonzero().flatten())
+            pred[where] = self.team.gathered(pred[fell == 1])
+            fell[where] = 1
         self.reporter.end("part")
         return pred, fell, [spec.name]
 
@@ -400,6 +426,7 @@ class Evaluator:
                 save=save,
                 tell=tell,
                 keep=keep,
+                team=self.team,
             )
         self.reporter.end("part")
         return result.pred, result.fell

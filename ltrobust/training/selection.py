@@ -21,6 +21,7 @@ from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outc
 from ltrobust.evaluation.metrics import summary
 from ltrobust.method import Method
 from ltrobust.models import Network
+from ltrobust.team import Team
 
 Select = Literal["last", "best", "best-on-test", "val"]
 
@@ -51,7 +52,12 @@ class Judge:
     best: dict[str, Any]
 
     def look(
-        self, net: Network, method: Method, epoch: int, device: torch.device
+        self,
+        net: Network,
+        method: Method,
+        epoch: int,
+        device: torch.device,
+        team: Team | None = None,
     ) -> dict[str, float]:
         """Judge an epoch (from 0); return the columns it adds to the history."""
         if epoch < self.first_epoch:
@@ -61,6 +67,7 @@ class Judge:
             self.images,
             num_classes=len(self.train_counts),
             device=device,
+            team=team,
         )
         clean, robust = self._score(evaluator, "clean"), self._score(evaluator, self.attack)
         if not self.best or robust > self.best["score"]:

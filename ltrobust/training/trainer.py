@@ -30,7 +30,9 @@ from ltrobust.models import Network, build_model
 from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
+from ltrobust.team import Team
 from ltrobust.training.captured import Stepper
+from ltrobust.training.checkpoint import state_from_bytes, state_to_bytes
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.feed import chosen_images, fed, placed, reach
 from ltrobust.training.overfitting import FEW_STEPS, pgd_accuracy, warning
@@ -150,6 +152,7 @@ def train(
     graphs: Graphs | None = None,
     capture: bool = True,
     watch: Watch | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Train one run, from its beginning or from a saved state, to its last epoch.
 
@@ -170,6 +173,8 @@ def train(
             activations are computed again.
         capture: whether steps may be recorded by default.
         watch: looks at the test set, for the history alone.
+        team: processes that train this run together, each of which calls this alike: they share out
+            the attack, and nothing is recorded. Only in process 0 `save` is called.
 
     Raises:
         RunError: the loss is not finite, or the device is out of memory.
@@ -186,7 +191,10 @@ def train(
     optimizer = make_optimizer(model, recipe)
     plain = clock is UNTIMED and not thrift.grad_checkpointing  # which looks at generators
     if graphs is None and capture and plain and device.type == "cuda":
-        graphs = CudaGraphs(device)
+        if team is None:
+            graphs = CudaGraphs(device)
+        else:
+            reporter.line("  steps are not captured: their attack is shared out")
     stepper = Stepper(model, trained.method, optimizer, graphs, reporter.line)
     if state is not None:
         _restore(state, trained, optimizer)
@@ -196,10 +204,11 @@ def train(
     rates = learning_rates(recipe.schedule, recipe.lr, recipe.epochs)
     data = spare_feedback(data, trained)
     epochs = first + recipe.epochs
-    common = run_context(run, recipe, data, trained, model, device, thrift)
+    common = run_context(run, recipe, data, trained, model, device, thrift, team)
     images, labels = placed(data.train_images, device), data.train_labels.to(device)
     reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
     reporter.advance("run", len(trained.history))
+    shared = 0 if team is None else team.shared
 
     for epoch in range(first + len(trained.history), epochs):
         began = time.perf_counter()
@@ -226,7 +235,7 @@ def train(
                 reporter.line(told)
         if judge:
             with evaluated(trained):
-                row.update(judge.look(trained.net, trained.method, epoch, device))
+                row.update(judge.look(trained.net, trained.method, epoch, device, team))
         if watch:
             row.update(watch.columns(trained, epoch + 1, epochs))
         row["seconds"] = time.perf_counter() - began
@@ -234,7 +243,12 @@ def train(
         trained.history.append(row)
         reporter.line(describe_epoch(row, epochs))
         reporter.advance("run")
-        save(_snapshot(trained, optimizer, judge))
+        if team is not None:
+            if team.shared == shared and epoch == first:
+                reporter.line(f"  the attack of {run.method} is not shared out: it is as in one")
+            _fall_in(team, trained, optimizer, judge)
+        if team is None or team.leads:
+            save(_snapshot(trained, optimizer, judge))
     reporter.end("run")
     trained.epoch = epochs
     if judge:
@@ -332,6 +346,7 @@ def run_context(
     model: nn.Module,
     device: torch.device,
     thrift: Thrift = Thrift(),
+    team: Team | None = None,
 ) -> Context:
     """What a method is told of its run: what is the same in all epochs.
 
@@ -343,6 +358,7 @@ def run_context(
         model: the network as it is trained.
         device: where it is trained.
         thrift: how to save memory.
+        team: processes that share out the attack.
     """
     first = epochs_before(run)
     return Context(
@@ -352,6 +368,7 @@ def run_context(
         attack=recipe.attack,
         generator=generator(device, run.seed, "attack", first),
         micro_batch=thrift.micro_batch,
+        team=team,
         first_epoch=first,
         model=model,
         held_out=feedback_images(data, trained, device) if has_needs(trained.method) else None,
@@ -414,7 +431,10 @@ def _train_epoch(
     draw_policy = generator("cpu", run.seed, "policy", ctx.epoch)
     # what another sampler draws may depend on the step before
     ahead = reach(images, device) if own is None else 0
-    batches = fed(images, (sampler.take(size) for size in sizes), device, ahead)
+    taken = (sampler.take(size) for size in sizes)
+    if ctx.team is not None and own is not None:
+        taken = (_same(ctx.team, positions) for positions in taken)
+    batches = fed(images, taken, device, ahead)
     for number, size in enumerate(sizes):
         if recipe.schedule.kind == "one-cycle":
             position = ctx.epoch - ctx.first_epoch + (number + 0.5) / len(sizes)
@@ -434,6 +454,8 @@ def _train_epoch(
                 x = to_float(batch)
             step = ctx.changed(index=chosen, batch=number)
             loss = stepper(x, y, step, clock)
+        if ctx.team is not None:
+            ctx.team.make_alike(model.net.state_dict().values())
         total += loss.detach() * len(y)
         seen += len(y)
         reporter.advance("part")
@@ -445,6 +467,12 @@ def _train_epoch(
             "a smaller learning rate or fp32 precision may help"
         )
     return mean
+
+
+def _same(team: Team, positions: Tensor) -> Tensor:
+    """The positions that process 0 drew."""
+    team.make_alike([positions])
+    return positions
 
 
 class Shuffled:
@@ -517,6 +545,18 @@ def _snapshot(trained: Trained, optimizer: torch.optim.Optimizer, judge: Judge |
         "optimizer": optimizer.state_dict(),
         "history": trained.history,
     }
+
+
+def _fall_in(
+    team: Team, trained: Trained, optimizer: torch.optim.Optimizer, judge: Judge | None
+) -> None:
+    """Let all processes go on from where process 0 stands, as if they had resumed from there."""
+    state = team.told(state_to_bytes(_snapshot(trained, optimizer, judge)) if team.leads else b"")
+    if not team.leads:
+        found = state_from_bytes(state)
+        _restore(found, trained, optimizer)
+        if judge:
+            judge.best = found["best"]
 
 
 def _restore(state: State, trained: Trained, optimizer: torch.optim.Optimizer) -> None:

@@ -97,7 +97,17 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_every_script_that_is_run_is_known_here() -> None:
     found = {f.name for f in SPEED.glob("*.py") if not f.name.startswith(("_", "plain"))}
-    assert found == {*CASES, "captured.py"}
+    assert found == {*CASES, "captured.py", "shared.py"}
+
+
+def test_shared_steps_are_measured_and_compute_the_same(tmp_path: Path) -> None:
+    target = tmp_path / "shared.json"
+    command = [sys.executable, str(SPEED / "shared.py"), "--device", "cpu", "--quick"]
+    subprocess.run([*command, "--json", str(target)], check=True, capture_output=True)
+    (row,) = json.loads(target.read_text()).values()
+    assert row["same_bits"] == 1
+    assert row["predicted"] == pytest.approx(11.5 / 6.5)
+    assert row["ms"] > 0
 
 
 def test_captured_steps_are_measured_as_ordinary_ones_without_a_gpu(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ class Shift(Method):
     change = 0.0
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
-        assert ctx.ball is not None
-        ctx.ball(x, ctx.attack.eps, ctx.attack.step_size)
+        assert ctx.told_radius is not None
+        ctx.told_radius(ctx.attack.eps)
         return x + self.change
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ltrobust.combination import SETS
 from ltrobust.errors import UserError
+from ltrobust.losses import cross_entropy_sum
 from ltrobust.method import METHODS, Citation, Context, Method, load_builtin_methods
 from ltrobust.method import register_method as register
 from ltrobust.testing import check_method
@@ -172,6 +173,23 @@ class TenClasses(Good):
 
 
 @dataclass
+class Listening(Good):
+    """Adds up what its attack sees, which is not all where others have rows of the batch."""
+
+    def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        self.seen = torch.zeros(())
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            self.seen = self.seen + logits.detach().abs().sum()
+            return cross_entropy_sum(logits, labels)
+
+        return ctx.pgd(model, x, y, loss)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context) -> Tensor:
+        return (1 + 0.01 * torch.sin(self.seen)) * super().loss(model, x, y, x_adv, ctx)
+
+
+@dataclass
 class Undocumented(Good):
     def adjust(self, logits: Tensor) -> Tensor:
         return logits
@@ -205,6 +223,7 @@ def test_the_unbroken_example_conforms(registered: Any) -> None:
         (Blindfold, "attacks cannot see through it"),
         (Crowd, "mixes the images"),
         (TenClasses, "nan with 2 classes"),
+        (Listening, "attack shared out among devices it ends with other weights"),
         (Undocumented, "has no docstring"),
     ],
 )

@@ -85,7 +85,8 @@ class Site:
     Attributes:
         suite: the suite's directory, absolute.
         device: where the runs compute: "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of each run; None: the engine's or torch's choice.
+        threads: CPU threads of each process; None: the engine's or torch's choice.
+        devices: of each run, with a process each (`--devices-per-run`).
         jobs: runs at once on this machine (`--jobs`).
         at_once: runs at once on a cluster (`--at-once`).
         slurm: what `--slurm` passes through, each `key=value`.
@@ -94,6 +95,7 @@ class Site:
     suite: Path
     device: str
     threads: int | None = None
+    devices: int = 1
     jobs: int | None = None
     at_once: int | None = None
     slurm: tuple[str, ...] = ()

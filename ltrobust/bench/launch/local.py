@@ -19,6 +19,7 @@ import torch
 
 from ltrobust.bench.launch import Seen, Site, Task
 from ltrobust.bench.launch.warm import COMMAND, Nursery
+from ltrobust.bench.plan import cores
 from ltrobust.bench.work import WITH_PARENT
 from ltrobust.errors import UserError
 
@@ -146,19 +147,25 @@ def _start_cold(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
         )
 
 
-def slot_count(device: str, jobs: int | None) -> int:
+def slot_count(device: str, jobs: int | None, each: int = 1) -> int:
     """Runs that this machine does at once: one a CUDA device, and on the CPU as many as wanted.
+
+    Args:
+        device: where they compute.
+        jobs: how many are wanted at once; None: as many as there are devices for.
+        each: devices of a run.
 
     Raises:
         UserError: more are wanted than there are devices.
     """
-    there = 1 if ":" in device else len(visible_devices())
+    there = 1 if ":" in device else len(visible_devices()) // each
     if device == "cpu":
         return jobs or 1
     if jobs is not None and jobs > there:
-        devices = f"{there} CUDA device{'s' if there != 1 else ''}"
+        devices = f"{there * each} CUDA device{'s' if there * each != 1 else ''}"
+        own = "a device" if each == 1 else f"{each} devices"
         raise UserError(
-            f"--jobs {jobs}: a run has a device of its own, and --device {device} gives {devices}; "
+            f"--jobs {jobs}: a run has {own} of its own, and --device {device} gives {devices}; "
             f"give --jobs {there} or fewer, or --device cpu"
         )
     return jobs or there
@@ -171,23 +178,22 @@ def visible_devices() -> list[str]:
     return named[: len(there)] if len(named) >= len(there) > 0 and named != [""] else there
 
 
-def threads_each(slots: int) -> int | None:
-    """CPU threads of each of several runs that share the cores; None: torch's choice for one."""
-    return None if slots == 1 else max(1, cores() // slots)
+def threads_each(slots: int, each: int = 1) -> int | None:
+    """CPU threads of each of several processes that share the cores; None: torch's choice for one.
+
+    Args:
+        slots: runs at once.
+        each: processes of a run.
+    """
+    return None if slots * each == 1 else max(1, cores() // (slots * each))
 
 
 def _slots(site: Site) -> list[Slot]:
-    number = slot_count(site.device, site.jobs)
+    number = slot_count(site.device, site.jobs, site.devices)
     threads = {} if site.threads is None else {"OMP_NUM_THREADS": str(site.threads)}
     if site.device == "cuda":
-        devices = visible_devices()[:number]
-        return [Slot(f"cuda:{one}", {"CUDA_VISIBLE_DEVICES": one, **threads}) for one in devices]
+        devices, each = visible_devices(), site.devices
+        own = [",".join(devices[first : first + each]) for first in range(0, number * each, each)]
+        return [Slot(f"cuda:{few}", {"CUDA_VISIBLE_DEVICES": few, **threads}) for few in own]
     named = "slot {}" if site.device == "cpu" else site.device
     return [Slot(named.format(place), threads) for place in range(number)]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -112,7 +112,9 @@ class Ray:
     def preview(self, tasks: Sequence[Task]) -> str:
         """What each task asks of the cluster."""
         cpus, gpus = self._needs()
-        needs = f"{cpus} CPU{'s' if cpus != 1 else ''}" + (f" and {gpus} GPU" if gpus else "")
+        needs = f"{cpus} CPU{'s' if cpus != 1 else ''}" + (
+            f" and {gpus} GPU{'s' if gpus != 1 else ''}" if gpus else ""
+        )
         some = f", at most {self.at_once} at once" if self.at_once else ""
         return f"{len(tasks)} tasks of {needs} on the Ray cluster {_address()}{some}"
 
@@ -130,7 +132,8 @@ class Ray:
 
     def _needs(self) -> tuple[int, int]:
         """CPUs and GPUs of a run."""
-        return self._site.threads or 1, 0 if self._site.device == "cpu" else 1
+        each = self._site.devices
+        return each * (self._site.threads or 1), 0 if self._site.device == "cpu" else each
 
     def _fill(self) -> None:
         """Hand tasks to Ray, as many as may be there."""
