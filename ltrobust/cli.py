@@ -944,8 +944,7 @@ def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
     """Print the tables of a report, and where its files are."""
     from ltrobust.report import terminal_tables
 
-    frames = results.metrics, results.classes, results.comparisons
-    for table in terminal_tables(*frames, results.across):
+    for table in terminal_tables(results.board):
         out.print(table)
     if store is None:
         out.print("nothing was written; --output DIR writes tables, figures and CSV files there")

@@ -50,13 +50,13 @@ def leads(
         for run in runs
         for evaluation in run.evaluations
     }
-    pairs = _Pairs()
     tails = tail_images(classes)
     records = [
         {"setting": group.slug, "attack": attack, "group": contested, **row}
         for group in groups
         for estimates in [group_estimates(group)]
         for attack in group.attacks
+        for pairs in [_Pairs()]
         for contested in CONTESTED
         for row in _against_best(group, estimates, attack, contested, found, pairs, grouping, tails)
     ]
@@ -80,18 +80,18 @@ def _against_best(
         return []
     order = sorted(means, key=lambda label: (-means[label], label))
     best = order[0]
-    rows = {label: _rows(group, label, attack) for label in order}
+    rows = {label: group.cells[label, attack] for label in order}
+    first = rows[best][0]
     images: Any = int(group.key["n"])
     if contested == "tail":  # missing where neither outcomes nor classes tell
-        first = rows[best].iloc[0]
         images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
     made = [
         {
-            "eps": float(rows[best]["eps"].iloc[0]),
+            "eps": float(first["eps"]),
             "best": best,
             "other": label,
-            "best_run_id": ",".join(rows[best]["run_id"]),
-            "other_run_id": ",".join(rows[label]["run_id"]),
+            "best_run_id": ",".join(row["run_id"] for row in rows[best]),
+            "other_run_id": ",".join(row["run_id"] for row in rows[label]),
             "n": images,
             **_lead(rows[best], rows[label], contested, found, pairs, grouping),
         }
@@ -101,14 +101,9 @@ def _against_best(
     return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
 
 
-def _rows(group: Group, label: str, attack: str) -> pd.DataFrame:
-    rows = group.by_label[label]
-    return rows[rows["attack"] == attack].sort_values("seed")
-
-
 def _lead(
-    best: pd.DataFrame,
-    other: pd.DataFrame,
+    best: Sequence[Mapping[str, Any]],
+    other: Sequence[Mapping[str, Any]],
     contested: str,
     found: Mapping[tuple[str, str], Judged],
     pairs: _Pairs,
@@ -116,14 +111,13 @@ def _lead(
 ) -> dict[str, Any]:
     score = CONTESTED[contested]
     if max(len(best), len(other)) > 1:
-        return {**seeds_row(best[score].to_list(), other[score].to_list()), "basis": SEEDS}
-    mine, theirs = (
-        found.get((rows["run_id"].iloc[0], rows["attack_id"].iloc[0])) for rows in (best, other)
-    )
+        values = ([row[score] for row in rows] for rows in (best, other))
+        return {**seeds_row(*values), "basis": SEEDS}
+    mine, theirs = (found.get((row["run_id"], row["attack_id"])) for row in (best[0], other[0]))
     counts = None if mine is None or theirs is None else pairs.counts(mine, theirs)
     if counts is None or mine is None:
         nothing = dict.fromkeys(("low", "high", "p"), math.nan)
-        difference = float(best[score].iloc[0] - other[score].iloc[0])
+        difference = float(best[0][score] - other[0][score])
         return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
     run, _ = mine
     if contested == "tail":
@@ -134,26 +128,33 @@ def _lead(
 
 
 class _Pairs:
-    """Paired counts of evaluations, made once; outcomes are read for them and let go."""
+    """Paired counts of evaluations by one attack, made once; outcomes are read once for them."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, ...], pd.DataFrame | None] = {}
-        self._last: tuple[Evaluation, pd.DataFrame | None] | None = None
+        self._outcomes: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def counts(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
         """Rows of `paired_counts`; None on different images, or where outcomes are gone."""
-        (run, one), (other, two) = mine, theirs
-        key = (run.run_id, one.attack_id, other.run_id, two.attack_id)
+        key = (*_key(mine), *_key(theirs))
         if key not in self._counts:
-            self._counts[key] = self._made(run, one, two)
+            self._counts[key] = self._made(mine, theirs)
         return self._counts[key]
 
-    def _made(self, run: JudgedRun, one: Evaluation, two: Evaluation) -> pd.DataFrame | None:
-        if one.facts.test_sha256 != two.facts.test_sha256:
+    def _made(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
+        if mine[1].facts.test_sha256 != theirs[1].facts.test_sha256:
             return None
-        if self._last is None or self._last[0] is not one:
-            self._last = one, one.outcomes()  # the best one is set against many
-        best, rival = self._last[1], two.outcomes()
-        if best is None or rival is None:
+        one, two = self._read(mine), self._read(theirs)
+        if one is None or two is None:
             return None
-        return paired_counts(best, rival, len(run.train_counts))
+        return paired_counts(one, two, len(mine[0].train_counts))
+
+    def _read(self, judged: Judged) -> pd.DataFrame | None:
+        key = _key(judged)
+        if key not in self._outcomes:
+            self._outcomes[key] = judged[1].outcomes()
+        return self._outcomes[key]
+
+
+def _key(judged: Judged) -> tuple[str, str]:
+    return judged[0].run_id, judged[1].attack_id

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from ltrobust.bench.leads import leads
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import THIRDS, Grouping
 from ltrobust.output import printable
-from ltrobust.report import Rendered, leaderboard, render_board
-from ltrobust.report.board import make_board
-from ltrobust.report.groups import comparable_groups
+from ltrobust.report import Rendered, render_board
+from ltrobust.report.board import Board, make_board
+from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.results.collect import JudgedRun, collect, gaps, places, read_run
 from ltrobust.results.filters import Filters, check_filters, filtered
 from ltrobust.results.frames import confusion_table, metrics_table, run_rows
@@ -41,6 +42,7 @@ class SuiteResults:
         examples: run id to a few attacked images of it; runs may be missing.
         gaps: what could not be made for want of outcomes, one line each.
         across: what rows of one table may differ in.
+        groups: the metrics sorted into what may be compared.
     """
 
     metrics: pd.DataFrame
@@ -51,11 +53,25 @@ class SuiteResults:
     examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
     across: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
     @property
     def leaderboard(self) -> pd.DataFrame:
         """One row per method and setting, as in leaderboard.csv."""
-        return leaderboard(self.metrics, self.across, self.comparisons)
+        return self.board.leaderboard
+
+    @cached_property
+    def board(self) -> Board:
+        """What tables, figures and page show."""
+        return make_board(
+            self.metrics,
+            self.classes,
+            self.histories,
+            self.comparisons,
+            self.confusion,
+            self.examples,
+            groups=self.groups,
+        )
 
 
 def make_report(
@@ -179,6 +195,7 @@ def results_of(
         {run_id: frame for run_id, frame in examples.items() if len(frame)},
         gaps=gaps(runs),
         across=tuple(across),
+        groups=tuple(groups),
     )
 
 
@@ -199,15 +216,7 @@ def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
     """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
     from ltrobust.report.page import board_page  # plotly takes a second to import
 
-    board = make_board(
-        results.metrics,
-        results.classes,
-        results.histories,
-        results.comparisons,
-        results.confusion,
-        results.examples,
-        results.across,
-    )
+    board = results.board
     made = render_board(board, store.drawn())
     made.files["index.html"] = board_page(
         board,

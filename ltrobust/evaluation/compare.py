@@ -43,7 +43,9 @@ def paired_counts(a: pd.DataFrame, b: pd.DataFrame, num_classes: int) -> pd.Data
     Raises:
         UserError: the images or their labels differ.
     """
-    other = b.set_index("index").reindex(a["index"])
+    other = b
+    if len(a) != len(b) or (a["index"].to_numpy() != b["index"].to_numpy()).any():
+        other = b.set_index("index").reindex(a["index"])
     if len(a) != len(b) or (other["label"].to_numpy() != a["label"].to_numpy()).any():
         raise UserError("paired outcomes need the same test images and labels on both sides")
     labels = a["label"].to_numpy()
@@ -74,7 +76,11 @@ def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
     Returns:
         low and high, in [-1, 1].
     """
-    both, only_a, only_b, neither = (counts[name].to_numpy(dtype=float) for name in CELLS)
+    return _interval(counts[CELLS].to_numpy(dtype=float))
+
+
+def _interval(cells: FloatArray) -> tuple[float, float]:
+    both, only_a, only_b, neither = cells.T
     n = both + only_a + only_b + neither
     share_a, share_b = (both + only_a) / n, (both + only_b) / n
     mean_a, mean_b = float(share_a.mean()), float(share_b.mean())
@@ -89,11 +95,13 @@ def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided McNemar p-value: are A and B equally often the only one that is right?"""
-    from scipy.stats import binomtest  # reading results does without scipy
+    from scipy.stats import binom  # reading results does without scipy
 
-    discordant = only_a + only_b
-
-    return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
+    discordant, fewer = only_a + only_b, min(only_a, only_b)
+    if only_a == only_b:
+        return 1.0
+    tails = binom.cdf(fewer, discordant, 0.5) + binom.sf(discordant - fewer - 1, discordant, 0.5)
+    return float(tails)
 
 
 def paired_row(counts: pd.DataFrame, images: str) -> dict[str, Any]:
@@ -107,15 +115,16 @@ def paired_row(counts: pd.DataFrame, images: str) -> dict[str, Any]:
         `COLUMNS`. The verdict follows the interval; `p` is McNemar's test over the images of all
         strata, each image counting the same. NaN and "unknown" when there are no images.
     """
-    n = counts[CELLS].sum(axis=1)
-    counts, n = counts[n > 0], n[n > 0]
-    if counts.empty:
+    cells = counts[CELLS].to_numpy()
+    cells = cells[cells.sum(axis=1) > 0]
+    if not len(cells):
         empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p"), math.nan)
         return {"images": images, "n": 0, **empty, "only_a": 0, "only_b": 0, "verdict": UNKNOWN}
-    a = float(((counts["both"] + counts["only_a"]) / n).mean())
-    b = float(((counts["both"] + counts["only_b"]) / n).mean())
-    low, high = paired_interval(counts)
-    only_a, only_b = int(counts["only_a"].sum()), int(counts["only_b"].sum())
+    n = cells.sum(axis=1)
+    a = float(((cells[:, 0] + cells[:, 1]) / n).mean())
+    b = float(((cells[:, 0] + cells[:, 2]) / n).mean())
+    low, high = _interval(cells.astype(float))
+    _, only_a, only_b, _ = (int(count) for count in cells.sum(axis=0))
     return {
         "images": images,
         "n": int(n.sum()),

@@ -21,7 +21,6 @@ from ltrobust.callable_package import CallablePackage
 from ltrobust.report.board import Board, make_board
 from ltrobust.report.charts import setting_charts, spanning_charts
 from ltrobust.report.images import adversarial_figures, examples_digest
-from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.markup import Table
 from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
 from ltrobust.report.ranking import class_attacks
@@ -40,7 +39,6 @@ sys.modules[__name__].__class__ = CallablePackage
 __all__ = [
     "Rendered",
     "figure_bytes",
-    "figure_digests",
     "leaderboard",
     "render",
     "render_board",
@@ -79,8 +77,7 @@ def render_board(board: Board, known: Mapping[str, str] | None = None) -> Render
         settings in that of its family. Equal input gives equal bytes.
     """
     made = Rendered()
-    frame = leaderboard_frame(board.settings)
-    made.files["leaderboard.csv"] = frame.to_csv(index=False, lineterminator="\n")
+    made.files["leaderboard.csv"] = board.leaderboard.to_csv(index=False, lineterminator="\n")
     for setting in board.settings:
         for table in setting_tables(setting):
             made.files.update(_table_files(table, setting.ending))
@@ -108,23 +105,16 @@ def leaderboard(
     metrics: pd.DataFrame, across: Sequence[str] = (), comparisons: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """The leaderboard of these metrics; see `leaderboard_frame` for its columns."""
-    board = make_board(metrics, comparisons=comparisons, across=across)
-    return leaderboard_frame(board.settings)
+    return make_board(metrics, comparisons=comparisons, across=across).leaderboard
 
 
-def terminal_tables(
-    metrics: pd.DataFrame,
-    per_class: pd.DataFrame,
-    comparisons: pd.DataFrame | None = None,
-    across: Sequence[str] = (),
-) -> list[RichTable]:
+def terminal_tables(board: Board) -> list[RichTable]:
     """Tables for the command line: balanced, by class frequency, by class up to 20 classes, cost,
     and by imbalance ratio.
 
     A balanced table of many attacks comes in parts that fit 80 columns for one seed.
     """
     tables: list[Table | None] = []
-    board = make_board(metrics, per_class, comparisons=comparisons, across=across)
     for setting in board.settings:
         for start in range(0, len(setting.attacks), _TERMINAL_ATTACKS):
             part = setting.attacks[start : start + _TERMINAL_ATTACKS]
@@ -147,11 +137,6 @@ def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
 
 
 Drawing = Callable[[], Mapping[str, Figure]]
-
-
-def figure_digests(board: Board) -> dict[tuple[str, str], str]:
-    """What each figure is drawn from, as a digest: by its name and its setting's ending."""
-    return {place: digest for place, (digest, _) in _drawings(board).items()}
 
 
 def _drawings(board: Board) -> dict[tuple[str, str], tuple[str, Drawing]]:

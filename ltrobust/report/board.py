@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from ltrobust.report.confusion import confusions, counted_rows
 from ltrobust.report.cost import costs
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.report.images import example_rows
+from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.ranking import ranking, robust_attack
 from ltrobust.report.ratios import Family, ratio_families
 from ltrobust.report.setting import (
@@ -49,6 +51,11 @@ class Board:
     radii: tuple[Sweep, ...]
     versions: tuple[str, ...]
 
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per method and setting; see `leaderboard_frame` for its columns."""
+        return leaderboard_frame(self.settings)
+
 
 def make_board(
     metrics: pd.DataFrame,
@@ -58,6 +65,7 @@ def make_board(
     confusion: pd.DataFrame | None = None,
     examples: Mapping[str, pd.DataFrame] | None = None,
     across: Sequence[str] = (),
+    groups: Sequence[Group] | None = None,
 ) -> Board:
     """Make the board of a report.
 
@@ -69,11 +77,12 @@ def make_board(
         confusion: rows of confusion.csv; without them nothing is told of mistakes.
         examples: run id to its examples.parquet as read by the store; runs may be missing.
         across: what rows of one table may differ in, from `parse_across`.
+        groups: the same metrics as `comparable_groups` sorts them, where that is done.
 
     Raises:
         UserError: metrics is empty, lacks columns, or contradicts itself.
     """
-    groups = comparable_groups(metrics, across)
+    groups = comparable_groups(metrics, across) if groups is None else groups
     classes = pd.DataFrame() if per_class is None else per_class
     rows, counted, tails = class_rows(classes), counted_rows(confusion), tail_images(classes)
     known = comparisons is not None and not comparisons.empty

@@ -46,51 +46,11 @@ BASE_KEYS = (
     "n",
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
-LATER_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
-"""Keys that groups got later; they stand at the end where keys are columns."""
+MORE_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
+"""More of them; they stand at the end where keys are columns."""
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
-"""Scores that older metrics lack; in these less is better, or neither."""
-REQUIRED = (
-    "run_id",
-    "method",
-    "seed",
-    "attack",
-    "ci_low",
-    "ci_high",
-    "attack_settings",
-    "attack_library",
-    *GROUP_KEYS,
-    *SCORE_COLUMNS,
-)
-LATER_COLUMNS: dict[str, Any] = {
-    "batch_size": 0,
-    "train_eps": 0.0,
-    "config_id": "",
-    "attack_id": "",
-    "natural_error": math.nan,
-    "boundary_error": math.nan,
-    "groups": "",
-    "reliability": None,
-    "seconds": math.nan,
-    "device": "",
-    "imbalance_type": "",
-    "n_train": math.nan,
-    "train_seconds": math.nan,
-    "peak_memory_bytes": math.nan,
-    "parameters": math.nan,
-    "attack_device": "",
-    "threads": math.nan,
-    "attack_threads": math.nan,
-    "attack_code": "",
-    "recipe_changes": "",
-    "reliability_report": "",
-    "test_sha256": "",
-    "data_fingerprint": "",
-    "n_class_min": math.nan,
-    "n_class_max": math.nan,
-}
-"""Columns that older metrics lack, with what stands in for them."""
+"""Scores of which less is better, or neither."""
 _MEASURED = (
     *("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters"),
     *("n_class_min", "n_class_max"),
@@ -111,7 +71,7 @@ class Group:
     """Results that may stand in one table.
 
     Attributes:
-        key: the value of each of `GROUP_KEYS` and `LATER_KEYS`, `SEVERAL` where the rows differ,
+        key: the value of each of `GROUP_KEYS` and `MORE_KEYS`, `SEVERAL` where the rows differ,
             and `search`: the precision in which adversarial images were looked for.
         rows: the metric rows, one per run and attack, with the extra column `label`: the method's
             name, followed by the run id where one method was run twice with the same seed.
@@ -139,12 +99,16 @@ class Group:
     @cached_property
     def labels(self) -> list[str]:
         """Row labels, in alphabetical order."""
-        return sorted(self.by_label)
+        return sorted(self.records)
 
     @cached_property
-    def by_label(self) -> dict[str, pd.DataFrame]:
-        """The rows of each label."""
-        return {str(label): rows for label, rows in self.rows.groupby("label", sort=False)}
+    def records(self) -> dict[str, list[dict[str, Any]]]:
+        """Label to its rows as plain values, in their order."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows.to_dict("records"):
+            known = {str(name): value for name, value in row.items()}
+            found.setdefault(str(known["label"]), []).append(known)
+        return found
 
     @cached_property
     def run_ids(self) -> frozenset[str]:
@@ -155,9 +119,9 @@ class Group:
     def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Label and attack to its rows, one a run, in the order of their seeds."""
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row in self.rows.sort_values(["seed", "run_id"]).to_dict("records"):
-            known = {str(name): value for name, value in row.items()}
-            found.setdefault((known["label"], known["attack"]), []).append(known)
+        for label, rows in self.records.items():
+            for row in sorted(rows, key=_by_seed):
+                found.setdefault((label, row["attack"]), []).append(row)
         return found
 
     @cached_property
@@ -171,15 +135,16 @@ class Group:
 
     def seeds(self, label: str) -> list[int]:
         """Seeds of one row, in increasing order."""
-        return sorted({int(seed) for seed in self.by_label[label]["seed"]})
+        return sorted({int(row["seed"]) for row in self.records[label]})
 
     def runs(self, label: str) -> list[str]:
         """Run ids of one row, in the order of their seeds."""
-        return list(self._runs.get(label, ()))
+        rows = sorted(self.records.get(label, ()), key=_by_seed)
+        return list(dict.fromkeys(row["run_id"] for row in rows))
 
     def own(self, label: str) -> dict[str, Any]:
         """The values of one row where rows differ; the same for all its runs."""
-        row = self.by_label[label].iloc[0]
+        row = self.records[label][0]
         return {name: row[name] for name in self.differing}
 
     def told(self, label: str) -> dict[str, str]:
@@ -187,14 +152,9 @@ class Group:
         own = self.own(label)
         return {name.replace("_", " "): shown_value(name, own[name]) for name in own}
 
-    @cached_property
-    def _runs(self) -> dict[str, list[str]]:
-        """Run ids by label; asked for all the time."""
-        rows = self.rows.sort_values(["seed", "run_id"]).drop_duplicates(["label", "run_id"])
-        found: dict[str, list[str]] = {}
-        for label, run_id in zip(rows["label"], rows["run_id"], strict=True):
-            found.setdefault(label, []).append(run_id)
-        return found
+
+def _by_seed(row: Mapping[str, Any]) -> tuple[int, str]:
+    return int(row["seed"]), row["run_id"]
 
 
 def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list[Group]:
@@ -207,15 +167,15 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
     a recipe (`recipe_changes`) make another recipe.
 
     Args:
-        metrics: one row per run and attack, at least the columns in `REQUIRED`.
+        metrics: rows of metrics.csv, one per run and attack.
         across: what results of one group may differ in, from `parse_across`.
 
     Raises:
-        UserError: no rows, missing columns, two different results for one run and attack, or
-            results of one setting whose head, medium and tail are cut differently.
+        UserError: no rows, two different results for one run and attack, or results of one setting
+            whose head, medium and tail are cut differently.
     """
     rows = _checked(metrics)
-    keys = [*BASE_KEYS, *LATER_KEYS]
+    keys = [*BASE_KEYS, *MORE_KEYS]
     found = [
         _group(keys, free, part)
         for block, free in across_blocks(rows, keys, across)
@@ -223,7 +183,7 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
         for searched in _by_search(at_eps)
         for part in _by_settings(searched)
     ]
-    order = (*GROUP_KEYS, "search", *LATER_KEYS)
+    order = (*GROUP_KEYS, "search", *MORE_KEYS)
     found.sort(key=lambda group: [_sort_key(group.key[name]) for name in order])
     return with_slugs(found)
 
@@ -271,18 +231,6 @@ def compact_json(value: Any) -> str:
 
 
 def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
-    metrics = metrics.copy()
-    for name, value in LATER_COLUMNS.items():
-        if name not in metrics.columns:
-            metrics[name] = value
-    missing = [name for name in REQUIRED if name not in metrics.columns]
-    if missing:
-        raise UserError(
-            f"metrics lack the columns {', '.join(missing)}; run 'ltrobust report' on a suite "
-            "directory whose metrics.csv has them"
-        )
-    if "robust_gap" not in metrics.columns:
-        metrics["robust_gap"] = metrics["head"] - metrics["tail"]
     if metrics.empty:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)
@@ -292,7 +240,7 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
     }
     return rows.assign(
         **{name: rows[name].astype(float) for name in _MEASURED},
-        **{name: rows[name].fillna("") for name in LATER_KEYS},
+        **{name: rows[name].fillna("") for name in MORE_KEYS},
         run_id=rows["run_id"].astype(str),
         signature=[written[pair] for pair in told],
         search=rows["attack_settings"].map(_search),
@@ -360,10 +308,10 @@ def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Grou
     rows = rows.drop_duplicates(["run_id", "attack", *SCORE_COLUMNS])
     twice = rows[rows.duplicated(["run_id", "attack"])]
     if not twice.empty:
-        run_id, attack = twice[["run_id", "attack"]].iloc[0]
+        run_id, attack, attack_id = twice[["run_id", "attack", "attack_id"]].iloc[0]
         raise UserError(
             f"run {run_id} has two different results of attack '{attack}' under the same settings; "
-            "keep one of them in metrics.csv"
+            f"delete those that shall not count, such as attacks/{attack_id}.json"
         )
     cuts = sorted({cut for cut in rows["groups"] if isinstance(cut, str) and cut})
     if len(cuts) > 1:

@@ -10,7 +10,7 @@ import pandas as pd
 from ltrobust.report.groups import (
     BASE_KEYS,
     GROUP_KEYS,
-    LATER_KEYS,
+    MORE_KEYS,
     attack_order,
     compact_json,
     settings_of,
@@ -29,7 +29,7 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         `n_seeds`, `seeds` ("0,1,2"), for each attack `<attack>_accuracy_mean`,
         `<attack>_accuracy_std`, the same for `balanced_accuracy`, and `<attack>_tail_mean`;
         `attack_settings` and `attack_library` (JSON, attack to value), `run_ids`, `group`, `search`
-        (precision in which attacks searched), `reliability` (flagged checks), `LATER_KEYS`,
+        (precision in which attacks searched), `reliability` (flagged checks), `MORE_KEYS`,
         `ranked_by`, `ranking_score`. Scores are fractions in [0, 1]; std is the sample standard
         deviation, NaN for one seed; a mean is NaN unless all seeds of the row have the attack.
     """
@@ -39,7 +39,7 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         *("rank", "method", *GROUP_KEYS, "n_seeds", "seeds"),
         *(f"{attack}_{part}" for attack in attacks for part in _parts()),
         *("attack_settings", "attack_library", "run_ids", "group", "search", "reliability"),
-        *(*LATER_KEYS, "ranked_by", "ranking_score"),
+        *(*MORE_KEYS, "ranked_by", "ranking_score"),
     ]
     return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})
 
@@ -49,10 +49,8 @@ def _parts() -> list[str]:
 
 
 def _row(setting: Setting, label: str) -> dict[str, Any]:
-    rows = setting.by_label[label]
-    once = rows.drop_duplicates("attack").sort_values("attack").set_index("attack")
-    libraries = once["attack_library"].dropna().to_dict()
-    first = rows.iloc[0]
+    rows = setting.records[label]
+    first, once = rows[0], {row["attack"]: row for row in reversed(rows)}
     seeds = setting.seeds(label)
     scored: dict[str, float] = {}
     for attack in setting.attacks:
@@ -67,14 +65,20 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
         "rank": setting.ranking.ranks[label],
         "method": first["method"],
         **setting.key,
-        **{name: first[name] for name in (*BASE_KEYS, *LATER_KEYS)},
+        **{name: first[name] for name in (*BASE_KEYS, *MORE_KEYS)},
         "n_seeds": len(seeds),
         "seeds": ",".join(str(seed) for seed in seeds),
         **scored,
         "attack_settings": compact_json(
-            {name: settings_of(text) for name, text in once["attack_settings"].items()}
+            {attack: settings_of(row["attack_settings"]) for attack, row in once.items()}
         ),
-        "attack_library": compact_json({name: str(value) for name, value in libraries.items()}),
+        "attack_library": compact_json(
+            {
+                attack: str(row["attack_library"])
+                for attack, row in once.items()
+                if not pd.isna(row["attack_library"])
+            }
+        ),
         "run_ids": ",".join(setting.runs(label)),
         "group": setting.slug,
         "reliability": ";".join(setting.checks[label]),

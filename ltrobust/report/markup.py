@@ -81,7 +81,7 @@ class Table:
         """Render as a GitHub table under its title, the caption below it."""
         marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
         lines = [_line(_markdown(name) for name in self.frame.columns)]
-        lines.append(_line("---:" if name in self._numeric() else "---" for name in self.frame))
+        lines.append(_line("---:" if name in self._numeric else "---" for name in self.frame))
         for row in self._cells:
             lines.append(_line(marks[mark].format(_markdown(text)) for text, mark in row))
         body = "\n".join(lines)
@@ -95,7 +95,7 @@ class Table:
 
     def _latex_float(self, cells: list[list[tuple[str, str]]], start: int) -> str:
         marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
-        align = "".join("r" if name in self._numeric() else "l" for name in self.frame)
+        align = "".join("r" if name in self._numeric else "l" for name in self.frame)
         lines = [
             r"\begin{table}[htbp]",
             r"\centering",
@@ -134,7 +134,7 @@ class Table:
         table.title_justify = table.caption_justify = "left"
         cells = self._cells
         for place, name in enumerate(self.frame.columns):
-            side: JustifyMethod = "right" if name in self._numeric() else "left"
+            side: JustifyMethod = "right" if name in self._numeric else "left"
             # a break at each blank keeps columns as narrow as their words
             header = Text(str(name).replace(" ", "\n"), overflow="fold")
             numbers = all(_is_number(row[place][0]) for row in cells)
@@ -145,6 +145,7 @@ class Table:
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
         return table
 
+    @cached_property
     def _numeric(self) -> set[str]:
         """Columns that hold no text, which are aligned to the right."""
         return {

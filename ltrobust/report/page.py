@@ -21,7 +21,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ltrobust.report.board import Board, make_board
-from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.screen import THEMES
 from ltrobust.report.sections import FACETS, SCORE_TITLES, Section, build_sections
 
@@ -40,7 +39,7 @@ def board_page(board: Board, *, title: str, downloads: Mapping[str, str]) -> str
     """
     sections = build_sections(board)
     figures = {name: figure for part in sections for name, figure in part.figures.items()}
-    csv = leaderboard_frame(board.settings).to_csv(index=False, lineterminator="\n")
+    csv = board.leaderboard.to_csv(index=False, lineterminator="\n")
     return fill_template(
         "page.html.j2",
         figures,

@@ -267,8 +267,8 @@ def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[R
         for column in columns
     }
     for label in setting.ranked:
-        mine, mark = setting.by_label[label], marks[label]
-        first = mine.iloc[0]
+        mine, mark = setting.records[label], marks[label]
+        first = mine[0]
         yield Row(
             ident=_ident(place, label, idents),
             key=method_key(setting, label),
@@ -377,7 +377,7 @@ def _tail_n(setting: Setting, attack: str, label: str) -> int | None:
     return setting.tails.get((str(first["run_id"]), str(first["attack_id"])))
 
 
-def _setting(key: pd.Series) -> Iterable[tuple[str, str]]:
+def _setting(key: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """How a row's runs were trained, from any of its metric rows."""
     train_eps = float(key["train_eps"])
     changes = str(key["recipe_changes"]).replace(";", ", ")
@@ -406,9 +406,9 @@ _RUN_FACTS = {
 }
 
 
-def _runs(rows: pd.DataFrame) -> Iterable[tuple[tuple[str, str], ...]]:
-    once = rows.sort_values(["seed", "run_id"]).drop_duplicates("run_id").to_dict("records")
-    for row in once:
+def _runs(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[tuple[str, str], ...]]:
+    once = {row["run_id"]: row for row in reversed(rows)}
+    for row in sorted(once.values(), key=lambda row: (row["seed"], row["run_id"])):
         facts = [(title, _text(row.get(name))) for title, name in _RUN_FACTS.items()]
         for title, name in (
             ("Threads", "threads"),
@@ -425,9 +425,9 @@ def _runs(rows: pd.DataFrame) -> Iterable[tuple[tuple[str, str], ...]]:
         yield tuple(facts)
 
 
-def _evaluations(rows: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+def _evaluations(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
     """Run, attack, library, settings, attack id, time and device of every evaluation."""
-    for row in rows.to_dict("records"):
+    for row in rows:
         seconds, where = row.get("seconds"), row.get("attack_device")
         yield (
             _text(row["run_id"]),

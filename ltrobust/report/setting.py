@@ -6,7 +6,7 @@ Tables, charts, page and files read settings; none of them averages. `board.py` 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -269,50 +269,38 @@ class ClassRow:
     accuracy: float
     low: float
     high: float
-    told: tuple[Any, ...]
 
 
 ClassRows = Mapping[tuple[str, str], Sequence[ClassRow]]
-"""Run and attack to its rows; several evaluations of one attack stand behind each other."""
-MATCHED = ("attack_id", "eps", "test_protocol", "attack_settings", "attack_library")
-"""Columns that, where both files have them, tell one evaluation of an attack from another."""
+"""Run and attack id to the rows of its classes."""
 
 
 def class_rows(per_class: pd.DataFrame) -> ClassRows:
-    """Sort the rows of per_class.csv by run and attack, in one pass."""
+    """Sort the rows of per_class.csv by run and attack id, in one pass."""
     found: dict[tuple[str, str], list[ClassRow]] = {}
-    if "run_id" not in per_class or per_class.empty:
+    if per_class.empty:
         return found
-    nothing = pd.Series(math.nan, index=per_class.index)
-    names = ("run_id", "attack", "class_index", "class_name", "n_train", "n_test", "accuracy")
-    more = ("ci_low", "ci_high", "group", *MATCHED)
-    columns = [
-        *(per_class[name] for name in names),
-        *(per_class.get(name, nothing) for name in more),
-    ]
+    names = ("run_id", "attack_id", "class_index", "class_name", "n_train", "n_test", "accuracy")
+    columns = [per_class[name].tolist() for name in (*names, "ci_low", "ci_high", "group")]
     facts: dict[ClassFact, ClassFact] = {}
-    for run, attack, index, name, n_train, n_test, accuracy, low, high, group, *told in zip(
-        *(column.tolist() for column in columns), strict=True
+    for run, attack, index, name, n_train, n_test, accuracy, low, high, group in zip(
+        *columns, strict=True
     ):
         kind = group if isinstance(group, str) else ""
         fact = ClassFact(int(index), str(name), int(n_train), kind)
-        row = ClassRow(facts.setdefault(fact, fact), int(n_test), accuracy, low, high, tuple(told))
+        row = ClassRow(facts.setdefault(fact, fact), int(n_test), accuracy, low, high)
         found.setdefault((str(run), str(attack)), []).append(row)
     return found
 
 
 def group_classes(group: Group, rows: ClassRows, ranked: Sequence[str]) -> Classes:
-    """Average per-class accuracies over seeds; NaN where a seed lacks the attack.
-
-    Of several evaluations of one attack that is taken whose ids and settings agree with the metric
-    row, as far as both files tell them, and whose images and mean over classes are the same.
-    """
+    """Average per-class accuracies over seeds; NaN where a seed lacks the attack."""
     facts: dict[ClassFact, None] = {}
     values: dict[tuple[str, str, int], list[ClassRow]] = {}
     for label in ranked:
         for attack in group.attacks:
             for row in group.cells.get((label, attack), ()):
-                for one in _evaluation(rows.get((row["run_id"], attack), ()), row):
+                for one in rows.get((row["run_id"], row["attack_id"]), ()):
                     facts.setdefault(one.fact)
                     values.setdefault((label, attack, one.fact.index), []).append(one)
     cells = {}
@@ -326,44 +314,13 @@ def group_classes(group: Group, rows: ClassRows, ranked: Sequence[str]) -> Class
     return Classes(tuple(fact for fact in order if known[fact.index] is fact), cells)
 
 
-def _evaluation(rows: Sequence[ClassRow], row: Mapping[str, Any]) -> Sequence[ClassRow]:
-    """The one evaluation among some of a run and attack that a metric row was computed from."""
-    own = [row.get(name) for name in MATCHED]
-    clean = row["attack"] == "clean"
-    turns: list[list[ClassRow]] = []
-    seen: dict[int, int] = {}
-    for one in rows:
-        if not _agree(one.told, own, clean):
-            continue
-        turn = seen.get(one.fact.index, 0)
-        seen[one.fact.index] = turn + 1
-        if turn == len(turns):
-            turns.append([])
-        turns[turn].append(one)
-    for block in turns:
-        known = [one.accuracy for one in block if not math.isnan(one.accuracy)]
-        mean = sum(known) / len(known) if known else math.nan
-        same_images = sum(one.n_test for one in block) == int(row["n"])
-        if same_images and abs(mean - row["balanced_accuracy"]) <= 1e-5:
-            return block
-    return ()
-
-
-def _agree(told: Collection[Any], own: Sequence[Any], clean: bool) -> bool:
-    for name, mine, theirs in zip(MATCHED, told, own, strict=True):
-        unknown = mine != mine or theirs != theirs or mine in ("", None) or theirs in ("", None)
-        if not unknown and mine != theirs and not (clean and name == "eps"):
-            return False
-    return True
-
-
 def tail_images(per_class: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Test images of the tail classes, by run id and attack id; none where rows do not name both.
+    """Test images of the tail classes, by run id and attack id.
 
     Args:
         per_class: rows of per_class.csv; may be empty.
     """
-    if not {"group", "attack_id"} <= set(per_class):
+    if per_class.empty:
         return {}
     rows = per_class[per_class["group"] == "tail"]
     sums = rows.groupby(["run_id", "attack_id"])["n_test"].sum().reset_index()

@@ -90,8 +90,10 @@ def images_sha256(index: ArrayLike, labels: ArrayLike) -> str:
 
 def outcomes_sha256(outcomes: pd.DataFrame) -> str:
     """SHA-256 over what was found of each image, whatever the order of the rows."""
-    rows = outcomes.sort_values("index", kind="stable")
-    numbers = np.stack([rows[name].to_numpy() for name in ("index", "label", "pred", "correct")])
+    order = np.argsort(outcomes["index"].to_numpy(), kind="stable")
+    names = ("index", "label", "pred", "correct")
+    numbers = np.stack([outcomes[name].to_numpy()[order] for name in names])
     content: Any = hashlib.sha256(numbers.astype("<i8").tobytes())
-    content.update("\n".join(map(str, rows["fell"])).encode())
+    fell = outcomes["fell"].to_numpy(dtype=object)[order]  # one by one, strings of arrow are slow
+    content.update("\n".join(map(str, fell)).encode())
     return str(content.hexdigest())

@@ -77,8 +77,7 @@ def metrics_table(
             row = facts | _evaluation_facts(run, evaluation, grouping)
             metrics.append(row)
             classes.append(_class_columns(run, evaluation, grouping, row))
-    both = pd.DataFrame(metrics, columns=METRICS_COLUMNS)
-    both = both.astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
+    both = _frame(metrics, METRICS_COLUMNS).astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
     return both, _stacked(classes, PER_CLASS_COLUMNS)
 
 
@@ -122,8 +121,6 @@ def _confusion_columns(run: JudgedRun, evaluation: Evaluation) -> dict[str, Any]
 
 def _stacked(blocks: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     """Blocks of rows one below the other; in a block a single value stands for all its rows."""
-    if not blocks:
-        return pd.DataFrame(columns=list(columns))
     sizes = [len(block["count" if "count" in block else "class_index"]) for block in blocks]
     content: dict[str, list[Any]] = {}
     for name in columns:
@@ -132,7 +129,13 @@ def _stacked(blocks: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.Dat
         for block, size in zip(blocks, sizes, strict=True):
             value = block[name]
             whole.extend(value if isinstance(value, list | tuple | np.ndarray) else [value] * size)
-    return pd.DataFrame(content)
+    return _frame(content, columns)
+
+
+def _frame(content: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """A frame whose texts are plain objects: of many columns, they are taken apart much faster."""
+    with pd.option_context("future.infer_string", False):
+        return pd.DataFrame(content, columns=list(columns))
 
 
 def _dataset(run: JudgedRun) -> str:

@@ -204,6 +204,28 @@ def test_a_task_that_the_engine_does_not_name_counts_as_unknown(
     assert launcher.submitted == [run_id]
 
 
+def test_what_runs_wait_for_is_told_once_and_a_requeue_with_its_run(
+    place: Callable[..., Place],
+) -> None:
+    here = place()
+    first, *others = here.ids
+
+    def waits(why: str, task: int) -> Seen:
+        return Seen("waiting", f"waits: {why} (job 7_{task})")
+
+    turns: dict[str, list[list[Step]]] = {
+        one: [[*[waits("Priority", i)] * 3, RUNNING, here.done(one)]]
+        for i, one in enumerate(others)
+    }
+    requeued = [RUNNING, waits("BeginTime", 2), RUNNING, here.done(first)]
+    assert here.drive(Scripted({first: [requeued], **turns})) == []
+    told = [line for line in here.lines if "waits" in line]
+    assert told == [
+        "2 runs: waits: Priority",
+        f"{first}: waits: BeginTime (job 7_2), for another turn",
+    ]
+
+
 def test_a_failed_run_stops_no_other_and_is_not_tried_again(place: Callable[..., Place]) -> None:
     here = place()
     bad, *good = here.ids

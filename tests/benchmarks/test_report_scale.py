@@ -12,10 +12,12 @@ from types import ModuleType
 
 import pytest
 
-from ltrobust.report import figure_digests
+from ltrobust.bench.reports import results_of
 from ltrobust.report.board import make_board
 from ltrobust.report.sections import build_sections
 from ltrobust.report.tables import leaderboard_table
+from ltrobust.results.collect import collect
+from ltrobust.results.store import SuiteStore
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "studies" / "report_scale.py"
 
@@ -32,13 +34,18 @@ def study() -> Iterator[ModuleType]:
     del sys.modules["report_scale"]
 
 
-def calls(study: ModuleType, settings: int) -> int:
-    """Function calls that the board, a table and the page of three runs a setting take."""
-    tables = study.synthetic(3 * settings, settings, epochs=3)
+def calls(study: ModuleType, suite: Path, settings: int) -> int:
+    """Function calls that reading, tables, board and page of three runs a setting take."""
+    study.write_runs(SuiteStore(suite), range(3 * settings), settings, images=40)
     profile = cProfile.Profile()
     with profile:
+        results = results_of(collect([suite]))
         board = make_board(
-            tables.metrics, tables.per_class, tables.histories, tables.comparisons, tables.confusion
+            results.metrics,
+            results.classes,
+            results.histories,
+            results.comparisons,
+            results.confusion,
         )
         assert len(board.settings) == settings
         for setting in board.settings:
@@ -47,23 +54,22 @@ def calls(study: ModuleType, settings: int) -> int:
     return pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
 
 
-def test_calls_grow_no_faster_than_runs(study: ModuleType) -> None:
-    calls(study, 2)  # what is only done once
-    few, many = calls(study, 8), calls(study, 32)
+def test_calls_grow_no_faster_than_runs(study: ModuleType, tmp_path: Path) -> None:
+    calls(study, tmp_path / "first", 2)  # what is only done once
+    few, many = calls(study, tmp_path / "few", 8), calls(study, tmp_path / "many", 32)
     assert many / few < 1.1 * 32 / 8
 
 
-def test_unchanged_settings_are_not_drawn_again(study: ModuleType) -> None:
-    tables = study.synthetic(6, 2, epochs=3)
-    digests = figure_digests(make_board(tables.metrics, tables.per_class, tables.histories))
-    assert digests == figure_digests(
-        make_board(tables.metrics, tables.per_class, dict(tables.histories))
-    )
-    changed = tables.metrics.copy()
-    changed.loc[changed["dataset"] == "svhn-lt", "tail"] *= 0.9
-    others = figure_digests(make_board(changed, tables.per_class, tables.histories))
-    same = {place for place, digest in digests.items() if others[place] == digest}
-    redrawn = digests.keys() - same
-    assert {name for name, _ in redrawn} == {"balance", "attacks"}  # that show the tail
-    assert len({ending for _, ending in redrawn}) == 1
-    assert {ending for _, ending in same} == {ending for _, ending in digests}
+def test_only_the_setting_that_got_a_run_is_drawn_again(study: ModuleType, tmp_path: Path) -> None:
+    suite = SuiteStore(tmp_path)
+    study.write_runs(suite, range(5), settings=2, images=40)
+    study.report_without_figures(suite)
+    before = suite.drawn()
+    assert len({name for name in before if "svhn" in name}) == len(before) // 2 > 4
+    study.write_runs(suite, range(5, 6), settings=2, images=40)  # of SVHN
+    study.report_without_figures(suite)
+    after = suite.drawn()
+    assert after.keys() == before.keys()
+    redrawn = {name for name in before if after[name] != before[name]}
+    assert redrawn
+    assert all("svhn" in name for name in redrawn)

@@ -14,6 +14,7 @@ from ltrobust.report.board import make_board
 from ltrobust.report.chart import Chart
 from ltrobust.report.charts import setting_charts
 from ltrobust.report.setting import Setting
+from ltrobust.results.frames import METRICS_COLUMNS, PER_CLASS_COLUMNS
 
 EPS = 8 / 255
 METHODS = ("pgd-at", "trades", "robal-r", "at-bsl", "taet")
@@ -32,7 +33,8 @@ STRENGTH = {
 def metric_row(run_id: str = "run", **values: Any) -> dict[str, Any]:
     """One row of metrics.csv; every score is `balanced_accuracy` unless given."""
     score = values.get("balanced_accuracy", 0.5)
-    row = {
+    row: dict[str, Any] = {
+        **dict.fromkeys(METRICS_COLUMNS, np.nan),
         "run_id": run_id,
         "method": "pgd-at",
         "dataset": "cifar10-lt",
@@ -66,6 +68,11 @@ def metric_row(run_id: str = "run", **values: Any) -> dict[str, Any]:
         "ltrobust": "0.1.0",
         "git_commit": "0" * 40,
         "device": "cpu",
+        "batch_size": 128,
+        "config_id": "",
+        "recipe_changes": "",
+        "test_sha256": "",
+        "data_fingerprint": "",
         "imbalance_type": "exp",
         "train_eps": EPS,
         "n_class_min": 100,
@@ -74,7 +81,8 @@ def metric_row(run_id: str = "run", **values: Any) -> dict[str, Any]:
     row |= values
     if row["attack"] == "clean":
         row["eps"] = 0.0
-    return row
+    made = {"attack_id": f"{row['attack']}-id", "robust_gap": row["head"] - row["tail"]}
+    return row | {name: value for name, value in made.items() if name not in values}
 
 
 def suite(
@@ -108,10 +116,9 @@ def confused(
     """Add attack ids and class groups, and make up confusions: a class's mistakes go to class 0,
     those of class 0 to class 1.
     """
-    metrics = metrics.assign(attack_id=metrics["attack"] + "-id")
     third = max(1, round(classes / 3))
     group = np.where(per_class["class_index"] >= classes - third, "tail", "head")
-    per_class = per_class.assign(attack_id=per_class["attack"] + "-id", group=group)
+    per_class = per_class.assign(group=group)
     records = []
     for row in per_class.to_dict("records"):
         label, right = row["class_index"], round(row["accuracy"] * row["n_test"])
@@ -170,7 +177,9 @@ def _run(
         for index in range(classes):
             class_rows.append(
                 {
+                    **dict.fromkeys(PER_CLASS_COLUMNS, np.nan),
                     "run_id": run_id,
+                    "attack_id": rows[-1]["attack_id"],
                     "method": method,
                     "dataset": "cifar10-lt",
                     "imbalance_ratio": 50.0,

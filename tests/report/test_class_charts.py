@@ -24,10 +24,9 @@ def judged_twice() -> tuple[pd.DataFrame, pd.DataFrame]:
     return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*both, strict=True))
 
 
-@pytest.mark.parametrize("ids", [True, False])
-def test_each_setting_tells_its_own_test_images_and_intervals(ids):
+def test_each_setting_tells_its_own_test_images_and_intervals():
     metrics, per_class = judged_twice()
-    found = settings(metrics, per_class if ids else per_class.drop(columns="attack_id"))
+    found = settings(metrics, per_class)
     assert sorted(setting.key["n"] for setting in found) == [500, 1000]
     for setting in found:
         part = 1000 // setting.key["n"]
@@ -36,9 +35,3 @@ def test_each_setting_tells_its_own_test_images_and_intervals(ids):
         for cell in cells.values():
             assert cell.n == setting.key["n"] // 10
             assert cell.high - cell.low == pytest.approx(0.02 * part)
-
-
-def test_rows_without_attack_id_keep_their_test_images():
-    metrics, per_class, _ = suite(methods=("trades",), attacks=("clean",))
-    (setting,) = settings(metrics, per_class.assign(attack_id="clean-1"))
-    assert {cell.n for cell in setting.classes.cells.values()} == {100}

@@ -11,6 +11,7 @@ import pytest
 from report_fixtures import metric_row, settings, suite
 
 from ltrobust.report import leaderboard, render, terminal_tables
+from ltrobust.report.board import make_board
 from ltrobust.report.groups import attack_order
 from ltrobust.report.page import page
 from ltrobust.report.ranking import is_attack
@@ -108,7 +109,7 @@ def test_every_place_has_the_order_and_says_by_what(case: str) -> None:
     markdown = str(files["tables/leaderboard.md"]).splitlines()
     assert [line.split("|")[2].strip() for line in markdown if re.match(r"\| \d", line)] == order
 
-    assert f"Ranked by {basis}" in str(terminal_tables(metrics, NO_CLASSES)[0].caption)
+    assert f"Ranked by {basis}" in str(terminal_tables(make_board(metrics))[0].caption)
 
 
 @pytest.mark.parametrize("case", ["the lowest of several", "clean alone"])

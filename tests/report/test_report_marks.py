@@ -11,6 +11,7 @@ from report_fixtures import charts, confused, settings, suite
 from rich.console import Console
 
 from ltrobust.report import leaderboard, terminal_tables
+from ltrobust.report.board import make_board
 from ltrobust.report.charts import shown
 from ltrobust.report.groups import attack_order
 from ltrobust.report.markup import Table
@@ -112,7 +113,9 @@ def test_both_signs_stand_behind_one_number():
 def test_terminal_tables_are_marked_too():
     metrics, per_class, _ = suite(attacks=ATTACKS)
     console = Console(width=80, record=True, file=io.StringIO())
-    for drawn in terminal_tables(with_reliability(metrics, taet="noise;steps"), per_class):
+    for drawn in terminal_tables(
+        make_board(with_reliability(metrics, taet="noise;steps"), per_class)
+    ):
         console.print(drawn)
     text = console.export_text()
     sentence = "† reliability checks flagged: taet"

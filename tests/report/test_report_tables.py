@@ -15,6 +15,7 @@ from report_fixtures import METHODS, settings, suite
 from rich.console import Console
 
 from ltrobust.report import terminal_tables
+from ltrobust.report.board import make_board
 from ltrobust.report.estimate import Estimate
 from ltrobust.report.markup import Table, by_column, cell_text
 from ltrobust.report.tables import (
@@ -202,7 +203,7 @@ def test_intervals_are_shown_for_single_seeds_only():
 def test_terminal_tables_fit_eighty_columns_without_cutting_names():
     metrics, per_class, _ = suite(attacks=("clean", "pgd20", "autoattack"))
     console = Console(width=80, record=True, file=io.StringIO())
-    for drawn in terminal_tables(metrics, per_class):
+    for drawn in terminal_tables(make_board(metrics, per_class)):
         console.print(drawn)
     text = console.export_text()
     assert "…" not in text
@@ -213,5 +214,5 @@ def test_terminal_tables_fit_eighty_columns_without_cutting_names():
 def test_markup_in_names_is_not_read_as_style():
     metrics, per_class, _ = suite(methods=("[bold]x[/bold]",), attacks=("clean",))
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(terminal_tables(metrics, per_class)[0])
+    console.print(terminal_tables(make_board(metrics, per_class))[0])
     assert "[bold]x[/bold]" in console.export_text()

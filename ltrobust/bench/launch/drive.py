@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,7 @@ class _Loop:
         self.open: dict[str, _Open] = {}
         self._failures: dict[str, str] = {}
         self._silent_since = ""
+        self._waits: set[str] = set()
         self._watched = how.clock()
 
     def run(self) -> list[Failure]:
@@ -238,6 +240,7 @@ class _Loop:
             elif now_seen.state != "unknown":
                 self._tell(one, now_seen)
         self._tell_silence(silent and any(one.submitted for one in self.open.values()))
+        self._tell_waits()
 
     def _judge(self, one: _Open, seen: Seen) -> None:
         """Say what became of a run whose task has ended, by its files first of all."""
@@ -315,8 +318,9 @@ class _Loop:
         before, clock_now = one.seen, self._how.clock()
         one.seen = seen
         if seen.state == "waiting":
-            if seen.where and seen.where != before.where:
-                self._reporter.line(f"{one.run_id}: {seen.where}")
+            if before.state == "running":
+                self._waits.add(seen.where.partition(" (")[0])
+                self._reporter.line(f"{one.run_id}: {seen.where or 'waits'}, for another turn")
             return
         if before.state != "running" or seen.where != before.where:
             one.told = ("", clock_now)
@@ -326,6 +330,19 @@ class _Loop:
             if how != one.told[0]:
                 self._reporter.line(f"{one.run_id}: {how} on {seen.where}")
             one.told = (how, clock_now)
+
+    def _tell_waits(self) -> None:
+        """Say once how many runs wait for what."""
+        waits = Counter(
+            one.seen.where.partition(" (")[0]
+            for one in self.open.values()
+            if one.submitted and one.seen.state == "waiting" and one.seen.where
+        )
+        for why, number in waits.items():
+            if why not in self._waits:
+                self._waits.add(why)
+                runs = "1 run" if number == 1 else f"{number} runs"
+                self._reporter.line(f"{runs}: {why}")
 
     def _tell_silence(self, silent: bool) -> None:
         if silent and not self._silent_since:

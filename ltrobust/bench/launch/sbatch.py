@@ -98,8 +98,8 @@ class Queued:
         if self.state in ON_A_NODE:
             doing = "" if self.state == "RUNNING" else f", {self.state.lower()}"
             return Seen("running", f"{self.nodes} ({task}{doing})")
-        why = "" if self.reason in ("", "None") else f": {self.reason}"
-        return Seen("waiting", f"waits{why} ({task})")
+        known = self.reason not in ("", "None")
+        return Seen("waiting", f"waits: {self.reason} ({task})" if known else "")
 
     @property
     def code(self) -> int | None:

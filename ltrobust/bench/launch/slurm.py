@@ -251,7 +251,7 @@ class Slurm:
         self._write_jobs()
         for index, task in enumerate(tasks):
             self._tasks[task.run_id] = submission.name, index
-            self._last[task.run_id] = Seen("waiting", "submitted")
+            self._last[task.run_id] = Seen("waiting")
             self._missed.discard(task.run_id)
 
     def _look_for(self, submission: Submission, words: str) -> None:

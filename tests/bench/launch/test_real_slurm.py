@@ -115,7 +115,7 @@ def test_a_run_beyond_its_time_limit_takes_another_turn(
 def test_two_copies_after_a_cut_network_do_not_disturb_each_other(
     cluster: SlurmCluster, runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
-    bench = runs.bench("brain", "--seeds", "0", *ON, pace=2.5)
+    bench = runs.bench("brain", "--seeds", "0", *ON, pace=7)
     (run_id,) = runs.begun("brain", 1)
     first = runs.worker("brain", run_id)
     node = call("squeue", "--noheader", "-o", "%N")
