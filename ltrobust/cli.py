@@ -756,9 +756,7 @@ def evaluate(
     ] = None,
     name: Annotated[
         str | None,
-        _flag(
-            "What tables call the model; default the file's or callable's name.", panel=EVALUATION
-        ),
+        _flag("What tables call it; default the file's or callable's name.", panel=EVALUATION),
     ] = None,
     arch: Arch = None,
     dataset: Dataset = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -141,59 +141,108 @@ def autoattack(
     attacks = _Attacks(search or model, setting)
     again = _Attacks(exact, setting) if exact is not None else None
     names = parts(num_classes, version, restarts)
-    length = len(names) // restarts
+    size = 1 if team is None else team.size
     with torch.no_grad(), _own_random_state(device):
         if resume:
             state = Progress(**resume)
         else:
             pred = _predictions(model, x, batch_size, prepare) if clean is None else clean
             state = _begin(pred, y)
-
-        def attack(by: _Attacks, part: int, chosen: Tensor) -> _Fallen:
-            """Attack images; tell which fall, and which are only claimed to."""
-            if not len(chosen):
-                return _Fallen(chosen, chosen, chosen)
-            images = prepare(x[chosen.to(x.device)])
-            labels = y[chosen.to(y.device)].to(device)
-            name, part_seed = names[part % length], seed + part // length
-            found = by.run(name, images.clone(), labels.clone(), part_seed)
-            _check(found, images, setting, name)
-            pred = model(found).argmax(1)
-            broken = (pred != labels).cpu()
-            keep(chosen[broken], found[broken.to(device)])
-            claimed = chosen[:0]
-            if again is not None and by is not again:
-                claims = (pred == labels) & (by.model(found).argmax(1) != labels)
-                claimed = chosen[claims.cpu()]
-            return _Fallen(chosen[broken], pred.cpu()[broken], claimed)
-
-        def attack_all(by: _Attacks, part: int, batches: Sequence[Tensor]) -> None:
-            """Attack a batch in each process, and note what came of all of them."""
-            own = 0 if team is None else team.rank
-            fallen = attack(by, part, batches[own] if own < len(batches) else state.todo[:0])
-            if again is not None and not together:
-                for few in fallen.claimed.split(batch_size):
-                    fallen = fallen.and_then(attack(again, part, few))
-                fallen = replace(fallen, claimed=fallen.claimed[:0])
-            if team is not None:
-                fallen = _Fallen(*(team.gathered(getattr(fallen, f.name)) for f in fields(fallen)))
-            state.pred[fallen.where] = fallen.pred
-            state.fell[fallen.where] = part + 1
-            state.claimed = torch.cat([state.claimed, fallen.claimed])
-
-        size = 1 if team is None else team.size
+        at_once = None if together else again
+        rounds = _Rounds(
+            model, x, y, setting, names[: len(names) // restarts], seed, prepare, keep, again, team
+        )
         for part, batch, last in _remaining(state, names, batch_size, size):
             batches = state.todo.split(batch_size)
-            attack_all(attacks, part, batches[batch : batch + size])
+            rounds.attack(attacks, part, batches[batch : batch + size], state, at_once)
             done = min(batch + size, last)
             if again is not None and len(state.claimed) and done == last:
                 claims, state.claimed = state.claimed.split(batch_size), state.claimed[:0]
                 for first in range(0, len(claims), size):
-                    attack_all(again, part, claims[first : first + size])
+                    rounds.attack(again, part, claims[first : first + size], state)
             state.position = torch.tensor([part, done])
             save(state.tensors())
             tell(names[part], done / last)
     return state
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Attacks as many batches at once as there are processes.
+
+    Attributes:
+        model: takes the verdicts.
+        x: all images.
+        y: their labels.
+        setting: of all attacks.
+        names: of the parts, once.
+        seed: of the first time.
+        prepare: turns a batch of `x` into what the model takes.
+        keep: given what broke images.
+        again: what claims are tried on.
+        team: the processes.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    setting: _Setting
+    names: tuple[Part, ...]
+    seed: int
+    prepare: Callable[[Tensor], Tensor]
+    keep: Callable[[Tensor, Tensor], None]
+    again: _Attacks | None
+    team: Team | None
+
+    def attack(
+        self,
+        by: _Attacks,
+        part: int,
+        batches: Sequence[Tensor],
+        state: Progress,
+        then: _Attacks | None = None,
+    ) -> None:
+        """Attack a batch in each process, and note what came of all of them.
+
+        Args:
+            by: what attacks.
+            part: its number.
+            batches: positions of images, at most one batch a process.
+            state: where it is noted.
+            then: what each process tries the claims of its batch on at once; None: they are noted.
+        """
+        own = 0 if self.team is None else self.team.rank
+        fallen = self._fallen(by, part, batches[own] if own < len(batches) else state.todo[:0])
+        if then is not None:
+            second = self._fallen(then, part, fallen.claimed)
+            where = torch.cat([fallen.where, second.where])
+            fallen = _Fallen(where, torch.cat([fallen.pred, second.pred]), second.claimed)
+        if self.team is not None:
+            found = (fallen.where, fallen.pred, fallen.claimed)
+            fallen = _Fallen(*map(self.team.gathered, found))
+        state.pred[fallen.where] = fallen.pred
+        state.fell[fallen.where] = part + 1
+        state.claimed = torch.cat([state.claimed, fallen.claimed])
+
+    def _fallen(self, by: _Attacks, part: int, chosen: Tensor) -> _Fallen:
+        """Attack images; tell which fall, and which are only claimed to."""
+        if not len(chosen):
+            return _Fallen(chosen, chosen, chosen)
+        device = self.setting.device
+        images = self.prepare(self.x[chosen.to(self.x.device)])
+        labels = self.y[chosen.to(self.y.device)].to(device)
+        turn, number = divmod(part, len(self.names))
+        name = self.names[number]
+        found = by.run(name, images.clone(), labels.clone(), self.seed + turn)
+        _check(found, images, self.setting, name)
+        pred = self.model(found).argmax(1)
+        broken = (pred != labels).cpu()
+        self.keep(chosen[broken], found[broken.to(device)])
+        claimed = chosen[:0]
+        if self.again is not None and by is not self.again:
+            claims = (pred == labels) & (by.model(found).argmax(1) != labels)
+            claimed = chosen[claims.cpu()]
+        return _Fallen(chosen[broken], pred.cpu()[broken], claimed)
 
 
 @dataclass(frozen=True)
@@ -209,11 +258,6 @@ class _Fallen:
     where: Tensor
     pred: Tensor
     claimed: Tensor
-
-    def and_then(self, other: _Fallen) -> _Fallen:
-        """The same with what fell in a second attack."""
-        where = torch.cat([self.where, other.where])
-        return replace(self, where=where, pred=torch.cat([self.pred, other.pred]))
 
 
 def _remaining(
