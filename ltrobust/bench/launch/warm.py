@@ -190,7 +190,7 @@ def _be(asked: dict[str, Any]) -> None:
         except SystemExit as stop:
             code = stop.code
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
