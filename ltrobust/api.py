@@ -27,8 +27,8 @@ from ltrobust.bench.plan import (
     attack_specs,
     make_grid,
     make_plan,
-    resolve_device,
     thrift,
+    use_device,
 )
 from ltrobust.bench.reports import SuiteResults, build_report, make_report
 from ltrobust.bench.runner import defended, load_defended, run_plan
@@ -251,7 +251,7 @@ def evaluate(
                 raise UserError("imbalance_ratio: evaluate takes one ratio")
             checked["imbalance_ratio"] = asked.imbalance_ratio[0]
         dataset = load_data(dataset, limit_test=limit_test, **checked)
-    place = torch.device(resolve_device(device))
+    place = torch.device(use_device(device))
     test, counts, known = _test_set(dataset, train_counts)
     of_file = {"arch": arch, "method": method, "key": checkpoint_key}
     model = _model(model, model_args, checkpoint, of_file, normalize, test, counts)
@@ -388,7 +388,7 @@ def attack(
     else:
         found, known = labelled_images((images, labels))
     test = TestSet(found, known, torch.arange(len(known)))
-    place = torch.device(resolve_device(device))
+    place = torch.device(use_device(device))
     model = _normalized(model, normalize, found)
     evaluator = Evaluator(
         model, test, num_classes=_check_model(model, test, None, place), device=place
@@ -434,7 +434,7 @@ def load(
     given = {"dataset": dataset, "data_dir": data_dir, "plugin": plugin or None, "device": device}
     asked = make_settings({**given, **settings})
     run, record = stored_run(store, asked), store.begun_record()
-    place, facts = resolve_device(asked.device), record.data
+    place, facts = use_device(asked.device), record.data
     model = defended(run, facts.train_counts, facts.image_shape, store, torch.device(place))
 
     def read() -> LongTailedData:

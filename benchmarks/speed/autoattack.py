@@ -19,7 +19,7 @@ from _subject import Subject, subject
 from pyautoattack import AutoAttack
 
 from ltrobust.attacks.suite import attack_spec
-from ltrobust.bench.plan import resolve_device
+from ltrobust.bench.plan import use_device
 
 SEARCHES: dict[str, Literal["bf16"] | None] = {"fp32": None, "bf16": "bf16"}
 CASES = tuple(f"autoattack/{precision}/small-cnn" for precision in SEARCHES)
@@ -61,7 +61,7 @@ def plain_side(options: Options) -> Callable[[], list[bool]]:
 
 def fast_side(precision: str, options: Options) -> Callable[[], list[bool]]:
     """AutoAttack through the Evaluator, on a search network of a precision."""
-    resolve_device(options.device.type)
+    use_device(options.device.type)
 
     def searched(attacked: Subject) -> list[bool]:
         spec = attack_spec("autoattack", attacked.eps, search=SEARCHES[precision])

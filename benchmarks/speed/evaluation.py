@@ -18,7 +18,7 @@ from _subject import Subject, subject
 from torch import Tensor
 
 from ltrobust.attacks.suite import attack_spec
-from ltrobust.bench.plan import resolve_device
+from ltrobust.bench.plan import use_device
 from ltrobust.seeds import derive_seed
 
 CASE = "evaluation/fp32/small-cnn"
@@ -55,7 +55,7 @@ def plain_side(options: Options) -> Callable[[], Verdicts]:
 
 def fast_side(options: Options) -> Callable[[], Verdicts]:
     """The attacks through the Evaluator."""
-    resolve_device(options.device.type)
+    use_device(options.device.type)
 
     def through_evaluator(attacked: Subject) -> Verdicts:
         evaluator, labels = attacked.evaluator(), attacked.test.labels

@@ -20,7 +20,7 @@ from torch import nn
 
 from ltrobust.bench.crew import assembled, threads_each
 from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
-from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, check_devices, resolve_device
+from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, check_devices, use_device
 from ltrobust.bench.provenance import provenance
 from ltrobust.bench.runner import (
     attack_model,
@@ -114,7 +114,7 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     run, asked = stored_run(store, settings), store.begun_record().overrides
     dataset = stored_dataset(run, store.place().path, settings)
     settings = settings.model_copy(update={"dataset": dataset})
-    device = resolve_device(settings.device)
+    device = use_device(settings.device)
     settings = as_before(asked, store.attacks(), settings)
     test = TestSpec(protocol=settings.test_protocol, limit=settings.limit_test)
     # as bench does: the user's eps, else the one given for training, else the data set's own
@@ -357,7 +357,7 @@ def _evaluate_foreign(
     normalize: str | None,
     name: str | None,
 ) -> RunStore:
-    device = resolve_device(settings.device)
+    device = use_device(settings.device)
     model = foreign.model.to(device).float()
     check_outputs(model, model_images(model, data.test_images[:2].to(device)), data.num_classes)
     known = _foreign_run(foreign, settings, ratio, normalize)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from ltrobust.bench.crew import HERE, LAUNCHED, Order, joined, on_loopback, told_images
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, resolve_device, thrift
+from ltrobust.bench.plan import Plan, thrift, use_device
 from ltrobust.bench.runner import defended_by, split_model, watch_of
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
@@ -49,7 +49,7 @@ def follow(team: Team) -> None:
 
 def _do(order: Order, team: Team) -> None:
     load_methods(order.settings.plugin)
-    device = resolve_device(order.device)
+    device = use_device(order.device)
     settings = order.settings.model_copy(update={"download": False})  # process 0 has done it
     data = Loader(Plan(settings, device, (order.planned,)))(order.planned)
     if told_images(data) != order.images:

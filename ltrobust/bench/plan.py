@@ -177,9 +177,9 @@ def precision_of(settings: Settings, device: str) -> str:
 def resolve_device(name: str) -> str:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
     if name == "auto":
-        return _prepared("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
-        return _prepared(name)
+        return name
     kind, _, number = name.partition(":")
     if kind != "cuda" or (":" in name and not number.isdecimal()):
         raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:N"])
@@ -187,14 +187,15 @@ def resolve_device(name: str) -> str:
     if int(number or 0) >= there:
         found = f"{there} CUDA device{'s' if there != 1 else ''}" if there else "no CUDA device"
         raise UserError(f"device {name} is not there: this machine has {found}; use cpu or auto")
-    return _prepared(name)
+    return name
 
 
-def _prepared(device: str) -> str:
-    """Set what holds for the whole process on a device, and return its name.
+def use_device(name: str) -> str:
+    """The same for a process that computes there: sets what holds for the whole of it.
 
     AutoAttack seeds the current device only.
     """
+    device = resolve_device(name)
     if device == "cpu":
         keep_freed_memory()
         return device

@@ -23,7 +23,7 @@ from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.crew import Crew, assembled, processes, threads_each
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
-from ltrobust.bench.plan import Plan, PlannedRun, thrift
+from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device
 from ltrobust.bench.provenance import peak_memory, provenance, restart_peak_memory
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.tensors import (
@@ -82,6 +82,7 @@ class Failure:
 def run_plan(plan: Plan, store: SuiteStore, load: Loader, reporter: Reporter) -> list[Failure]:
     """Do every run of a plan that no other process does; return those that are not done."""
     store.prepare()
+    use_device(plan.device)
     failures = []
     reporter.begin("plan", "plan", len(plan.runs))
     for planned in plan.runs:

@@ -234,6 +234,7 @@ GRID = "grid"
 FOR_ALL = (
     *("output", "overwrite", "device", "threads", "plugin", "data_dir", "download"),
     *("profile", "no_checks", "grad_checkpointing", "micro_batch", "devices_per_run"),
+    *("watch", "watch_every", "save_every", "no_capture", "no_estimate", "no_report"),
     *("launcher", "jobs", "at_once", "detach", "slurm"),
 )
 """Settings that are the same in all blocks of a grid."""

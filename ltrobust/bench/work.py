@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, PlannedRun, resolve_device
+from ltrobust.bench.plan import Plan, PlannedRun, use_device
 from ltrobust.bench.plan_file import planned_run
 from ltrobust.bench.runner import do_run
 from ltrobust.errors import RunError, UserError
@@ -51,7 +51,7 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
     suite = SuiteStore(directory)
     planned, plan = planned_run(suite, run_id)
     load_methods(plan.settings.plugin)
-    resolve_device(plan.device)
+    use_device(plan.device)
     with stopping(suite.claims) as stop:
         try:
             reason = _base_first(planned, suite, reporter, stop)

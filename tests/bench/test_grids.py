@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from bench_helpers import Cli
 
-from ltrobust.bench.plan import make_grid
-from ltrobust.bench.settings import make_cells, make_settings
+from ltrobust.bench.plan import make_grid, make_plan, use_device
+from ltrobust.bench.settings import Settings, make_cells, make_settings
 from ltrobust.errors import UserError
 
 
@@ -93,6 +93,8 @@ grid:
         ("grid: 3", "must be a list of blocks"),
         ("grid: []", "must be a list of blocks"),
         ("grid:\n  - output: x", "'output' is one for all blocks"),
+        ("grid:\n  - save_every: 5", "'save_every' is one for all blocks"),
+        ("grid:\n  - watch: pgd20", "'watch' is one for all blocks"),
         ("grid:\n  - datset: x", "did you mean 'dataset'"),
         ("grdi:\n  - dataset: x", "did you mean 'grid'"),
         ("grid:\n  - epochs: many", "--epochs"),
@@ -151,3 +153,16 @@ def test_a_grid_is_shown_and_done_in_one_directory(cli: Cli):
     )
     assert absent.code == 0
     assert "without svhn-lt, whose data is not there" in " ".join(absent.stdout.split())
+
+
+def test_planning_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node plans for others; whoever computes sets what holds for its process."""
+
+    def changed() -> bool:
+        raise AssertionError("planning changed the process")
+
+    monkeypatch.setattr("ltrobust.bench.plan.keep_freed_memory", changed)
+    plan = make_plan(Settings(device="cpu"))
+    assert plan.device == "cpu"
+    with pytest.raises(AssertionError, match="planning changed"):
+        use_device(plan.device)

@@ -192,7 +192,7 @@ class Cruel(Local):
         for run_id, (process, _) in self._running.items():
             run = SuiteStore(self._suite).run(run_id)
             if not self.killed and not run.trained and (run.path / "state.pt").is_file():
-                self._nursery.end() if self.all_of_them and self._nursery else process.kill()
+                (self._nursery._process if self.all_of_them and self._nursery else process).kill()
                 self.killed = run_id
         return seen
 

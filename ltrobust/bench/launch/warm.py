@@ -74,8 +74,8 @@ class Nursery:
         """Take note of what has begun and ended."""
         out = self._process.stdout
         assert out is not None
-        while select.select([out], [], [], 0)[0]:
-            chunk = os.read(out.fileno(), 1 << 16)
+        while out.closed or select.select([out], [], [], 0)[0]:
+            chunk = b"" if out.closed else os.read(out.fileno(), 1 << 16)
             if not chunk:  # it is gone, and its children end themselves
                 for child in self._children.values():
                     child.code = -signal.SIGKILL if child.code is None else child.code
@@ -190,7 +190,7 @@ def _be(asked: dict[str, Any]) -> None:
         except SystemExit as stop:
             code = stop.code
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
