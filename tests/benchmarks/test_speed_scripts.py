@@ -100,6 +100,7 @@ def test_every_script_that_is_run_is_known_here() -> None:
     assert found == {*CASES, "captured.py", "shared.py"}
 
 
+@pytest.mark.slow
 def test_shared_steps_are_measured_and_compute_the_same(tmp_path: Path) -> None:
     target = tmp_path / "shared.json"
     command = [sys.executable, str(SPEED / "shared.py"), "--device", "cpu", "--quick"]
