@@ -126,7 +126,7 @@ def ratio_chart(frame: pd.DataFrame) -> Chart:
             title = attack_title(attack)
             up = Axis(f"{column} (%)")
             panels.append(Panel(f"{title}, {column}", title, across, up, tuple(lines)))
-    return Chart("figure", "", "", tuple(panels), 3, 1.9, multiples=False)
+    return Chart("figure", "", "", tuple(panels), 3, 1.9)
 
 
 def gain_chart(gains: pd.DataFrame, baseline: str, flagged: Collection[str] = ()) -> Chart:

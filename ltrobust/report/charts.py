@@ -7,8 +7,9 @@ lines by class become heat maps, and other lines small multiples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ltrobust.evaluation.concerns import concerns
 from ltrobust.report.chart import (
@@ -34,7 +35,7 @@ from ltrobust.report.ranking import class_attacks
 from ltrobust.report.ratios import Family
 from ltrobust.report.setting import Curve, Setting
 from ltrobust.report.style import CLEAN_MARK, ROBUST_MARK, Mark, marks_for, short
-from ltrobust.report.sweeps import Point, Sweep, ratio_sweep, steps_sweep
+from ltrobust.report.sweeps import Sweep, ratio_sweep, steps_sweep
 
 NAMED_CLASSES = 20
 """Up to so many classes have their names on the axis, markers and error bars."""
@@ -53,16 +54,9 @@ _DECIDING_UNKNOWN = ("images", "score")
 
 def setting_charts(setting: Setting) -> list[Chart]:
     """All charts of one setting, in reading order; those that nothing is known for are left out."""
-    charts = [
-        balance_chart(setting),
-        class_chart(setting),
-        method_chart(setting),
-        attack_chart(setting),
-        training_chart(setting),
-        confusion_chart(setting),
-        cost_chart(setting),
-        steps_chart(setting),
-    ]
+    kinds = (balance_chart, class_chart, method_chart, attack_chart)
+    more = (training_chart, confusion_chart, cost_chart, steps_chart)
+    charts = [describe(setting) for describe in (*kinds, *more)]
     return [chart for chart in charts if chart is not None]
 
 
@@ -89,19 +83,18 @@ def balance_chart(setting: Setting) -> Chart | None:
         return None
     marks, under = marks_for(setting.labels), attack_title(robust)
     panels = []
-    for name, score in (("All classes", "balanced_accuracy"), ("Tail classes", "tail")):
-        what = "balanced accuracy" if score != "tail" else "tail accuracy"
+    for name, score, what in (
+        ("All classes", "balanced_accuracy", "balanced accuracy"),
+        ("Tail classes", "tail", "tail accuracy"),
+    ):
         points = []
         for label in setting.ranked:
             x, y = (setting.estimate(label, attack, score) for attack in ("clean", robust))
             if x.known and y.known:
-                lines = (
-                    f"Clean {what}: {x.words}",
-                    f"Under {under}: {y.words}",
-                    facts(setting, label),
-                )
                 title = shown(setting, label, "clean", robust)
-                points.append(_point(title, label, marks[label], x, y, lines))
+                told = (title, f"Clean {what}: {x.words}", f"Under {under}: {y.words}")
+                hover = ((*told, facts(setting, label)),)
+                points.append(_point(title, marks[label], x, y, key=label, hover=hover))
         across = Axis(f"clean {what} (%)", brief=f"{what} (%)")
         up = Axis(f"{what} under {under} (%)", brief=f"under {short(under, 20)} (%)")
         panels.append(Panel(name, name, across, up, tuple(points), named=True))
@@ -180,50 +173,40 @@ def attack_chart(setting: Setting) -> Chart | None:
     marks = marks_for(setting.labels)
     many = len(setting.labels) > MANY
     titles = tuple(attack_title(attack) for attack in attacks)
+    marked = tuple(tuple(sign_of(setting, one, a) for a in attacks) for one in setting.ranked)
     panels = []
     for name, score in (("Balanced", "balanced_accuracy"), ("Image", "accuracy"), ("Tail", "tail")):
         axis = Axis(f"{name.lower()} accuracy (%)")
         printed, across = score == "balanced_accuracy", names_axis(titles)
+        rows = [[setting.estimate(one, a, score) for a in attacks] for one in setting.ranked]
         if many:
             names = [method_title(label) for label in setting.ranked]
-            rows = [[setting.estimate(one, a, score) for a in attacks] for one in setting.ranked]
-            marked = tuple(
-                tuple(sign_of(setting, one, a) for a in attacks) for one in setting.ranked
-            )
             heat = _heat(names, titles, rows, axis.title, marked)
             panels.append(Panel(name, "", Axis(), Axis(), heat=heat, in_print=printed))
             continue
-        slots = slot_places(len(setting.ranked))
         bars = []
-        for (offset, width), label in zip(slots, setting.ranked, strict=True):
-            cells = [setting.estimate(label, attack, score) for attack in attacks]
-            signs = [sign_of(setting, label, attack) for attack in attacks]
+        for (offset, width), label, cells, signs in zip(
+            slot_places(len(rows)), setting.ranked, rows, marked, strict=True
+        ):
             texts = tuple(
                 (
                     method_title(label) + sign,
-                    f"{name} accuracy under {attack_title(attack)}: {cell.words}",
+                    f"{name} accuracy under {title}: {cell.words}",
                     facts(setting, label),
                     *(f"{FLAG} {c}" for c in setting.checks[label] if concerns(c, attack)),
                 )
-                for attack, cell, sign in zip(attacks, cells, signs, strict=True)
+                for attack, title, cell, sign in zip(attacks, titles, cells, signs, strict=True)
             )
-            known = (sign if cell.known else "" for sign, cell in zip(signs, cells, strict=True))
+            known = tuple(sign * cell.known for sign, cell in zip(signs, cells, strict=True))
+            look: dict[str, Any] = {"kind": "bars", "width": width, "key": label}
+            places = [place + offset for place in range(len(attacks))]
             bars.append(
-                Series(
-                    method_title(label),
-                    marks[label],
-                    tuple(place + offset for place in range(len(attacks))),
-                    values(cells),
-                    ends(cells),
-                    kind="bars",
-                    width=width,
-                    key=label,
-                    hover=texts,
-                    signs=tuple(known),
+                _series(
+                    method_title(label), marks[label], places, cells, texts, signs=known, **look
                 )
             )
         panels.append(Panel(name, "", across, axis, tuple(bars), in_print=printed))
-    doubted = any(sign_of(setting, label, a) for label in setting.labels for a in attacks)
+    doubted = any(map(any, marked))
     mark_note = f" {FLAG}: a flagged reliability check puts it in doubt." if doubted else ""
     note = f"Weakest attack on the left. {'' if many else bars_note(setting)}{mark_note}"
     return Chart("attacks", "Accuracy under each attack", note, tuple(panels), 1, 2.4)
@@ -304,16 +287,12 @@ def cost_chart(setting: Setting) -> Chart | None:
     points = []
     for cost in drawn:
         y, time = setting.estimate(cost.label, robust, "balanced_accuracy"), cost.train_seconds
-        lines = (
-            f"Training: {duration(time.value)}",
-            f"Under {under}: {y.words}",
-            facts(setting, cost.label),
-            str(cost.conditions),
-        )
         scale = PERCENT * size
         x = Estimate(time.value / scale, std=time.std / scale, n_seeds=time.n_seeds)
         title = shown(setting, cost.label, robust)
-        points.append(_point(title, cost.label, marks[cost.label], x, y, lines))
+        told = (title, f"Training: {duration(time.value)}", f"Under {under}: {y.words}")
+        hover = ((*told, facts(setting, cost.label), str(cost.conditions)),)
+        points.append(_point(title, marks[cost.label], x, y, key=cost.label, hover=hover))
     where = str(drawn[0].conditions)
     foot = [where] if where else []
     note = (
@@ -345,33 +324,31 @@ def eps_chart(sweep: Sweep) -> Chart:
         return Axis("eps", tuple((x, f"{x:.3g}") for x in places))
 
     note = f"eps 0 is without an attack. {bars_note(sweep.group)}"
-    axes = {attack: axis(attack, _places(sweep, attack)) for attack in sweep.attacks}
-    return _sweep_chart("eps", "Accuracy by radius", note, sweep, axes)
+    return _sweep_chart("eps", "Accuracy by radius", note, sweep, axis)
 
 
 def steps_chart(setting: Setting) -> Chart | None:
     """Balanced accuracy against the attack's number of steps, logarithmic from a tenfold span."""
     sweep = steps_sweep(setting)
-    if not sweep.points:
-        return None
-    axes = {}
-    for attack in sweep.attacks:
-        places = _places(sweep, attack)
-        wide = max(places) > _WIDE * min(places)
-        axes[attack] = Axis("number of steps N", tuple((x, f"{x:.0f}") for x in places), log=wide)
-    return _sweep_chart("steps", "Accuracy by number of steps", bars_note(setting), sweep, axes)
+
+    def axis(_: str, places: Sequence[float]) -> Axis:
+        wide = places[-1] > _WIDE * places[0]
+        return Axis("number of steps N", tuple((x, f"{x:.0f}") for x in places), log=wide)
+
+    title = "Accuracy by number of steps"
+    return _sweep_chart("steps", title, bars_note(setting), sweep, axis) if sweep.lines else None
 
 
 def ratio_chart(family: Family, sweep: Sweep) -> Chart:
     """Balanced accuracy against the imbalance ratio, without an attack and under the strongest."""
     kind = str(family.together.key["imbalance_type"])
     title = f"imbalance ratio{f' ({kind})' if kind else ''}"
-    axes = {
-        attack: Axis(title, tuple((x, f"{x:g}") for x in _places(sweep, attack)), log=True)
-        for attack in sweep.attacks
-    }
+
+    def axis(_: str, places: Sequence[float]) -> Axis:
+        return Axis(title, tuple((x, f"{x:g}") for x in places), log=True)
+
     note = f"Each ratio is a setting of its own. {bars_note(family.together)}"
-    return _sweep_chart("ratios", "Accuracy by imbalance ratio", note, sweep, axes)
+    return _sweep_chart("ratios", "Accuracy by imbalance ratio", note, sweep, axis)
 
 
 # parts --------------------------------------------------------------------------------------------
@@ -436,20 +413,20 @@ def names_axis(names: Sequence[str], title: str = "") -> Axis:
     return Axis(title, tuple((float(place), name) for place, name in enumerate(names)), names=True)
 
 
-def _point(
-    name: str, label: str, mark: Mark, x: Estimate, y: Estimate, lines: tuple[str, ...]
+def _series(
+    name: str,
+    mark: Mark,
+    places: Iterable[float],
+    cells: Sequence[Estimate],
+    hover: tuple[tuple[str, ...], ...],
+    **look: Any,
 ) -> Series:
-    return Series(
-        name,
-        mark,
-        values([x]),
-        values([y]),
-        ends([y]),
-        ends([x]),
-        kind="points",
-        key=label,
-        hover=((name, *lines),),
-    )
+    return Series(name, mark, tuple(places), values(cells), ends(cells), hover=hover, **look)
+
+
+def _point(name: str, mark: Mark, x: Estimate, y: Estimate, **look: Any) -> Series:
+    pairs = values([x]), values([y]), ends([y]), ends([x])
+    return Series(name, mark, *pairs, kind="points", **look)
 
 
 def _class_panel(
@@ -543,34 +520,24 @@ def _curve(
     )
 
 
-def _places(sweep: Sweep, attack: str) -> list[float]:
-    return sorted({point.x for point in sweep.points if point.attack == attack})
-
-
-def _sweep_chart(name: str, title: str, note: str, sweep: Sweep, axes: Mapping[str, Axis]) -> Chart:
+def _sweep_chart(
+    name: str,
+    title: str,
+    note: str,
+    sweep: Sweep,
+    axis: Callable[[str, Sequence[float]], Axis],
+) -> Chart:
+    """A panel an attack; `axis` makes that of its name and its places."""
     marks = marks_for(sweep.group.labels)
-    lines: dict[str, dict[str, list[Point]]] = {attack: {} for attack in axes}
-    for point in sweep.points:
-        lines[point.attack].setdefault(point.label, []).append(point)
     panels = []
-    for attack, axis in axes.items():
-        series = []
-        texts = dict(axis.ticks)
-        for label in sorted(lines[attack]):
-            own = sorted(lines[attack][label], key=lambda point: point.x)
-            cells = [point.score for point in own]
-            called = shown(sweep.group, label, *sweep.attacks)
-            told = tuple(
-                (called, f"{axis.title} {texts[point.x]}: {point.score.words}") for point in own
-            )
-            places = tuple(point.x for point in own)
-            series.append(
-                Series(
-                    called, marks[label], places, values(cells), ends(cells), key=label, hover=told
-                )
-            )
-        up = Axis("balanced accuracy (%)")
-        name_ = attack_title(attack)
-        panels.append(Panel(name_, short(name_, 20), axis, up, tuple(series)))
-    columns = min(len(panels), 2)
-    return Chart(name, title, note, tuple(panels), columns, 2.3)
+    for attack, lines in sweep.lines.items():
+        across = axis(attack, sorted({x for line in lines.values() for x, _ in line}))
+        texts, series = dict(across.ticks), []
+        for label, line in lines.items():
+            places, cells = zip(*line, strict=True)
+            called = shown(sweep.group, label, *sweep.lines)
+            told = tuple((called, f"{across.title} {texts[x]}: {cell.words}") for x, cell in line)
+            series.append(_series(called, marks[label], places, cells, told, key=label))
+        up, of = Axis("balanced accuracy (%)"), attack_title(attack)
+        panels.append(Panel(of, short(of, 20), across, up, tuple(series)))
+    return Chart(name, title, note, tuple(panels), min(len(panels), 2), 2.3)

@@ -22,15 +22,7 @@ from ltrobust.report.labels import fit, text_width
 from ltrobust.report.marks import sign_of
 from ltrobust.report.names import attack_title, method_title
 from ltrobust.report.setting import Setting
-from ltrobust.report.style import (
-    CLEAN_COLOUR,
-    ROBUST_COLOUR,
-    WIDTH,
-    empty_figure,
-    in_style,
-    new_figure,
-    short,
-)
+from ltrobust.report.style import CLEAN_COLOUR, ROBUST_COLOUR, WIDTH, new_figure, short, styled
 
 METHODS, CLASSES = 4, 6
 """Most blocks and columns of a figure; further methods go on to further figures."""
@@ -166,7 +158,7 @@ def adversarial_figures(setting: Setting) -> list[Figure]:
     return figures
 
 
-@in_style
+@styled()
 def adversarial_figure(
     examples: pd.DataFrame,
     shown: Mapping[str, str] | None = None,
@@ -187,8 +179,6 @@ def adversarial_figure(
         note: what else the footnote says.
         alone: whether the adversarial images stand alone.
     """
-    if examples.empty:
-        return empty_figure("no stored examples")
     labels = list(dict.fromkeys(examples["label"]))
     known = list(dict.fromkeys(examples["class_name"]))
     picked = np.linspace(0, len(known) - 1, min(CLASSES, len(known))).round().astype(int)
