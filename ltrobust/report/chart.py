@@ -133,20 +133,20 @@ class Panel:
         counts: what stands behind the series.
         heat: instead of series.
         named: whether points have their names beside them.
-        lines: faint guides: "zero" through the origin, "equal" where both axes agree.
+        guides: whether faint lines show the origin and where both axes agree.
         in_print: whether it is printed; all panels are shown on a screen.
         wide: whether it has a printed row of its own.
     """
 
     name: str
     title: str
-    x: Axis
-    y: Axis
+    x: Axis = Axis()
+    y: Axis = Axis()
     series: tuple[Series, ...] = ()
     counts: Counts | None = None
     heat: Heat | None = None
     named: bool = False
-    lines: tuple[str, ...] = ()
+    guides: bool = False
     in_print: bool = True
     wide: bool = False
 
@@ -164,7 +164,6 @@ class Chart:
         foot: below the printed figure, above its legend.
         head: above the printed figure.
         on_screen: whether the page has it.
-        legend: whether a legend is printed.
         more: what stands in the legend beside the series.
         cut: most characters of a name in the legend.
     """
@@ -178,7 +177,6 @@ class Chart:
     foot: tuple[str, ...] = ()
     head: str = ""
     on_screen: bool = True
-    legend: bool = True
     more: tuple[Series, ...] = ()
     cut: int = 24
 
@@ -189,10 +187,14 @@ class Chart:
 
     @property
     def entries(self) -> list[Series]:
-        """One series for each entry of the legend, in the order in which they come."""
+        """One series for each entry of the printed legend, in the order in which they come.
+
+        Points that have their names beside them need none.
+        """
         found: dict[str, Series] = {}
         for panel in self.printed:
-            for series in (*panel.series, *self.more):
+            beside = panel.named and len(panel.series) <= NAMED
+            for series in (*(() if beside else panel.series), *self.more):
                 if series.entry:
                     found.setdefault(series.entry, series)
         return list(found.values())

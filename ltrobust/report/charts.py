@@ -14,7 +14,6 @@ from typing import Any
 from ltrobust.evaluation.concerns import concerns
 from ltrobust.report.chart import (
     MANY,
-    NAMED,
     NONE,
     Axis,
     Chart,
@@ -106,8 +105,7 @@ def balance_chart(setting: Setting) -> Chart | None:
     names = [method_title(label) for label in setting.labels]
     beside = len(names) <= 6 and max(map(len, names)) <= 12
     columns, height = (2, 2.6) if beside else (1, 3.3)
-    crowded = len(names) > NAMED
-    return Chart("balance", title, note, tuple(panels), columns, height, legend=crowded)
+    return Chart("balance", title, note, tuple(panels), columns, height)
 
 
 def class_chart(setting: Setting) -> Chart | None:
@@ -120,21 +118,21 @@ def class_chart(setting: Setting) -> Chart | None:
         labels = [name for name in setting.ranked if (name, attack) in setting.classes.scored]
         if not labels:
             continue
-        printed = many and attack in ("clean", setting.robust)
+        title = attack_title(attack)
+        names = [shown(setting, label, attack) for label in labels]
         if many:
-            title = attack_title(attack)
-            names = [shown(setting, label, attack) for label in labels]
             cells = [setting.classes.line(label, attack) for label in labels]
             columns = [fact.name for fact in setting.classes.facts]
             heat = _heat(names, columns, cells, "accuracy of a class (%)", largest=PERCENT)
-            panels.append(Panel(title, title, Axis(), Axis(), heat=heat, in_print=printed))
+            printed = attack in ("clean", setting.robust)
+            panels.append(Panel(title, title, heat=heat, in_print=printed))
         else:
             marks = marks_for(setting.labels)
             lines = tuple(
-                class_line(setting, label, attack, marks[label], shown(setting, label, attack))
-                for label in labels
+                _class_line(setting, label, attack, marks[label], name, label)
+                for label, name in zip(labels, names, strict=True)
             )
-            panels.append(_class_panel(setting, attack_title(attack), lines, in_print=False))
+            panels.append(_class_panel(setting, title, lines, in_print=False))
     how = "" if many else "; grey bars are training images on the logarithmic right axis"
     guide = "" if many else " Lines join classes only to guide the eye."
     note = f"Classes from most to least frequent{how}.{guide}"
@@ -157,7 +155,7 @@ def method_panel(setting: Setting, label: str) -> Panel | None:
     """One method's classes, clean and under the robust attack; None without results."""
     drawn = (("clean", CLEAN_MARK), (setting.robust or "", ROBUST_MARK))
     lines = tuple(
-        class_line(setting, label, attack, mark, attack_title(attack), key="")
+        _class_line(setting, label, attack, mark, attack_title(attack))
         for attack, mark in drawn
         if (label, attack) in setting.classes.scored
     )
@@ -182,7 +180,7 @@ def attack_chart(setting: Setting) -> Chart | None:
         if many:
             names = [method_title(label) for label in setting.ranked]
             heat = _heat(names, titles, rows, axis.title, marked)
-            panels.append(Panel(name, "", Axis(), Axis(), heat=heat, in_print=printed))
+            panels.append(Panel(name, "", heat=heat, in_print=printed))
             continue
         bars = []
         for (offset, width), label, cells, signs in zip(
@@ -197,14 +195,11 @@ def attack_chart(setting: Setting) -> Chart | None:
                 )
                 for attack, title, cell, sign in zip(attacks, titles, cells, signs, strict=True)
             )
-            known = tuple(sign * cell.known for sign, cell in zip(signs, cells, strict=True))
-            look: dict[str, Any] = {"kind": "bars", "width": width, "key": label}
+            known = (sign if cell.known else "" for sign, cell in zip(signs, cells, strict=True))
+            look: dict[str, Any] = {"kind": "bars", "width": width, "signs": tuple(known)}
             places = [place + offset for place in range(len(attacks))]
-            bars.append(
-                _series(
-                    method_title(label), marks[label], places, cells, texts, signs=known, **look
-                )
-            )
+            own = method_title(label), marks[label], places, cells, texts
+            bars.append(_series(*own, key=label, **look))
         panels.append(Panel(name, "", across, axis, tuple(bars), in_print=printed))
     doubted = any(map(any, marked))
     mark_note = f" {FLAG}: a flagged reliability check puts it in doubt." if doubted else ""
@@ -265,7 +260,7 @@ def confusion_chart(setting: Setting) -> Chart | None:
         unit = f"images of a class (row) taken for another (column), {attack} (%)"
         title = shown(setting, label, mistakes.attack)
         heat = Heat(names, names, shares, unit, square=True)
-        panels.append(Panel(title, title, Axis(), Axis(), heat=heat))
+        panels.append(Panel(title, title, heat=heat))
     columns = min(len(panels), 2 if len(panels) <= 4 else 3 if len(panels) <= MANY else 5)
     return Chart("confusion", "Confusions", "", tuple(panels), columns, on_screen=False)
 
@@ -307,9 +302,7 @@ def cost_chart(setting: Setting) -> Chart | None:
     up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
     panel = Panel("Training time", "", across, up, tuple(points), named=True)
     height = 3.0 if len(points) <= 10 else 4.2
-    title = "Cost against robustness"
-    crowded = len(points) > NAMED
-    return Chart("cost", title, note, (panel,), 1, height, tuple(foot), legend=crowded)
+    return Chart("cost", "Cost against robustness", note, (panel,), 1, height, tuple(foot))
 
 
 def eps_chart(sweep: Sweep) -> Chart:
@@ -354,24 +347,22 @@ def ratio_chart(family: Family, sweep: Sweep) -> Chart:
 # parts --------------------------------------------------------------------------------------------
 
 
-def class_line(
-    setting: Setting, label: str, attack: str, mark: Mark, name: str, key: str | None = None
+def _class_line(
+    setting: Setting, label: str, attack: str, mark: Mark, name: str, key: str = ""
 ) -> Series:
     """Accuracy of the classes of one method under one attack."""
-    facts_, cells = setting.classes.facts, setting.classes.line(label, attack)
-    few = len(facts_) <= NAMED_CLASSES
-    lines = tuple(
+    known, cells = setting.classes.facts, setting.classes.line(label, attack)
+    few = len(known) <= NAMED_CLASSES
+    hover = tuple(
         (
             name,
             f"{fact.name}, {attack_title(attack)}: {cell.words}",
             f"{fact.n_train:,} training images" + (f", {cell.n:,} test images" if cell.n else ""),
         )
-        for fact, cell in zip(facts_, cells, strict=True)
+        for fact, cell in zip(known, cells, strict=True)
     )
-    places = tuple(range(len(facts_)))
-    intervals = ends(cells) if few else ()
-    own = label if key is None else key
-    return Series(name, mark, places, values(cells), intervals, key=own, hover=lines, points=few)
+    line = _series(name, mark, range(len(known)), cells, hover, key=key, points=few)
+    return line if few else replace(line, y_ends=())
 
 
 def facts(setting: Setting, label: str) -> str:

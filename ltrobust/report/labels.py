@@ -1,4 +1,4 @@
-"""Keeps text on figures apart: direct labels beside points, thinned ticks, legends that fit.
+"""Keeps text on figures apart: direct labels beside points, ticks, legends that fit.
 
 Only geometry lives here; what the text says is decided by the caller.
 """
@@ -93,12 +93,6 @@ def fit(text: str, room: float, size: float, weight: str = "normal") -> str:
     while limit > 3 and text_width(short(text, limit), size, weight) > room:
         limit -= 1
     return short(text, limit)
-
-
-def thin(count: int, most: int) -> list[int]:
-    """Positions to label out of `count`, evenly spaced, at most `most` of them."""
-    step = 1 if count <= most else math.ceil(count / most)
-    return list(range(0, count, step))
 
 
 def apart(places: Sequence[float], texts: Sequence[str], room: float) -> list[int]:

@@ -47,7 +47,6 @@ from ltrobust.report.labels import (
     legend_below,
     legend_height,
     text_width,
-    thin,
 )
 from ltrobust.report.style import BAR_COLOUR, DPI, WIDTH, new_figure, short, styled
 
@@ -99,7 +98,7 @@ def draw(chart: Chart) -> Figure:
     columns = min(chart.columns, len(panels))
     mosaic = _mosaic(panels, columns)
     rows = len(mosaic)
-    names = [series.entry for series in chart.entries] if chart.legend else []
+    names = [series.entry for series in chart.entries]
     counts = next((panel.counts for panel in panels if panel.counts and panel.counts.log), None)
     names += ["training images (right)"] if counts else []
     below = legend_height(names, chart.cut)
@@ -204,10 +203,9 @@ def _panel(
         _counts(axes, panel.counts, right)
     if panel.named:
         axes.grid(visible=True, axis="both")
-    if "zero" in panel.lines:
+    if panel.guides:
         axes.axhline(0, color=_GUIDE, linewidth=0.7)
         axes.axvline(0, color=_GUIDE, linewidth=0.7)
-    if "equal" in panel.lines:
         axes.axline((0, 0), slope=1, color=_GUIDE, linewidth=0.8, linestyle=":")
     for series in panel.series:
         _series(axes, series)
@@ -229,7 +227,7 @@ def _axis(axes: Axes, panel: Panel, room: float) -> None:
     if panel.named:
         axes.margins(0.18)
         # an automatic number of ticks would follow the layout, and the layout the ticks
-        axes.locator_params(nbins=5 if "zero" not in panel.lines else 7)
+        axes.locator_params(nbins=7 if panel.guides else 5)
         return
     if y.span is not None:
         axes.set_ylim(*y.span)
@@ -245,27 +243,24 @@ def _axis(axes: Axes, panel: Panel, room: float) -> None:
         axes.set_xticks([place for place, _ in x.ticks], [text for _, text in x.ticks])
         axes.set_xlim(-0.6, len(panel.counts.names) - 0.4)
     elif x.ticks:
-        _across(axes, x, [place for place, _ in x.ticks], room)
+        _across(axes, x, room)
     elif not any(series.x for series in panel.series):
         axes.set_xticks([])
     else:
         axes.locator_params(axis="x", nbins=5 if room > 1 else 3, integer=x.whole)
 
 
-def _across(axes: Axes, axis: Axis, places: Sequence[float], room: float) -> None:
+def _across(axes: Axes, axis: Axis, room: float) -> None:
     """Set scale, margins and as many of the ticks as fit into `room` inches."""
+    places, texts = zip(*axis.ticks, strict=True)
     scaled = [math.log10(x) for x in places] if axis.log else list(places)
-    low, high = scaled[0], scaled[-1]
-    margin = 0.05 * (high - low) or 0.1
-    low, high = low - margin, high + margin
-    if axis.span is not None:
-        low, high = axis.span
+    margin = 0.05 * (scaled[-1] - scaled[0]) or 0.1
+    low, high = axis.span or (scaled[0] - margin, scaled[-1] + margin)
     if axis.log:
         axes.set_xscale("log")
         axes.set_xlim(10**low, 10**high)
     else:
         axes.set_xlim(low, high)
-    texts = [text for _, text in axis.ticks]
     kept = apart([(x - low) / (high - low) for x in scaled], texts, room)
     axes.set_xticks([places[place] for place in kept], [texts[place] for place in kept])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -389,7 +384,7 @@ def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
 
 def _sparse(axis: MplAxis, names: Sequence[str], named: bool) -> None:
     """Name all places of an axis, or give a few their rank."""
-    places = list(range(len(names))) if named else thin(len(names), 5)
+    places = range(0, len(names), 1 if named else math.ceil(len(names) / 5))
     texts = [short(names[p], 14) for p in places] if named else [str(p + 1) for p in places]
     axis.set_ticks(places, texts, fontsize=7)
 
@@ -415,7 +410,7 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], heat: Heat) -> None:
 
 def _frame(figure: Figure, chart: Chart, names: Sequence[str]) -> None:
     """Legend and lines below, note above."""
-    handles: list[Line2D | Patch] = [_handle(one) for one in chart.entries] if chart.legend else []
+    handles = [_handle(one) for one in chart.entries]
     handles += [Patch(facecolor=BAR_COLOUR)] * (len(names) - len(handles))
     legend_below(figure, handles, names, chart.cut)
     if chart.foot:
