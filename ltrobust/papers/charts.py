@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ltrobust.papers.entries import PUBLISHED, class_metric
@@ -29,7 +28,7 @@ AUTOATTACK = "aa-apgd"
 RATIO_ATTACKS = ("clean", "pgd20", AUTOATTACK)
 FREQUENCY = "training images (%)"
 """Of the most frequent class's."""
-_INK = Mark("#404040", "s", "-", "")
+_INK = Mark("#404040", "s")
 _DIAMOND = replace(_INK, marker="D")
 DASHED: dict[str, Dash] = {"clean": "-", "pgd20": "--"}
 """Lines of the attacks that share a panel."""
@@ -46,9 +45,10 @@ def bars_chart(frame: pd.DataFrame) -> Chart:
     rows = frame[frame["metric"] == "accuracy"]
     attacks = sorted(rows["attack"].unique(), key=attack_order)
     across = names_axis([attack_title(attack) for attack in attacks])
-    bars = _paired_bars(rows, "attack", attacks, published_marks(rows))
+    marks = published_marks(rows)
+    bars = _paired_bars(rows, "attack", attacks, marks, marks_in(rows))
     panel = Panel("Accuracy", "", across, Axis("accuracy (%)"), bars)
-    more = _bar_legend(rows, published_marks(rows))
+    more = _bar_legend(rows, marks)
     return Chart("figure", "", "", (panel,), 1, 2.5, more=more, cut=34)
 
 
@@ -64,7 +64,7 @@ def tail_chart(frame: pd.DataFrame, classes: Sequence[str]) -> Chart:
     marks, panels = published_marks(rows), []
     for attack in ("clean", "pgd20"):
         own = rows[rows["attack"] == attack]
-        bars = _paired_bars(own, "metric", metrics, marks, list(marks_in(rows)))
+        bars = _paired_bars(own, "metric", metrics, marks, marks_in(rows))
         title = attack_title(attack)
         panels.append(Panel(title, title, names_axis(classes), Axis("accuracy (%)"), bars))
     more = _bar_legend(rows, marks)
@@ -88,14 +88,13 @@ def class_chart(frame: pd.DataFrame, classes: Sequence[str], counts: Sequence[in
         lines = []
         for label in marks_in(rows):
             for attack, dash in DASHED.items():
-                own = rows[(rows["label"] == label) & (rows["attack"] == attack)]
-                known = own.drop_duplicates("metric").set_index("metric").reindex(metrics)
-                look = Mark(marks[label].colour, marks[label].marker, dash, "")
+                known = _cells(_under(rows, label, attack), "metric", metrics)
+                look = replace(marks[label], dash=dash)
                 name = f"{label}, {attack_title(attack).replace('Clean', 'clean')}"
                 lines.append(_values(name, look, range(len(metrics)), known, column))
         across = names_axis(classes)
         panels.append(Panel(column.capitalize(), column, across, up, tuple(lines), behind))
-    grey = Mark(BAR_COLOUR, "s", "-", "")
+    grey = Mark(BAR_COLOUR, "s")
     more = (Series(FREQUENCY, grey, (), (), kind="bars"),)
     return Chart("figure", "", "", tuple(panels), 2, 2.4, more=more)
 
@@ -115,10 +114,10 @@ def ratio_chart(frame: pd.DataFrame) -> Chart:
         for attack in RATIO_ATTACKS:
             lines = []
             for label in marks_in(rows):
-                own = rows[(rows["label"] == label) & (rows["attack"] == attack)]
+                own = _under(rows, label, attack)
                 known = own.drop_duplicates("ratio").sort_values("ratio")
                 dash: Dash = "-" if column == "ours" else "--"
-                look = Mark(marks[label].colour, marks[label].marker, dash, "")
+                look = replace(marks[label], dash=dash)
                 places = [ratios.index(ratio) for ratio in known["ratio"]]
                 lines.append(_values(label, look, places, known, column))
             span = (-0.4, len(ratios) - 0.6)
@@ -126,7 +125,7 @@ def ratio_chart(frame: pd.DataFrame) -> Chart:
             title = attack_title(attack)
             up = Axis(f"{column} (%)")
             panels.append(Panel(f"{title}, {column}", title, across, up, tuple(lines)))
-    return Chart("figure", "", "", tuple(panels), 3, 1.9, multiples=False)
+    return Chart("figure", "", "", tuple(panels), 3, 1.9)
 
 
 def gain_chart(gains: pd.DataFrame, baseline: str, flagged: Collection[str] = ()) -> Chart:
@@ -146,18 +145,16 @@ def gain_chart(gains: pd.DataFrame, baseline: str, flagged: Collection[str] = ()
         points = []
         for row in gains[(gains["kind"] == "ours") == mine].to_dict("records"):
             only = row["kind"] == "published only"
-            mark = Mark(GREY, "o", "-", "") if only else marks[row["label"]]
+            mark = Mark(GREY) if only else marks[row["label"]]
             sign = FLAG if mine and row["label"] in flagged else ""
             name = method_title(str(row["label"]).removeprefix("PGD-AT ")) + sign
             points.append(_gain(name, mark, {str(k): v for k, v in row.items()}, mine))
-        guides = ("zero", "equal")
-        panels.append(
-            Panel(title.capitalize(), title, across, up, tuple(points), named=True, lines=guides)
-        )
+        own = tuple(points)
+        panels.append(Panel(title.capitalize(), title, across, up, own, named=True, guides=True))
     more = (
         Series("ours, 95%", _INK, (), ()),
         Series("published", _INK, (), (), kind="points", hollow=True),
-        Series("published only", Mark(GREY, "o", "-", ""), (), (), kind="points", hollow=True),
+        Series("published only", Mark(GREY), (), (), kind="points", hollow=True),
     )
     return Chart("figure", "", "", tuple(panels), 1, 3.1, more=more)
 
@@ -176,8 +173,8 @@ def overfitting_chart(history: pd.DataFrame, frame: pd.DataFrame, chosen: int | 
         chosen: the epoch that the held-out images choose.
     """
     sign = FLAG if frame["label"].str.endswith(FLAG).any() else ""
-    training = Mark(PALETTE[0], "o", "--", "")
-    held_out, test = Mark(PALETTE[1], "o", "-", ""), Mark(PALETTE[2], "s", "-", "")
+    training, held_out = Mark(PALETTE[0], dash="--"), Mark(PALETTE[1])
+    test = Mark(PALETTE[2], "s")
     lines = []
     for column, look, name in (
         ("train_robust_acc", training, "training, PGD, all images"),
@@ -193,7 +190,7 @@ def overfitting_chart(history: pd.DataFrame, frame: pd.DataFrame, chosen: int | 
         told = ((f"epoch {chosen}", "chosen on held-out images"),)
         lines.append(Series("", held_out, (chosen,), (best,), kind="points", hover=told, legend=""))
     rows = frame[(frame["attack"] == "pgd20") & (frame["metric"] == "accuracy")]
-    rows = rows.drop_duplicates("series").set_index("series").reindex(["best epoch", "last epoch"])
+    rows = _cells(rows, "series", ["best epoch", "last epoch"])
     ours = _values(f"test, PGD-20 (ours{sign})", test, (0, 1), rows, "ours")
     published = _values("test, PGD-20 (published)", test, (0, 1), rows, "published")
     ends = Axis("epoch", ((0.0, "best"), (1.0, "last")), span=(-0.4, 1.4))
@@ -260,6 +257,15 @@ def _values(
     return Series(name, look, x, y, _ends(rows) if mine else (), hover=told, hollow=not mine)
 
 
+def _under(rows: pd.DataFrame, label: str, attack: str) -> pd.DataFrame:
+    return rows[(rows["label"] == label) & (rows["attack"] == attack)]
+
+
+def _cells(rows: pd.DataFrame, by: str, wanted: Sequence[str]) -> pd.DataFrame:
+    """One row for each that is wanted, the first there is."""
+    return rows.drop_duplicates(by).set_index(by).reindex(list(wanted))
+
+
 def _ends(rows: pd.DataFrame) -> tuple[Ends, ...]:
     low, high = (PERCENT * rows[name].to_numpy(float) for name in ("low", "high"))
     return tuple(zip(low.tolist(), high.tolist(), strict=True))
@@ -270,34 +276,27 @@ def _paired_bars(
     by: str,
     groups: Sequence[str],
     marks: Mapping[str, Mark],
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str],
 ) -> tuple[Series, ...]:
     """For each group and label a solid bar of ours and a hatched one of the published value."""
     first = rows["series"].iloc[0] if len(rows) else ""
     slots = [
         (label, column)
-        for label in (marks_in(rows) if labels is None else labels)
+        for label in labels
         for column in ("ours", "published")
         if column == "published" or marks[label].colour != GREY
     ]
     made = []
     for (offset, width), (label, column) in zip(slot_places(len(slots), 0.84), slots, strict=True):
-        own = rows[rows["label"] == label]
-        main = own[own["series"] == first]
-        known = own if column == "ours" else main
-        cells = known.drop_duplicates(by).set_index(by).reindex(list(groups))
+        mine, own = column == "ours", rows[rows["label"] == label]
+        main = own["series"] == first
         places = [place + offset for place in range(len(groups))]
-        bars = replace(
-            _values(label, marks[label], places, cells, column),
-            kind="bars",
-            width=width,
-        )
-        made.append(bars if column == "ours" else replace(bars, legend=""))
-        other = own[own["series"] != first]
-        if column == "published" and len(other):
-            more = other.drop_duplicates(by).set_index(by).reindex(list(groups))
+        cells = _cells(own if mine else own[main], by, groups)
+        bars = _values(label, marks[label], places, cells, column)
+        made.append(replace(bars, kind="bars", width=width, legend=None if mine else ""))
+        if not mine and not main.all():
             look = replace(marks[label], marker="D")
-            points = _values(label, look, places, more, column)
+            points = _values(label, look, places, _cells(own[~main], by, groups), column)
             made.append(replace(points, kind="points", legend=""))
     return tuple(made)
 
@@ -339,13 +338,13 @@ def _gain(name: str, mark: Mark, row: Mapping[str, Any], mine: bool) -> Series:
 def _scatter(rows: pd.DataFrame, marks: Mapping[str, Mark]) -> Iterable[Series]:
     """Ours and the published points of one panel; named are those that the legend does not."""
     for (label, _), own in rows.groupby(["label", "series"], sort=False):
-        cells = own.drop_duplicates("attack").set_index("attack").reindex(["clean", "pgd20"])
+        cells = _cells(own, "attack", ["clean", "pgd20"])
         mark = marks[str(label)]
         name = str(label) if mark.colour == GREY else ""
         doubtful = bool((cells["doubt"].fillna("") != "").any())
         for column in ("published", "ours"):
             x, y = (PERCENT * float(value) for value in cells[column])
-            if math.isnan(x + y) or not np.isfinite(x + y):
+            if math.isnan(x + y):
                 continue
             mine = column == "ours"
             reach = _ends(cells) if mine else ()

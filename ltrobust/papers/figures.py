@@ -45,12 +45,15 @@ def entry_chart(
         frame: from `compare.compare`.
         values: from `published.read_values`.
     """
-    drawn = DRAWN.get(entry.draw) or tuple(dict.fromkeys(frame["attack"]))
-    flagged = flagged_labels(frame[frame["attack"].isin(list(drawn))])
+    flagged = flagged_labels(frame[frame["attack"].isin(_drawn(entry, frame))])
     chart = _chart(entry, _titled(frame, flagged), flagged, values, ours)
     note = figure_note(entry, frame, ours, scale)
     told = " ".join(line.rstrip(";") + "." for line in note.splitlines())
     return replace(chart, name=entry.name, title=entry.title, head=note, note=told)
+
+
+def _drawn(entry: Entry, frame: pd.DataFrame) -> list[str]:
+    return list(DRAWN.get(entry.draw) or dict.fromkeys(frame["attack"]))
 
 
 def _titled(frame: pd.DataFrame, flagged: Collection[str]) -> pd.DataFrame:
@@ -83,14 +86,14 @@ def _chart(
 
 def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> str:
     """What stands above a figure, in lines: scale, test images, what † means."""
-    attacks = DRAWN.get(entry.draw) or tuple(dict.fromkeys(frame["attack"]))
+    attacks = _drawn(entry, frame)
     tested = images_note(frame, ours, attacks)
     compared = "shapes compare, values do not" if scale == "cpu" else ""
     lines = [
         f"{scale_note(ours)};" if scale == "cpu" else "",
         "; ".join(part for part in (tested, compared) if part),
         f"{FLAG} a reliability check puts a number of our run in doubt"
-        if flagged_labels(frame[frame["attack"].isin(list(attacks))])
+        if flagged_labels(frame[frame["attack"].isin(attacks)])
         else "",
     ]
     return "\n".join(line for line in lines if line)
@@ -120,7 +123,7 @@ def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
         return ""
     usual = Counter(sizes.values()).most_common(1)[0][0]
     others = [f"{attack_title(attack)} {text}" for attack, text in sizes.items() if text != usual]
-    drawn = frame[frame["attack"].isin(list(attacks)) & (frame["n"] > 0)]
+    drawn = frame[frame["attack"].isin(attacks) & (frame["n"] > 0)]
     single = drawn.loc[drawn["metric"].str.startswith("class:"), "n"]
     each = f" ({_span(sorted(single.unique()))} a class)" if len(single) else ""
     return f"test images: {'; '.join([f'{usual}{each}', *others])}"

@@ -98,7 +98,7 @@ def bibtex(citation: Citation) -> str:
     kind, where = _entry_kind(citation.venue)
     fields = {
         "title": f"{{{_escape(citation.title)}}}",
-        "author": _escape(_authors(citation.authors)),
+        "author": _escape(" and ".join(_authors(citation.authors))),
         where: _escape(citation.venue),
         "year": str(citation.year),
         # \url and DOI fields take an address as it is; braces alone could end the field
@@ -120,22 +120,14 @@ def _entry_kind(venue: str) -> tuple[str, str]:
     return "inproceedings", "booktitle"
 
 
-def _author_list(authors: str) -> list[str]:
-    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", authors.strip())
-    return [part for part in parts if part]
-
-
-def _authors(authors: str) -> str:
-    """Names joined as BibTeX wants them; "et al." becomes "others"."""
-    names = _author_list(authors)
-    if names and re.search(r"\s*\bet al\.?$", names[-1]):
-        names[-1:] = [re.sub(r"\s*\bet al\.?$", "", names[-1]), "others"]
-    return " and ".join(name for name in names if name)
+def _authors(text: str) -> list[str]:
+    """Names; "et al." becomes "others"."""
+    named = re.sub(r"\bet al\.?\s*$", ", others", text.strip())
+    return [name for name in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", named) if name]
 
 
 def _key(citation: Citation) -> str:
-    first = next(iter(_author_list(citation.authors)), "")
-    family = (re.sub(r"\s*\bet al\.?$", "", first).split() or [""])[-1]
+    family = " ".join(_authors(citation.authors)[:1]).split(" ")[-1]
     words = [_plain(word) for word in re.split(r"[\s:/-]+", citation.title)]
     telling = next((word for word in words if word and word not in _STOP_WORDS), "")
     return f"{_plain(family) or 'unknown'}{citation.year}{telling}"

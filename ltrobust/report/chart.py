@@ -6,13 +6,14 @@ Charts are described once (`charts.py`, `ltrobust.papers.charts`) and drawn by t
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ltrobust.report.estimate import PERCENT, Estimate
-from ltrobust.report.style import Mark
+from ltrobust.report.style import PALETTE, Mark
 
 MANY = 8
 """More methods than these share no axes: a heat map or small multiples take their place."""
@@ -132,20 +133,20 @@ class Panel:
         counts: what stands behind the series.
         heat: instead of series.
         named: whether points have their names beside them.
-        lines: faint guides: "zero" through the origin, "equal" where both axes agree.
+        guides: whether faint lines show the origin and where both axes agree.
         in_print: whether it is printed; all panels are shown on a screen.
         wide: whether it has a printed row of its own.
     """
 
     name: str
     title: str
-    x: Axis
-    y: Axis
+    x: Axis = Axis()
+    y: Axis = Axis()
     series: tuple[Series, ...] = ()
     counts: Counts | None = None
     heat: Heat | None = None
     named: bool = False
-    lines: tuple[str, ...] = ()
+    guides: bool = False
     in_print: bool = True
     wide: bool = False
 
@@ -163,10 +164,8 @@ class Chart:
         foot: below the printed figure, above its legend.
         head: above the printed figure.
         on_screen: whether the page has it.
-        legend: whether a legend is printed.
         more: what stands in the legend beside the series.
         cut: most characters of a name in the legend.
-        multiples: whether lines of many methods are printed as small multiples.
     """
 
     name: str
@@ -178,10 +177,8 @@ class Chart:
     foot: tuple[str, ...] = ()
     head: str = ""
     on_screen: bool = True
-    legend: bool = True
     more: tuple[Series, ...] = ()
     cut: int = 24
-    multiples: bool = True
 
     @property
     def printed(self) -> tuple[Panel, ...]:
@@ -190,10 +187,14 @@ class Chart:
 
     @property
     def entries(self) -> list[Series]:
-        """One series for each entry of the legend, in the order in which they come."""
+        """One series for each entry of the printed legend, in the order in which they come.
+
+        Points that have their names beside them need none.
+        """
         found: dict[str, Series] = {}
         for panel in self.printed:
-            for series in (*panel.series, *self.more):
+            beside = panel.named and len(panel.series) <= NAMED
+            for series in (*(() if beside else panel.series), *self.more):
                 if series.entry:
                     found.setdefault(series.entry, series)
         return list(found.values())
@@ -210,12 +211,8 @@ def values(found: Iterable[Estimate]) -> tuple[float, ...]:
     return tuple(PERCENT * one.value for one in found)
 
 
-def by_method(chart: Chart, looks: Sequence[Mark]) -> list[Chart]:
+def by_method(chart: Chart) -> list[Chart]:
     """Small multiples of a chart of lines: a panel a method, a line for each panel there was.
-
-    Args:
-        chart: panels of lines; those that share their axes come together.
-        looks: marks of the lines of a panel.
 
     Returns:
         A chart for each pair of axes, all with the chart's name, numbered from the second on.
@@ -225,21 +222,14 @@ def by_method(chart: Chart, looks: Sequence[Mark]) -> list[Chart]:
         kinds.setdefault((panel.x.title, panel.y.title), []).append(panel)
     made = []
     for turn, panels in enumerate(kinds.values(), 1):
-        names = list(dict.fromkeys(one.name for p in panels for one in p.series if not one.faint))
-        multiples = []
-        for name in names:
-            lines = tuple(
-                replace(one, mark=looks[place % len(looks)], name=panel.name, points=False)
-                for place, panel in enumerate(panels)
-                for one in panel.series
-                if one.name == name and not one.faint and one.kind == "line"
-            )
-            axes = panels[0]
-            multiples.append(Panel(name, name, axes.x, axes.y, lines))
-        ending = "" if turn == 1 else f"-{turn}"
-        made.append(
-            replace(
-                chart, name=f"{chart.name}{ending}", panels=tuple(multiples), columns=4, height=1.15
-            )
-        )
+        lines: dict[str, list[Series]] = {}
+        for panel, colour in zip(panels, itertools.cycle(PALETTE), strict=False):
+            for one in panel.series:
+                if one.kind == "line" and not one.faint:
+                    look = replace(one, mark=Mark(colour), name=panel.name, points=False)
+                    lines.setdefault(one.name, []).append(look)
+        axes = panels[0].x, panels[0].y
+        own = tuple(Panel(name, name, *axes, tuple(found)) for name, found in lines.items())
+        name = f"{chart.name}-{turn}" if turn > 1 else chart.name
+        made.append(replace(chart, name=name, panels=own, columns=4, height=1.15))
     return made

@@ -7,13 +7,13 @@ lines by class become heat maps, and other lines small multiples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ltrobust.evaluation.concerns import concerns
 from ltrobust.report.chart import (
     MANY,
-    NAMED,
     NONE,
     Axis,
     Chart,
@@ -34,7 +34,7 @@ from ltrobust.report.ranking import class_attacks
 from ltrobust.report.ratios import Family
 from ltrobust.report.setting import Curve, Setting
 from ltrobust.report.style import CLEAN_MARK, ROBUST_MARK, Mark, marks_for, short
-from ltrobust.report.sweeps import Point, Sweep, ratio_sweep, steps_sweep
+from ltrobust.report.sweeps import Sweep, ratio_sweep, steps_sweep
 
 NAMED_CLASSES = 20
 """Up to so many classes have their names on the axis, markers and error bars."""
@@ -53,16 +53,9 @@ _DECIDING_UNKNOWN = ("images", "score")
 
 def setting_charts(setting: Setting) -> list[Chart]:
     """All charts of one setting, in reading order; those that nothing is known for are left out."""
-    charts = [
-        balance_chart(setting),
-        class_chart(setting),
-        method_chart(setting),
-        attack_chart(setting),
-        training_chart(setting),
-        confusion_chart(setting),
-        cost_chart(setting),
-        steps_chart(setting),
-    ]
+    kinds = (balance_chart, class_chart, method_chart, attack_chart)
+    more = (training_chart, confusion_chart, cost_chart, steps_chart)
+    charts = [describe(setting) for describe in (*kinds, *more)]
     return [chart for chart in charts if chart is not None]
 
 
@@ -89,19 +82,18 @@ def balance_chart(setting: Setting) -> Chart | None:
         return None
     marks, under = marks_for(setting.labels), attack_title(robust)
     panels = []
-    for name, score in (("All classes", "balanced_accuracy"), ("Tail classes", "tail")):
-        what = "balanced accuracy" if score != "tail" else "tail accuracy"
+    for name, score, what in (
+        ("All classes", "balanced_accuracy", "balanced accuracy"),
+        ("Tail classes", "tail", "tail accuracy"),
+    ):
         points = []
         for label in setting.ranked:
             x, y = (setting.estimate(label, attack, score) for attack in ("clean", robust))
             if x.known and y.known:
-                lines = (
-                    f"Clean {what}: {x.words}",
-                    f"Under {under}: {y.words}",
-                    facts(setting, label),
-                )
                 title = shown(setting, label, "clean", robust)
-                points.append(_point(title, label, marks[label], x, y, lines))
+                told = (title, f"Clean {what}: {x.words}", f"Under {under}: {y.words}")
+                hover = ((*told, facts(setting, label)),)
+                points.append(_point(title, marks[label], x, y, key=label, hover=hover))
         across = Axis(f"clean {what} (%)", brief=f"{what} (%)")
         up = Axis(f"{what} under {under} (%)", brief=f"under {short(under, 20)} (%)")
         panels.append(Panel(name, name, across, up, tuple(points), named=True))
@@ -113,8 +105,7 @@ def balance_chart(setting: Setting) -> Chart | None:
     names = [method_title(label) for label in setting.labels]
     beside = len(names) <= 6 and max(map(len, names)) <= 12
     columns, height = (2, 2.6) if beside else (1, 3.3)
-    crowded = len(names) > NAMED
-    return Chart("balance", title, note, tuple(panels), columns, height, legend=crowded)
+    return Chart("balance", title, note, tuple(panels), columns, height)
 
 
 def class_chart(setting: Setting) -> Chart | None:
@@ -127,21 +118,21 @@ def class_chart(setting: Setting) -> Chart | None:
         labels = [name for name in setting.ranked if (name, attack) in setting.classes.scored]
         if not labels:
             continue
-        printed = many and attack in ("clean", setting.robust)
+        title = attack_title(attack)
+        names = [shown(setting, label, attack) for label in labels]
         if many:
-            title = attack_title(attack)
-            names = [shown(setting, label, attack) for label in labels]
             cells = [setting.classes.line(label, attack) for label in labels]
             columns = [fact.name for fact in setting.classes.facts]
             heat = _heat(names, columns, cells, "accuracy of a class (%)", largest=PERCENT)
-            panels.append(Panel(title, title, Axis(), Axis(), heat=heat, in_print=printed))
+            printed = attack in ("clean", setting.robust)
+            panels.append(Panel(title, title, heat=heat, in_print=printed))
         else:
             marks = marks_for(setting.labels)
             lines = tuple(
-                class_line(setting, label, attack, marks[label], shown(setting, label, attack))
-                for label in labels
+                _class_line(setting, label, attack, marks[label], name, label)
+                for label, name in zip(labels, names, strict=True)
             )
-            panels.append(_class_panel(setting, attack_title(attack), lines, in_print=False))
+            panels.append(_class_panel(setting, title, lines, in_print=False))
     how = "" if many else "; grey bars are training images on the logarithmic right axis"
     guide = "" if many else " Lines join classes only to guide the eye."
     note = f"Classes from most to least frequent{how}.{guide}"
@@ -164,7 +155,7 @@ def method_panel(setting: Setting, label: str) -> Panel | None:
     """One method's classes, clean and under the robust attack; None without results."""
     drawn = (("clean", CLEAN_MARK), (setting.robust or "", ROBUST_MARK))
     lines = tuple(
-        class_line(setting, label, attack, mark, attack_title(attack), key="")
+        _class_line(setting, label, attack, mark, attack_title(attack))
         for attack, mark in drawn
         if (label, attack) in setting.classes.scored
     )
@@ -180,50 +171,37 @@ def attack_chart(setting: Setting) -> Chart | None:
     marks = marks_for(setting.labels)
     many = len(setting.labels) > MANY
     titles = tuple(attack_title(attack) for attack in attacks)
+    marked = tuple(tuple(sign_of(setting, one, a) for a in attacks) for one in setting.ranked)
     panels = []
     for name, score in (("Balanced", "balanced_accuracy"), ("Image", "accuracy"), ("Tail", "tail")):
         axis = Axis(f"{name.lower()} accuracy (%)")
         printed, across = score == "balanced_accuracy", names_axis(titles)
+        rows = [[setting.estimate(one, a, score) for a in attacks] for one in setting.ranked]
         if many:
             names = [method_title(label) for label in setting.ranked]
-            rows = [[setting.estimate(one, a, score) for a in attacks] for one in setting.ranked]
-            marked = tuple(
-                tuple(sign_of(setting, one, a) for a in attacks) for one in setting.ranked
-            )
             heat = _heat(names, titles, rows, axis.title, marked)
-            panels.append(Panel(name, "", Axis(), Axis(), heat=heat, in_print=printed))
+            panels.append(Panel(name, "", heat=heat, in_print=printed))
             continue
-        slots = slot_places(len(setting.ranked))
         bars = []
-        for (offset, width), label in zip(slots, setting.ranked, strict=True):
-            cells = [setting.estimate(label, attack, score) for attack in attacks]
-            signs = [sign_of(setting, label, attack) for attack in attacks]
+        for (offset, width), label, cells, signs in zip(
+            slot_places(len(rows)), setting.ranked, rows, marked, strict=True
+        ):
             texts = tuple(
                 (
                     method_title(label) + sign,
-                    f"{name} accuracy under {attack_title(attack)}: {cell.words}",
+                    f"{name} accuracy under {title}: {cell.words}",
                     facts(setting, label),
                     *(f"{FLAG} {c}" for c in setting.checks[label] if concerns(c, attack)),
                 )
-                for attack, cell, sign in zip(attacks, cells, signs, strict=True)
+                for attack, title, cell, sign in zip(attacks, titles, cells, signs, strict=True)
             )
             known = (sign if cell.known else "" for sign, cell in zip(signs, cells, strict=True))
-            bars.append(
-                Series(
-                    method_title(label),
-                    marks[label],
-                    tuple(place + offset for place in range(len(attacks))),
-                    values(cells),
-                    ends(cells),
-                    kind="bars",
-                    width=width,
-                    key=label,
-                    hover=texts,
-                    signs=tuple(known),
-                )
-            )
+            look: dict[str, Any] = {"kind": "bars", "width": width, "signs": tuple(known)}
+            places = [place + offset for place in range(len(attacks))]
+            own = method_title(label), marks[label], places, cells, texts
+            bars.append(_series(*own, key=label, **look))
         panels.append(Panel(name, "", across, axis, tuple(bars), in_print=printed))
-    doubted = any(sign_of(setting, label, a) for label in setting.labels for a in attacks)
+    doubted = any(map(any, marked))
     mark_note = f" {FLAG}: a flagged reliability check puts it in doubt." if doubted else ""
     note = f"Weakest attack on the left. {'' if many else bars_note(setting)}{mark_note}"
     return Chart("attacks", "Accuracy under each attack", note, tuple(panels), 1, 2.4)
@@ -282,7 +260,7 @@ def confusion_chart(setting: Setting) -> Chart | None:
         unit = f"images of a class (row) taken for another (column), {attack} (%)"
         title = shown(setting, label, mistakes.attack)
         heat = Heat(names, names, shares, unit, square=True)
-        panels.append(Panel(title, title, Axis(), Axis(), heat=heat))
+        panels.append(Panel(title, title, heat=heat))
     columns = min(len(panels), 2 if len(panels) <= 4 else 3 if len(panels) <= MANY else 5)
     return Chart("confusion", "Confusions", "", tuple(panels), columns, on_screen=False)
 
@@ -304,16 +282,12 @@ def cost_chart(setting: Setting) -> Chart | None:
     points = []
     for cost in drawn:
         y, time = setting.estimate(cost.label, robust, "balanced_accuracy"), cost.train_seconds
-        lines = (
-            f"Training: {duration(time.value)}",
-            f"Under {under}: {y.words}",
-            facts(setting, cost.label),
-            str(cost.conditions),
-        )
         scale = PERCENT * size
         x = Estimate(time.value / scale, std=time.std / scale, n_seeds=time.n_seeds)
         title = shown(setting, cost.label, robust)
-        points.append(_point(title, cost.label, marks[cost.label], x, y, lines))
+        told = (title, f"Training: {duration(time.value)}", f"Under {under}: {y.words}")
+        hover = ((*told, facts(setting, cost.label), str(cost.conditions)),)
+        points.append(_point(title, marks[cost.label], x, y, key=cost.label, hover=hover))
     where = str(drawn[0].conditions)
     foot = [where] if where else []
     note = (
@@ -328,9 +302,7 @@ def cost_chart(setting: Setting) -> Chart | None:
     up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
     panel = Panel("Training time", "", across, up, tuple(points), named=True)
     height = 3.0 if len(points) <= 10 else 4.2
-    title = "Cost against robustness"
-    crowded = len(points) > NAMED
-    return Chart("cost", title, note, (panel,), 1, height, tuple(foot), legend=crowded)
+    return Chart("cost", "Cost against robustness", note, (panel,), 1, height, tuple(foot))
 
 
 def eps_chart(sweep: Sweep) -> Chart:
@@ -345,56 +317,52 @@ def eps_chart(sweep: Sweep) -> Chart:
         return Axis("eps", tuple((x, f"{x:.3g}") for x in places))
 
     note = f"eps 0 is without an attack. {bars_note(sweep.group)}"
-    axes = {attack: axis(attack, _places(sweep, attack)) for attack in sweep.attacks}
-    return _sweep_chart("eps", "Accuracy by radius", note, sweep, axes)
+    return _sweep_chart("eps", "Accuracy by radius", note, sweep, axis)
 
 
 def steps_chart(setting: Setting) -> Chart | None:
     """Balanced accuracy against the attack's number of steps, logarithmic from a tenfold span."""
     sweep = steps_sweep(setting)
-    if not sweep.points:
-        return None
-    axes = {}
-    for attack in sweep.attacks:
-        places = _places(sweep, attack)
-        wide = max(places) > _WIDE * min(places)
-        axes[attack] = Axis("number of steps N", tuple((x, f"{x:.0f}") for x in places), log=wide)
-    return _sweep_chart("steps", "Accuracy by number of steps", bars_note(setting), sweep, axes)
+
+    def axis(_: str, places: Sequence[float]) -> Axis:
+        wide = places[-1] > _WIDE * places[0]
+        return Axis("number of steps N", tuple((x, f"{x:.0f}") for x in places), log=wide)
+
+    title = "Accuracy by number of steps"
+    return _sweep_chart("steps", title, bars_note(setting), sweep, axis) if sweep.lines else None
 
 
 def ratio_chart(family: Family, sweep: Sweep) -> Chart:
     """Balanced accuracy against the imbalance ratio, without an attack and under the strongest."""
     kind = str(family.together.key["imbalance_type"])
     title = f"imbalance ratio{f' ({kind})' if kind else ''}"
-    axes = {
-        attack: Axis(title, tuple((x, f"{x:g}") for x in _places(sweep, attack)), log=True)
-        for attack in sweep.attacks
-    }
+
+    def axis(_: str, places: Sequence[float]) -> Axis:
+        return Axis(title, tuple((x, f"{x:g}") for x in places), log=True)
+
     note = f"Each ratio is a setting of its own. {bars_note(family.together)}"
-    return _sweep_chart("ratios", "Accuracy by imbalance ratio", note, sweep, axes)
+    return _sweep_chart("ratios", "Accuracy by imbalance ratio", note, sweep, axis)
 
 
 # parts --------------------------------------------------------------------------------------------
 
 
-def class_line(
-    setting: Setting, label: str, attack: str, mark: Mark, name: str, key: str | None = None
+def _class_line(
+    setting: Setting, label: str, attack: str, mark: Mark, name: str, key: str = ""
 ) -> Series:
     """Accuracy of the classes of one method under one attack."""
-    facts_, cells = setting.classes.facts, setting.classes.line(label, attack)
-    few = len(facts_) <= NAMED_CLASSES
-    lines = tuple(
+    known, cells = setting.classes.facts, setting.classes.line(label, attack)
+    few = len(known) <= NAMED_CLASSES
+    hover = tuple(
         (
             name,
             f"{fact.name}, {attack_title(attack)}: {cell.words}",
             f"{fact.n_train:,} training images" + (f", {cell.n:,} test images" if cell.n else ""),
         )
-        for fact, cell in zip(facts_, cells, strict=True)
+        for fact, cell in zip(known, cells, strict=True)
     )
-    places = tuple(range(len(facts_)))
-    intervals = ends(cells) if few else ()
-    own = label if key is None else key
-    return Series(name, mark, places, values(cells), intervals, key=own, hover=lines, points=few)
+    line = _series(name, mark, range(len(known)), cells, hover, key=key, points=few)
+    return line if few else replace(line, y_ends=())
 
 
 def facts(setting: Setting, label: str) -> str:
@@ -436,20 +404,20 @@ def names_axis(names: Sequence[str], title: str = "") -> Axis:
     return Axis(title, tuple((float(place), name) for place, name in enumerate(names)), names=True)
 
 
-def _point(
-    name: str, label: str, mark: Mark, x: Estimate, y: Estimate, lines: tuple[str, ...]
+def _series(
+    name: str,
+    mark: Mark,
+    places: Iterable[float],
+    cells: Sequence[Estimate],
+    hover: tuple[tuple[str, ...], ...],
+    **look: Any,
 ) -> Series:
-    return Series(
-        name,
-        mark,
-        values([x]),
-        values([y]),
-        ends([y]),
-        ends([x]),
-        kind="points",
-        key=label,
-        hover=((name, *lines),),
-    )
+    return Series(name, mark, tuple(places), values(cells), ends(cells), hover=hover, **look)
+
+
+def _point(name: str, mark: Mark, x: Estimate, y: Estimate, **look: Any) -> Series:
+    pairs = values([x]), values([y]), ends([y]), ends([x])
+    return Series(name, mark, *pairs, kind="points", **look)
 
 
 def _class_panel(
@@ -543,34 +511,24 @@ def _curve(
     )
 
 
-def _places(sweep: Sweep, attack: str) -> list[float]:
-    return sorted({point.x for point in sweep.points if point.attack == attack})
-
-
-def _sweep_chart(name: str, title: str, note: str, sweep: Sweep, axes: Mapping[str, Axis]) -> Chart:
+def _sweep_chart(
+    name: str,
+    title: str,
+    note: str,
+    sweep: Sweep,
+    axis: Callable[[str, Sequence[float]], Axis],
+) -> Chart:
+    """A panel an attack; `axis` makes that of its name and its places."""
     marks = marks_for(sweep.group.labels)
-    lines: dict[str, dict[str, list[Point]]] = {attack: {} for attack in axes}
-    for point in sweep.points:
-        lines[point.attack].setdefault(point.label, []).append(point)
     panels = []
-    for attack, axis in axes.items():
-        series = []
-        texts = dict(axis.ticks)
-        for label in sorted(lines[attack]):
-            own = sorted(lines[attack][label], key=lambda point: point.x)
-            cells = [point.score for point in own]
-            called = shown(sweep.group, label, *sweep.attacks)
-            told = tuple(
-                (called, f"{axis.title} {texts[point.x]}: {point.score.words}") for point in own
-            )
-            places = tuple(point.x for point in own)
-            series.append(
-                Series(
-                    called, marks[label], places, values(cells), ends(cells), key=label, hover=told
-                )
-            )
-        up = Axis("balanced accuracy (%)")
-        name_ = attack_title(attack)
-        panels.append(Panel(name_, short(name_, 20), axis, up, tuple(series)))
-    columns = min(len(panels), 2)
-    return Chart(name, title, note, tuple(panels), columns, 2.3)
+    for attack, lines in sweep.lines.items():
+        across = axis(attack, sorted({x for line in lines.values() for x, _ in line}))
+        texts, series = dict(across.ticks), []
+        for label, line in lines.items():
+            places, cells = zip(*line, strict=True)
+            called = shown(sweep.group, label, *sweep.lines)
+            told = tuple((called, f"{across.title} {texts[x]}: {cell.words}") for x, cell in line)
+            series.append(_series(called, marks[label], places, cells, told, key=label))
+        up, of = Axis("balanced accuracy (%)"), attack_title(attack)
+        panels.append(Panel(of, short(of, 20), across, up, tuple(series)))
+    return Chart(name, title, note, tuple(panels), min(len(panels), 2), 2.3)

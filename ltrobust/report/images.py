@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,7 @@ from ltrobust.report.labels import fit, text_width
 from ltrobust.report.marks import sign_of
 from ltrobust.report.names import attack_title, method_title
 from ltrobust.report.setting import Setting
-from ltrobust.report.style import (
-    CLEAN_COLOUR,
-    ROBUST_COLOUR,
-    WIDTH,
-    empty_figure,
-    in_style,
-    new_figure,
-    short,
-)
+from ltrobust.report.style import CLEAN_COLOUR, ROBUST_COLOUR, WIDTH, new_figure, short, styled
 
 METHODS, CLASSES = 4, 6
 """Most blocks and columns of a figure; further methods go on to further figures."""
@@ -64,7 +57,7 @@ def example_rows(
         examples.
     """
     names = {fact.index: fact.name for fact in facts}
-    counts = {fact.index: fact.n_train for fact in facts}
+    places = {fact.index: place for place, fact in enumerate(facts)}
     evaluated = {
         (row["attack"], round(float(row["eps"]), 9))
         for rows in group.cells.values()
@@ -77,24 +70,21 @@ def example_rows(
             continue
         attack = str(stored["attack"].iloc[0]), round(float(stored["eps"].iloc[0]), 9)
         if attack in evaluated and set(stored["label"]) <= set(names):
-            by_attack.setdefault(attack, []).append(stored.assign(method=label))
+            rows = stored.iloc[np.argsort(stored["label"].map(places), kind="stable")]
+            preds = {
+                name: [names.get(pred, str(pred)) for pred in rows[name]]
+                for name in ("pred_clean", "pred_adv")
+            }
+            rows = rows.assign(class_name=rows["label"].map(names), label=label, **preds)
+            by_attack.setdefault(attack, []).append(rows[_COLUMNS])
     if not by_attack:
         return pd.DataFrame(columns=_COLUMNS)
-    rows = pd.concat(max(by_attack.values(), key=len), ignore_index=True)
-    rows = rows.assign(
-        class_name=rows["label"].map(names),
-        count=rows["label"].map(counts),
-        place=rows["method"].map({name: n for n, name in enumerate(rows["method"].unique())}),
-        pred_clean=[names.get(pred, str(pred)) for pred in rows["pred_clean"]],
-        pred_adv=[names.get(pred, str(pred)) for pred in rows["pred_adv"]],
-    )
-    rows = rows.sort_values(["place", "count", "label"], ascending=[True, False, True])
-    return rows.drop(columns="label").rename(columns={"method": "label"})[_COLUMNS]
+    return pd.concat(max(by_attack.values(), key=len), ignore_index=True)
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Where images go, in inches from the lower left corner of the figure.
+class _Sheet:
+    """A figure and where images go on it, in inches from its lower left corner.
 
     Attributes:
         rows: of images in a block: clean, adversarial and change, or the adversarial alone.
@@ -102,7 +92,6 @@ class _Grid:
 
     rows: int
     blocks: int
-    columns: int
     across: float
     down: float
     foot: float
@@ -115,6 +104,12 @@ class _Grid:
     def _block(self) -> float:
         return _TITLE + self.rows * (self.down + _GAP) + min(self.rows, 2) * _CAPTION
 
+    @cached_property
+    def figure(self) -> Figure:
+        figure = new_figure(self.height)
+        figure.set_layout_engine("none")
+        return figure
+
     def left(self, column: int) -> float:
         return _LEFT + column * (self.across + _GAP)
 
@@ -126,6 +121,23 @@ class _Grid:
         """Lower edge of a row of images."""
         down = (row + 1) * (self.down + _GAP) - _GAP + min(row, 2) * _CAPTION
         return self.top(block) - _TITLE - down
+
+    def write(self, x: float, y: float, text: str, ha: str = "center", **how: Any) -> None:
+        self.figure.text(x / WIDTH, y / self.height, text, ha=ha, fontsize=_SIZE, **how)
+
+    def caption(self, column: int, y: float, text: str, colour: str | None = None) -> None:
+        """Write into the middle of a column, as much as it holds."""
+        middle = self.left(column) + self.across / 2
+        self.write(middle, y, fit(text, self.across, _SIZE), va="top", color=colour)
+
+    def show(self, column: int, bottom: float, image: np.ndarray) -> None:
+        """Show an image (C, H, W) or (H, W); one without colours in grey."""
+        size = self.across / WIDTH, self.down / self.height
+        axes = self.figure.add_axes((self.left(column) / WIDTH, bottom / self.height, *size))
+        axes.set_axis_off()
+        channels = image.clip(0, 1).reshape(-1, *image.shape[-2:])
+        picture = np.moveaxis(channels[:3], 0, -1) if len(channels) >= 3 else channels[0]
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def examples_digest(setting: Setting) -> str:
@@ -166,7 +178,7 @@ def adversarial_figures(setting: Setting) -> list[Figure]:
     return figures
 
 
-@in_style
+@styled()
 def adversarial_figure(
     examples: pd.DataFrame,
     shown: Mapping[str, str] | None = None,
@@ -187,8 +199,6 @@ def adversarial_figure(
         note: what else the footnote says.
         alone: whether the adversarial images stand alone.
     """
-    if examples.empty:
-        return empty_figure("no stored examples")
     labels = list(dict.fromkeys(examples["label"]))
     known = list(dict.fromkeys(examples["class_name"]))
     picked = np.linspace(0, len(known) - 1, min(CLASSES, len(known))).round().astype(int)
@@ -199,41 +209,32 @@ def adversarial_figure(
     if len(classes) < len(known):
         note = f"{len(classes)} of {len(known)} stored classes, evenly spaced. {note}".strip()
     foot = _footnote(drawn, largest, note, alone)
-    grid = _grid(len(kinds), len(labels), len(classes), drawn, 0.09 + _LINE * len(foot))
-    figure = new_figure(grid.height)
-    figure.set_layout_engine("none")
+    across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / len(classes) - _GAP)
+    steepest = max(image.shape[-2] / image.shape[-1] for image in drawn["clean"])
+    foot_height = 0.09 + _LINE * len(foot)
+    sheet = _Sheet(len(kinds), len(labels), across, across * steepest, foot_height)
     cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
     for column, name in enumerate(classes):
-        middle = grid.left(column) + grid.across / 2
-        _write(
-            figure, grid, middle, grid.height - 0.02, fit(str(name), grid.across, _SIZE), va="top"
-        )
+        sheet.caption(column, sheet.height - 0.02, str(name))
     for block, label in enumerate(labels):
         title = fit((shown or {}).get(label, label), WIDTH - _LEFT - 0.1, _SIZE, "bold")
-        at = grid.top(block) - _TITLE + 0.03
-        _write(figure, grid, _LEFT, at, title, ha="left", va="bottom", fontweight="bold")
+        at = sheet.top(block) - _TITLE + 0.03
+        sheet.write(_LEFT, at, title, ha="left", va="bottom", fontweight="bold")
         for row, text in enumerate(kinds):
-            middle = grid.bottom(block, row) + grid.down / 2
-            _write(figure, grid, _LEFT - 0.06, middle, text, ha="right", va="center")
+            middle = sheet.bottom(block, row) + sheet.down / 2
+            sheet.write(_LEFT - 0.06, middle, text, ha="right", va="center")
         for column, name in enumerate(classes):
             if (label, name) in cells:
-                _draw_cell(figure, grid, block, column, cells[label, name], largest)
-    _write(figure, grid, 0.06, 0.05, "\n".join(foot), ha="left", va="bottom")
-    return figure
-
-
-def _grid(rows: int, blocks: int, columns: int, examples: pd.DataFrame, foot: float) -> _Grid:
-    across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / columns - _GAP)
-    shape = max((image.shape[-2:] for image in examples["clean"]), key=lambda hw: hw[0] / hw[1])
-    return _Grid(rows, blocks, columns, across, across * shape[0] / shape[1], foot)
+                _draw_cell(sheet, block, column, cells[label, name], largest)
+    sheet.write(0.06, 0.05, "\n".join(foot), ha="left", va="bottom")
+    return sheet.figure
 
 
 def _largest_change(examples: pd.DataFrame) -> float:
     """The change of a pixel that fills the range: eps, in the L2 ball the largest there is."""
     if not any("-l2" in str(attack) for attack in examples["attack"]):
         return float(examples["eps"].max())
-    sizes = [float(np.abs(_change(row)).max()) for row in examples.to_dict("records")]
-    return max(sizes)
+    return max(float(np.abs(_change(row)).max()) for row in examples.to_dict("records"))
 
 
 def _change(row: Mapping[Any, Any]) -> np.ndarray:
@@ -242,46 +243,21 @@ def _change(row: Mapping[Any, Any]) -> np.ndarray:
 
 
 def _draw_cell(
-    figure: Figure, grid: _Grid, block: int, column: int, row: Mapping[Any, Any], largest: float
+    sheet: _Sheet, block: int, column: int, row: Mapping[Any, Any], largest: float
 ) -> None:
     """Three images under each other, the predictions below the first two."""
-    change = 0.5 + _change(row) / (2 * largest) if largest else 0.5 + 0 * _change(row)
-    images = [np.asarray(row["clean"]) / 255, row["adversarial"], change]
+    change = 0.5 + _change(row) / (2 * largest or 1)
+    images = [np.asarray(row["clean"]) / 255, np.asarray(row["adversarial"]), change]
     preds = [row["pred_clean"], row["pred_adv"]]
-    if grid.rows == 1:
+    if sheet.rows == 1:
         images, preds = images[1:2], preds[1:]
     for place, image in enumerate(images):
-        bottom = grid.bottom(block, place)
-        size = grid.across / WIDTH, grid.down / grid.height
-        _show(figure, (grid.left(column) / WIDTH, bottom / grid.height, *size), image)
+        sheet.show(column, sheet.bottom(block, place), image)
     for place, pred in enumerate(preds):
         right = pred == row["class_name"]
-        text = fit(str(pred) if right else f"✗ {pred}", grid.across, _SIZE)
-        middle = grid.left(column) + grid.across / 2
-        at = grid.bottom(block, place) - 0.015
         colour = CLEAN_COLOUR if right else ROBUST_COLOUR
-        _write(figure, grid, middle, at, text, va="top", color=colour)
-
-
-def _show(figure: Figure, box: tuple[float, float, float, float], image: np.ndarray) -> None:
-    """Show an image in a box of the figure."""
-    axes = figure.add_axes(box)
-    axes.set_axis_off()
-    picture, colours = _picture(np.clip(image, 0, 1))
-    axes.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-
-
-def _picture(image: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """An image as matplotlib takes it, with the colour map of one that has no colours."""
-    if image.ndim == 3 and image.shape[0] >= 3:
-        return np.moveaxis(image[:3], 0, -1), None
-    return (image[0] if image.ndim == 3 else image), "gray"
-
-
-def _write(
-    figure: Figure, grid: _Grid, x: float, y: float, text: str, ha: str = "center", **how: Any
-) -> None:
-    figure.text(x / WIDTH, y / grid.height, text, ha=ha, fontsize=_SIZE, **how)
+        at = sheet.bottom(block, place) - 0.015
+        sheet.caption(column, at, str(pred) if right else f"✗ {pred}", colour)
 
 
 def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) -> list[str]:

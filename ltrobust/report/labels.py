@@ -1,4 +1,4 @@
-"""Keeps text on figures apart: direct labels beside points, thinned ticks, legends that fit.
+"""Keeps text on figures apart: direct labels beside points, ticks, legends that fit.
 
 Only geometry lives here; what the text says is decided by the caller.
 """
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import Bbox
 
-from ltrobust.report.style import DPI, FONT, short
+from ltrobust.report.style import DPI, FONT, WIDTH, short
 
 _GAP = 2.0
 _NEAR = 10.0
@@ -95,12 +95,6 @@ def fit(text: str, room: float, size: float, weight: str = "normal") -> str:
     return short(text, limit)
 
 
-def thin(count: int, most: int) -> list[int]:
-    """Positions to label out of `count`, evenly spaced, at most `most` of them."""
-    step = 1 if count <= most else math.ceil(count / most)
-    return list(range(0, count, step))
-
-
 def apart(places: Sequence[float], texts: Sequence[str], room: float) -> list[int]:
     """Which tick labels can stand without touching, the first one always among them.
 
@@ -133,37 +127,30 @@ def count_ticks(low: float, high: float) -> list[int]:
 
 
 def legend_below(
-    figure: Figure, handles: Sequence[Artist], names: Sequence[str], limit: int = 24
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], limit: int
 ) -> None:
     """Put one legend under the whole figure, in as many columns as fit its width.
 
     Args:
         limit: most characters of a name.
     """
-    if not handles:
-        return
-    texts = [short(name, limit) for name in names]
-    figure.legend(
-        handles,
-        texts,
-        loc="outside lower center",
-        ncols=legend_columns(texts, figure.get_figwidth()),
-        handlelength=2.2,
-        columnspacing=1.2,
-    )
+    if names:
+        texts = [short(name, limit) for name in names]
+        how = {"handlelength": 2.2, "columnspacing": 1.2, "ncols": _columns(texts)}
+        figure.legend(handles, texts, loc="outside lower center", **how)
 
 
-def legend_columns(names: Sequence[str], width: float) -> int:
-    """Number of legend columns that fit into `width` inches."""
-    widths = [text_width(name, 8) + _HANDLE for name in names]
-    room = width - 0.2
-    return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
-
-
-def legend_height(names: Sequence[str], width: float, limit: int = 24) -> float:
+def legend_height(names: Sequence[str], limit: int) -> float:
     """Height in inches that `legend_below` will take."""
     texts = [short(name, limit) for name in names]
-    return 0.17 * math.ceil(len(texts) / legend_columns(texts, width)) + 0.1 if texts else 0.0
+    return 0.17 * math.ceil(len(texts) / _columns(texts)) + 0.1 if texts else 0.0
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Number of legend columns that fit into the width of a figure."""
+    widths = [text_width(name, 8) + _HANDLE for name in names]
+    room = WIDTH - 0.2
+    return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
 
 
 def _footprint(axes: Axes, point: Point) -> list[Bbox]:

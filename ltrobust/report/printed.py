@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as MplAxis
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
@@ -48,22 +47,8 @@ from ltrobust.report.labels import (
     legend_below,
     legend_height,
     text_width,
-    thin,
 )
-from ltrobust.report.style import (
-    BAR_COLOUR,
-    DPI,
-    HATCHES,
-    MARKERS,
-    PALETTE,
-    WIDTH,
-    Mark,
-    empty_figure,
-    in_style,
-    new_figure,
-    short,
-    styled,
-)
+from ltrobust.report.style import BAR_COLOUR, DPI, WIDTH, new_figure, short, styled
 
 _HOLLOW = "////"
 _GUIDE = "#B0B0B0"
@@ -75,7 +60,6 @@ _ROW = 0.135
 """Inches of a heat map's row."""
 _NUMBERED = 12
 """Up to so many columns a heat map has its numbers in its cells."""
-_LOOKS = tuple(Mark(colour, MARKERS[0], "-", HATCHES[0]) for colour in PALETTE)
 
 
 def print_chart(chart: Chart) -> dict[str, Figure]:
@@ -86,8 +70,8 @@ def print_chart(chart: Chart) -> dict[str, Figure]:
     """
     lines = {one.kind for panel in chart.printed for one in panel.series} - {"points"} == {"line"}
     classes = any(panel.counts or panel.heat for panel in chart.printed)
-    if chart.multiples and lines and not classes and len(chart.entries) > MANY:
-        return {one.name: draw(one) for one in by_method(chart, _LOOKS)}
+    if lines and not classes and len(chart.entries) > MANY:
+        return {one.name: draw(one) for one in by_method(chart)}
     return {chart.name: draw(chart)}
 
 
@@ -107,19 +91,17 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@in_style
+@styled()
 def draw(chart: Chart) -> Figure:
     """Draw the printed panels of a chart in a grid, legend below, note above."""
     panels = chart.printed
-    if not panels:
-        return empty_figure("nothing to draw")
     columns = min(chart.columns, len(panels))
     mosaic = _mosaic(panels, columns)
     rows = len(mosaic)
-    names = [series.entry for series in chart.entries] if chart.legend else []
+    names = [series.entry for series in chart.entries]
     counts = next((panel.counts for panel in panels if panel.counts and panel.counts.log), None)
     names += ["training images (right)"] if counts else []
-    below = legend_height(names, WIDTH, chart.cut) if names else 0.0
+    below = legend_height(names, chart.cut)
     head, foot = _NOTE * len(chart.head.splitlines()), _LINE * len(chart.foot)
     height = sum(_heights(panels, columns, rows, chart.height)) + below + head + foot
     figure = new_figure(height + _names_height(panels) + 0.2)
@@ -146,7 +128,7 @@ def draw(chart: Chart) -> Figure:
     heats = [panel.heat for panel in panels if panel.heat]
     if heats:
         _colour_bar(figure, axes, heats[0])
-    _frame(figure, chart, names, counts is not None)
+    _frame(figure, chart, names)
     if any(panel.named for panel in panels):
         freeze(figure)
         for one, panel in zip(axes, panels, strict=True):
@@ -186,29 +168,14 @@ def _mosaic(panels: Sequence[Panel], columns: int) -> list[list[str]]:
 
 
 def _grid(
-    figure: Figure,
-    chart: Chart,
-    panels: Sequence[Panel],
-    mosaic: list[list[str]],
-    below: float,
+    figure: Figure, chart: Chart, panels: Sequence[Panel], mosaic: list[list[str]], below: float
 ) -> list[Axes]:
     """Axes of all panels."""
-    if any(panel.wide for panel in panels):
-        found: dict[Any, Axes] = figure.subplot_mosaic(mosaic)  # type: ignore[arg-type]
-        return [found[f"{n}"] for n in range(len(panels))]
-    alike = len({(panel.x, panel.y) for panel in panels}) == 1 and len(panels) > 1
-    heats = all(panel.heat for panel in panels)
-    share = alike or (heats and len(panels) > 1 and panels[0].heat is not None)
+    heats = [panel.heat for panel in panels if panel.heat]
     many = len(panels) > _GRID or (len(mosaic[0]) > 3 and not heats)
-    grid = figure.subplots(
-        len(mosaic),
-        len(mosaic[0]),
-        squeeze=False,
-        sharex=share or many,
-        sharey=(share and not (heats and not _square(panels))) or many,
-    ).ravel()
-    for unused in grid[len(panels) :]:
-        unused.set_visible(False)
+    alike = many or len({(panel.x, panel.y) for panel in panels}) == 1
+    rows = all(heat.square for heat in heats)
+    found: dict[Any, Axes] = figure.subplot_mosaic(mosaic, sharex=alike, sharey=alike and rows)  # type: ignore[arg-type]
     if many:
         figure.set_layout_engine(None)
         wide, high = figure.get_size_inches()
@@ -218,24 +185,12 @@ def _grid(
             left=0.55 / wide, right=1 - 0.12 / wide, bottom=bottom, top=1 - (0.24 + head) / high,
             wspace=0.12, hspace=0.34 if not heats else 0.25,
         )  # fmt: skip
-    return list(grid[: len(panels)])
-
-
-def _by_hand(figure: Figure) -> bool:
-    """Whether axes were placed without the usual layout."""
-    return not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
-
-
-def _square(panels: Sequence[Panel]) -> bool:
-    return all(panel.heat is not None and panel.heat.square for panel in panels)
+    return [found[f"{number}"] for number in range(len(panels))]
 
 
 def _title(panel: Panel, columns: int) -> str:
-    lines = panel.title.splitlines()
-    if panel.wide:
-        return "\n".join(lines)
-    room = WIDTH / columns - (0.6 if columns < 3 else 0.3)
-    return "\n".join(fit(line, room, 9 if columns < 3 else 8) for line in lines)
+    room, size = (WIDTH / columns - 0.6, 9) if columns < 3 else (WIDTH / columns - 0.3, 8)
+    return panel.title if panel.wide else fit(panel.title, room, size)
 
 
 def _panel(
@@ -248,10 +203,9 @@ def _panel(
         _counts(axes, panel.counts, right)
     if panel.named:
         axes.grid(visible=True, axis="both")
-    if "zero" in panel.lines:
+    if panel.guides:
         axes.axhline(0, color=_GUIDE, linewidth=0.7)
         axes.axvline(0, color=_GUIDE, linewidth=0.7)
-    if "equal" in panel.lines:
         axes.axline((0, 0), slope=1, color=_GUIDE, linewidth=0.8, linestyle=":")
     for series in panel.series:
         _series(axes, series)
@@ -273,7 +227,7 @@ def _axis(axes: Axes, panel: Panel, room: float) -> None:
     if panel.named:
         axes.margins(0.18)
         # an automatic number of ticks would follow the layout, and the layout the ticks
-        axes.locator_params(nbins=5 if "zero" not in panel.lines else 7)
+        axes.locator_params(nbins=7 if panel.guides else 5)
         return
     if y.span is not None:
         axes.set_ylim(*y.span)
@@ -289,27 +243,24 @@ def _axis(axes: Axes, panel: Panel, room: float) -> None:
         axes.set_xticks([place for place, _ in x.ticks], [text for _, text in x.ticks])
         axes.set_xlim(-0.6, len(panel.counts.names) - 0.4)
     elif x.ticks:
-        _across(axes, x, [place for place, _ in x.ticks], room)
+        _across(axes, x, room)
     elif not any(series.x for series in panel.series):
         axes.set_xticks([])
     else:
         axes.locator_params(axis="x", nbins=5 if room > 1 else 3, integer=x.whole)
 
 
-def _across(axes: Axes, axis: Axis, places: Sequence[float], room: float) -> None:
+def _across(axes: Axes, axis: Axis, room: float) -> None:
     """Set scale, margins and as many of the ticks as fit into `room` inches."""
+    places, texts = zip(*axis.ticks, strict=True)
     scaled = [math.log10(x) for x in places] if axis.log else list(places)
-    low, high = scaled[0], scaled[-1]
-    margin = 0.05 * (high - low) or 0.1
-    low, high = low - margin, high + margin
-    if axis.span is not None:
-        low, high = axis.span
+    margin = 0.05 * (scaled[-1] - scaled[0]) or 0.1
+    low, high = axis.span or (scaled[0] - margin, scaled[-1] + margin)
     if axis.log:
         axes.set_xscale("log")
         axes.set_xlim(10**low, 10**high)
     else:
         axes.set_xlim(low, high)
-    texts = [text for _, text in axis.ticks]
     kept = apart([(x - low) / (high - low) for x in scaled], texts, room)
     axes.set_xticks([places[place] for place in kept], [texts[place] for place in kept])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -318,18 +269,13 @@ def _across(axes: Axes, axis: Axis, places: Sequence[float], room: float) -> Non
 def _series(axes: Axes, series: Series) -> None:
     mark, y = series.mark, np.array(series.y, dtype=float)
     if series.kind == "bars":
-        there = np.isfinite(y)
-        look: dict[str, Any] = {"color": mark.colour, "hatch": mark.hatch, "edgecolor": "white"}
-        if series.hollow:
-            look = {"facecolor": "white", "edgecolor": mark.colour, "hatch": _HOLLOW}
         axes.bar(
-            np.array(series.x)[there],
-            y[there],
+            series.x,
+            y,
             series.width,
-            yerr=_lengths(series.y, series.y_ends, there),
-            linewidth=0.7 if series.hollow else 0,
+            yerr=_lengths(series.y, series.y_ends),
             error_kw={"elinewidth": 0.8, "capsize": min(2.0, 18 * series.width)},
-            **look,
+            **_bar_look(series),
         )
         for x, sign in zip(series.x, series.signs, strict=False):
             if sign:
@@ -337,7 +283,7 @@ def _series(axes: Axes, series: Series) -> None:
         return
     if series.band:
         dot = mark.marker if np.isfinite(y).sum() == 1 else None
-        look = {"linewidth": 0.9, "alpha": 0.4} if series.faint else {"marker": dot}
+        look: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.4} if series.faint else {"marker": dot}
         axes.plot(series.x, y, color=mark.colour, linestyle=mark.dash, **look)
         if series.y_ends:
             low, high = zip(*series.y_ends, strict=True)
@@ -362,16 +308,21 @@ def _series(axes: Axes, series: Series) -> None:
     )
 
 
-def _lengths(
-    values: Sequence[float], ends: Sequence[Ends], there: np.ndarray | None = None
-) -> np.ndarray | None:
+def _bar_look(series: Series) -> dict[str, Any]:
+    colour = series.mark.colour
+    if series.hollow:
+        return {"facecolor": "white", "edgecolor": colour, "hatch": _HOLLOW, "linewidth": 0.7}
+    hatch = series.mark.hatch
+    return {"facecolor": colour, "edgecolor": "white", "hatch": hatch, "linewidth": 0}
+
+
+def _lengths(values: Sequence[float], ends: Sequence[Ends]) -> np.ndarray | None:
     """Error bars below and above, (2, points); 0 where there is none, None without any."""
     if not ends:
         return None
     low, high = np.array(ends, dtype=float).T
     middle = np.array(values, dtype=float)
-    lengths = np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
-    return lengths if there is None else lengths[:, there]
+    return np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
 
 
 def _counts(axes: Axes, counts: Counts, right: bool) -> None:
@@ -433,7 +384,7 @@ def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
 
 def _sparse(axis: MplAxis, names: Sequence[str], named: bool) -> None:
     """Name all places of an axis, or give a few their rank."""
-    places = list(range(len(names))) if named else thin(len(names), 5)
+    places = range(0, len(names), 1 if named else math.ceil(len(names) / 5))
     texts = [short(names[p], 14) for p in places] if named else [str(p + 1) for p in places]
     axis.set_ticks(places, texts, fontsize=7)
 
@@ -448,23 +399,19 @@ def _numbers(axes: Axes, heat: Heat, norm: Any) -> None:
 
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes], heat: Heat) -> None:
-    image = axes[0].images[0]
-    if _by_hand(figure):
+    where: dict[str, Any] = {"ax": list(axes), "shrink": 0.6, "aspect": 40, "pad": 0.02}
+    if figure.get_layout_engine() is None:
         high = figure.get_size_inches()[1]
-        own = figure.add_axes((0.2, 0.42 / high, 0.6, 0.08 / high))
-        bar = figure.colorbar(image, cax=own, orientation="horizontal")
-    else:
-        bar = figure.colorbar(
-            image, ax=list(axes), orientation="horizontal", shrink=0.6, aspect=40, pad=0.02
-        )
+        where = {"cax": figure.add_axes((0.2, 0.42 / high, 0.6, 0.08 / high))}
+    bar = figure.colorbar(axes[0].images[0], orientation="horizontal", **where)
     bar.set_label(fit(heat.unit, WIDTH - 0.4, 8), fontsize=8)
     bar.outline.set_visible(False)
 
 
-def _frame(figure: Figure, chart: Chart, names: Sequence[str], counted: bool) -> None:
+def _frame(figure: Figure, chart: Chart, names: Sequence[str]) -> None:
     """Legend and lines below, note above."""
-    handles: list[Line2D | Patch] = [_handle(one) for one in chart.entries] if chart.legend else []
-    handles += [Patch(facecolor=BAR_COLOUR)] if counted else []
+    handles = [_handle(one) for one in chart.entries]
+    handles += [Patch(facecolor=BAR_COLOUR)] * (len(names) - len(handles))
     legend_below(figure, handles, names, chart.cut)
     if chart.foot:
         text = "\n".join(fit(line, WIDTH - 0.3, 8) for line in chart.foot)
@@ -476,9 +423,7 @@ def _frame(figure: Figure, chart: Chart, names: Sequence[str], counted: bool) ->
 def _handle(series: Series) -> Line2D | Patch:
     mark = series.mark
     if series.kind == "bars":
-        if series.hollow:
-            return Patch(facecolor="white", edgecolor=mark.colour, hatch=_HOLLOW, linewidth=0.7)
-        return Patch(facecolor=mark.colour, hatch=mark.hatch, edgecolor="white", linewidth=0)
+        return Patch(**_bar_look(series))
     points = series.kind == "points"
     shows = points or (series.points and not series.band)
     return Line2D(

@@ -71,7 +71,10 @@ def ratio_families(groups: Sequence[Setting]) -> list[Family]:
     """
     blocks: defaultdict[tuple[Any, ...], list[Setting]] = defaultdict(list)
     for group in groups:
-        blocks[_shared(group)].append(group)
+        own = {"imbalance_ratio", "split_sha256"}
+        if group.key["test_protocol"] == LONG_TAILED:
+            own |= {"n", "test_sha256"}
+        blocks[tuple(value for name, value in group.key.items() if name not in own)].append(group)
     found = [part for block in blocks.values() for part in _by_attack_settings(block)]
     found = [part for part in found if len({g.key["imbalance_ratio"] for g in part}) > 1]
     named = with_slugs([_together(part) for part in found])
@@ -80,31 +83,16 @@ def ratio_families(groups: Sequence[Setting]) -> list[Family]:
     ]
 
 
-def _shared(group: Setting) -> tuple[Any, ...]:
-    """What members of a family have in common, attacks left aside."""
-    own = {"imbalance_ratio", "split_sha256"}
-    if group.key["test_protocol"] == LONG_TAILED:
-        own |= {"n", "test_sha256"}
-    return tuple(value for name, value in group.key.items() if name not in own)
-
-
 def _by_attack_settings(block: Sequence[Setting]) -> list[list[Setting]]:
     """Split groups by the settings of those attacks that have several."""
-    known: defaultdict[str, set[str]] = defaultdict(set)
-    for group in block:
-        for attack, signature in _settings(group).items():
-            known[attack].add(signature)
-    contested = sorted(attack for attack, kinds in known.items() if len(kinds) > 1)
+    settings = [dict(zip(one.rows["attack"], one.rows["signature"], strict=True)) for one in block]
+    pairs = {pair for own in settings for pair in own.items() if pair[0] != "clean"}
+    kinds = Counter(attack for attack, _ in pairs)
+    contested = sorted(attack for attack, count in kinds.items() if count > 1)
     parts: defaultdict[tuple[str, ...], list[Setting]] = defaultdict(list)
-    for group in block:
-        settings = _settings(group)
-        parts[tuple(settings.get(attack, "") for attack in contested)].append(group)
+    for group, own in zip(block, settings, strict=True):
+        parts[tuple(own.get(attack, "") for attack in contested)].append(group)
     return [sorted(part, key=lambda g: float(g.key["imbalance_ratio"])) for part in parts.values()]
-
-
-def _settings(group: Setting) -> dict[str, str]:
-    attacked = group.rows[group.rows["attack"] != "clean"]
-    return dict(zip(attacked["attack"], attacked["signature"], strict=True))
 
 
 def _together(members: Sequence[Setting]) -> Setting:

@@ -7,38 +7,21 @@ Colours, markers and dashes are those of print (`style.py`). Figures name palett
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltrobust.report import style
 from ltrobust.report.chart import Axis, Counts, Ends, Heat, Panel, Series
 from ltrobust.report.style import BAR_COLOUR, PALETTE, Dash, short
 
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-}
-DASHES: dict[Dash, str] = dict(
-    zip(
-        style.DASHES,
-        ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px,2px,2px,2px,2px"),
-        strict=True,
-    )
-)
+_SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"]
+SYMBOLS = dict(zip(style.MARKERS, _SYMBOLS, strict=True))
+_DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px,2px,2px,2px,2px"]
+DASHES: dict[Dash, str] = dict(zip(style.DASHES, _DASHES, strict=True))
 HATCHED = dict(zip(style.HATCHES, ("", "/", ".", "x", "\\", "+", "-"), strict=True))
 GREY = "#8C8C8C"
-DARK = dict(
-    zip(
-        PALETTE,
-        ("#5AA9E6", "#FF8C42", "#2CCB9A", "#F0A6CC", "#FFC65C", "#A9DEFF", "#FFFFFF"),
-        strict=True,
-    )
-)
+_DARK = ["#5AA9E6", "#FF8C42", "#2CCB9A", "#F0A6CC", "#FFC65C", "#A9DEFF", "#FFFFFF"]
+DARK = dict(zip(PALETTE, _DARK, strict=True))
 """Each palette colour's stand-in on a dark ground."""
 HEIGHT = 380
 BAR_ERROR = "#606770"
@@ -74,6 +57,8 @@ def show_panel(panel: Panel, keys: Mapping[str, str], legend: bool = False) -> d
     middle = _middle(panel)
     for series in panel.series:
         trace = _bars(series) if series.kind == "bars" else _line(series)
+        trace |= {"name": plain(series.name), **_places(series.x, series.y)}
+        trace |= _hover(series.hover)
         if named and series.name:
             left = bool(series.x) and series.x[0] > middle
             trace |= {
@@ -82,21 +67,16 @@ def show_panel(panel: Panel, keys: Mapping[str, str], legend: bool = False) -> d
                 "textposition": "top left" if left else "top right",
             }
         trace |= {"cliponaxis": False} if panel.named else {}
-        trace |= {"meta": keys[series.key]} if series.key in keys else {}
-        data.append(trace)
+        switch = {"meta": keys[series.key]} if series.key in keys else {}
+        data.append(trace | switch)
         if series.band and series.y_ends:
-            data.append(_band(series) | ({"meta": trace["meta"]} if "meta" in trace else {}))
+            data.append(_band(series) | switch)
     if any(series.kind == "bars" for series in panel.series):
         layout["barmode"] = "overlay"  # bars stand where the description puts them
         layout["yaxis"]["rangemode"] = "tozero"
     if legend:
-        layout["legend"] = {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "xanchor": "left",
-            "yanchor": "bottom",
-        }
+        place = {"x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
+        layout["legend"] = {"orientation": "h", **place}
         layout["margin"] |= {"t": 36}
         layout["height"] = 340
     return {"data": data, "layout": layout}
@@ -111,11 +91,8 @@ def plain(text: object) -> str:
 def _axis(axis: Axis) -> dict[str, Any]:
     made: dict[str, Any] = {"title": {"text": plain(axis.title)}, "automargin": True}
     if axis.ticks:
-        made |= {
-            "tickmode": "array",
-            "tickvals": [place for place, _ in axis.ticks],
-            "ticktext": [plain(short(text, 18)) for _, text in axis.ticks],
-        }
+        places, texts = zip(*axis.ticks, strict=True)
+        made |= _ticks(places, texts)
     if axis.log:
         made["type"] = "log"
     if axis.span is not None:
@@ -125,24 +102,28 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return made
 
 
+def _ticks(places: Sequence[float], texts: Sequence[str], limit: int = 18) -> dict[str, Any]:
+    shown = [plain(short(text, limit)) for text in texts]
+    return {"tickmode": "array", "tickvals": list(places), "ticktext": shown}
+
+
+def _places(x: Iterable[float], y: Iterable[float]) -> dict[str, Any]:
+    return {"x": [_rounded(place) for place in x], "y": [_rounded(value) for value in y]}
+
+
 def _counts(counts: Counts, layout: dict[str, Any]) -> dict[str, Any]:
     """Bars of training images behind everything, on the right axis."""
-    many = len(counts.names) > 20
+    pairs = zip(counts.names, counts.values, strict=True)
     bars = {
         "type": "bar",
-        "x": list(range(len(counts.names))),
-        "y": [_rounded(value) for value in counts.values],
         "marker": {"color": BAR_COLOUR},
         "name": counts.title,
         "showlegend": False,
-        **_hover(
-            [
-                (n, f"{v:,.0f} {counts.title}")
-                for n, v in zip(counts.names, counts.values, strict=True)
-            ]
-        ),
+        "x": list(range(len(counts.names))),
+        "y": [_rounded(value) for value in counts.values],
+        **_hover([(name, f"{value:,.0f} {counts.title}") for name, value in pairs]),
     }
-    layout |= {"bargap": 0 if many else 0.16}
+    layout |= {"bargap": 0 if len(counts.names) > 20 else 0.16}
     layout["xaxis"] |= {"range": [-0.6, len(counts.names) - 0.4], "showgrid": False}
     if not counts.log:
         return bars
@@ -173,9 +154,6 @@ def _bars(series: Series) -> dict[str, Any]:
         look = {"color": colour, "pattern": {"shape": shape, "fillmode": "overlay"}}
     return {
         "type": "bar",
-        "name": plain(series.name),
-        "x": [_rounded(x) for x in series.x],
-        "y": [_rounded(y) for y in series.y],
         "width": series.width,
         "text": list(series.signs),
         "textposition": "inside",
@@ -183,7 +161,6 @@ def _bars(series: Series) -> dict[str, Any]:
         "textangle": 0,
         "error_y": _error(series.y, series.y_ends, BAR_ERROR),
         "marker": look,
-        **_hover(series.hover),
     }
 
 
@@ -196,9 +173,6 @@ def _line(series: Series) -> dict[str, Any]:
         symbol += "-open"
     trace: dict[str, Any] = {
         "type": "scatter",
-        "name": plain(series.name),
-        "x": [_rounded(x) for x in series.x],
-        "y": [_rounded(y) for y in series.y],
         "mode": "markers" if points else "lines+markers" if series.points else "lines",
         "marker": {
             "color": colour,
@@ -206,7 +180,6 @@ def _line(series: Series) -> dict[str, Any]:
             "size": 11 if points else 7,
             "line": {"width": 1 if series.cross else 0},
         },
-        **_hover(series.hover),
     }
     if not points:
         trace["line"] = {"color": colour, "dash": DASHES[series.mark.dash], "width": 2}
@@ -224,8 +197,7 @@ def _band(series: Series) -> dict[str, Any]:
     return {
         "type": "scatter",
         "name": plain(series.name),
-        "x": [_rounded(x) for x in (*series.x, *reversed(series.x))],
-        "y": [_rounded(y) for y in (*high, *reversed(low))],
+        **_places((*series.x, *reversed(series.x)), (*high, *reversed(low))),
         "fill": "toself",
         "mode": "none",
         "fillcolor": series.mark.colour,
@@ -255,22 +227,12 @@ def _heat(heat: Heat) -> dict[str, Any]:
 
 
 def _heat_layout(heat: Heat) -> dict[str, Any]:
-    many = len(heat.columns) > 20
+    places = range(len(heat.columns)) if len(heat.columns) <= 20 else ()
+    down = _ticks(range(len(heat.rows)), heat.rows, 24)
     return {
         "height": max(HEIGHT, 90 + 16 * len(heat.rows)),
-        "xaxis": {
-            "tickmode": "array",
-            "tickvals": [] if many else list(range(len(heat.columns))),
-            "ticktext": [plain(short(name, 18)) for name in heat.columns],
-            "automargin": True,
-        },
-        "yaxis": {
-            "tickmode": "array",
-            "tickvals": list(range(len(heat.rows))),
-            "ticktext": [plain(short(name)) for name in heat.rows],
-            "autorange": "reversed",
-            "automargin": True,
-        },
+        "xaxis": {**_ticks(places, heat.columns), "automargin": True},
+        "yaxis": {**down, "automargin": True, "autorange": "reversed"},
     }
 
 
@@ -322,29 +284,23 @@ def _theme(ink: str, soft: str, grid: str, surface: str) -> dict[str, Any]:
         "tickfont": {"color": soft},
         "title": {"font": {"color": ink, "size": 13}, "standoff": 10},
     }
+    clear = "rgba(0,0,0,0)"
+    font = {"color": ink, "family": _FONT, "size": 13}
     layout = {
         "font": {"family": _FONT, "size": 12.5, "color": ink},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
         "xaxis": axis,
         "yaxis": axis,
-        "hoverlabel": {
-            "bgcolor": surface,
-            "bordercolor": soft,
-            "font": {"color": ink, "family": _FONT, "size": 13},
-            "align": "left",
-        },
-        "legend": {"bgcolor": "rgba(0,0,0,0)", "font": {"color": ink}},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": soft, "activecolor": ink},
+        "hoverlabel": {"bgcolor": surface, "bordercolor": soft, "font": font, "align": "left"},
+        "legend": {"bgcolor": clear, "font": {"color": ink}},
+        "modebar": {"bgcolor": clear, "color": soft, "activecolor": ink},
     }
     return {"layout": layout}
 
 
 THEMES = {
-    "light": {
-        "template": _theme("#1b2130", "#5a6475", "#e3e7ee", "#ffffff"),
-        "colours": {},
-    },
+    "light": {"template": _theme("#1b2130", "#5a6475", "#e3e7ee", "#ffffff"), "colours": {}},
     "dark": {
         "template": _theme("#e8ecf4", "#a3adbf", "#2c3444", "#1a2130"),
         "colours": {**DARK, BAR_COLOUR: "#333c4d", BAR_ERROR: "#c3cad6", GREY: "#9aa3b2"},

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ltrobust.report.names import MARKED
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 FONT = "DejaVu Sans"
 WIDTH = 5.0
@@ -73,48 +69,29 @@ class Mark:
     """How one method is drawn in every figure."""
 
     colour: str
-    marker: str
-    dash: Dash
-    hatch: str
+    marker: str = MARKERS[0]
+    dash: Dash = DASHES[0]
+    hatch: str = HATCHES[0]
 
 
-CLEAN_MARK = Mark(CLEAN_COLOUR, "o", "-", "")
-ROBUST_MARK = Mark(ROBUST_COLOUR, "s", "-", HATCHES[1])
+CLEAN_MARK = Mark(CLEAN_COLOUR)
+ROBUST_MARK = Mark(ROBUST_COLOUR, MARKERS[1], hatch=HATCHES[1])
 
 
-def styled() -> AbstractContextManager[None]:
+@contextmanager
+def styled() -> Iterator[None]:
     """Apply the look for a while, whatever the user's own matplotlib settings are."""
-    settings: dict[Any, Any] = {
-        name: value
-        for name, value in mpl.rcParamsDefault.items()
-        if name not in _KEEP and not name.startswith("_")
-    }
-    return mpl.rc_context({**settings, **_SETTINGS})
+    usual = mpl.rcParamsDefault.items()
+    settings = {name: value for name, value in usual if name not in _KEEP and name[0] != "_"}
+    with mpl.rc_context(settings | _SETTINGS):
+        yield
 
 
-def in_style(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under the shared look."""
-
-    @wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with styled():
-            return draw(*args, **kwargs)
-
-    return wrapper
-
-
-def new_figure(height: float, width: float = WIDTH) -> Figure:
+def new_figure(height: float) -> Figure:
     """Make a figure on its own Agg canvas, known to no global figure manager."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.06)
-    return figure
-
-
-def empty_figure(reason: str) -> Figure:
-    """Make a figure that says why there is nothing to draw."""
-    figure = new_figure(1.0)
-    figure.text(0.5, 0.5, reason, ha="center", va="center", color="#606060")
     return figure
 
 

@@ -72,6 +72,7 @@ def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> 
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = [
         ("ltrobust", "*.py"),
+        ("ltrobust", "*.yaml"),
         ("ltrobust", "templates/*"),
         ("ltrobust", "data/*.npz"),
         ("methods", "*.py"),
