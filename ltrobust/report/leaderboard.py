@@ -32,9 +32,9 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         `<attack>_accuracy_std`, the same for `balanced_accuracy`, and `<attack>_tail_mean`;
         `attack_settings` and `attack_library` (JSON, attack to value), `run_ids`, `group`, `search`
         (precision in which attacks searched), `reliability` (flagged checks), `MORE_KEYS`,
-        `ranked_by`, `ranking_score`, mean and std of metrics from outside. Scores are fractions in
-        [0, 1]; std is the sample standard deviation, NaN for one seed; a mean is NaN unless all
-        seeds of the row have the attack.
+        `ranked_by`, `ranking_score`, `settings_tried`, mean and std of metrics from outside. Scores
+        are fractions in [0, 1]; std is the sample standard deviation, NaN for one seed; a mean is
+        NaN unless all seeds of the row have the attack.
     """
     records = [_row(setting, label) for setting in settings for label in setting.ranked]
     attacks = sorted({name for one in settings for name in one.attacks}, key=attack_order)
@@ -42,10 +42,11 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         *("rank", "method", *GROUP_KEYS, "n_seeds", "seeds"),
         *(f"{attack}_{part}" for attack in attacks for part in _parts()),
         *("attack_settings", "attack_library", "run_ids", "group", "search", "reliability"),
-        *(*MORE_KEYS, "ranked_by", "ranking_score"),
+        *(*MORE_KEYS, "ranked_by", "ranking_score", "settings_tried"),
         *(f"{attack}_{score}_{p}" for attack in attacks for score in _own() for p in _OVER_SEEDS),
     ]
-    return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})
+    whole = dict.fromkeys(("rank", "settings_tried"), "Int64")
+    return pd.DataFrame(records, columns=columns).astype(whole)
 
 
 def _own() -> list[str]:
@@ -92,4 +93,5 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
         "reliability": ";".join(setting.checks[label]),
         "ranked_by": setting.ranking.name,
         "ranking_score": setting.ranking.scores[label],
+        "settings_tried": first["settings_tried"],
     }

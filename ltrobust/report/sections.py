@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from ltrobust.data import dataset_spec
+from ltrobust.errors import UserError
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.board import Board
 from ltrobust.report.cards import Card, method_card
@@ -246,8 +248,18 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
         near_best(setting, attacks, CONTESTS.values()).strip(),
         reliability_note(setting, setting.attacks).strip(),
         *(metric.meaning for metric in own_metrics(setting.rows)),
+        _terms(str(setting.key["dataset"])),
     ]
     return [note for note in notes if note]
+
+
+def _terms(dataset: str) -> str:
+    """Citation and licence of a data set; "" where they are not known."""
+    try:
+        about = dataset_spec(dataset).about
+    except UserError:  # a plugin's that is not loaded
+        return ""
+    return f"Data: {about.citation}. Licence: {about.licence}." if about.citation else ""
 
 
 def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
@@ -407,6 +419,8 @@ def _setting(key: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "Radius of the training attack", format_eps(train_eps)
     yield "Augmentation beyond crop and flip", str(key["augment"])
     yield "Epoch reported", str(key["select"])
+    if not pd.isna(key["settings_tried"]):
+        yield "Settings tried", str(key["settings_tried"])
     yield "Precision of the training", str(key["precision"])
 
 

@@ -41,7 +41,7 @@ METRICS_COLUMNS = [
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
     *("recipe_changes", "reliability_report", "n_class_min", "n_class_max", "threads"),
     *("attack_threads", "attack_code", "test_sha256", "data_fingerprint"),
-    "fine_tuning_epochs",
+    *("fine_tuning_epochs", "settings_tried"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -52,7 +52,7 @@ PER_CLASS_COLUMNS = [
 """Columns may be added at the end, never renamed."""
 MAYBE_COUNTS = (
     *("peak_memory_bytes", "parameters", "n_class_min", "n_class_max"),
-    *("threads", "attack_threads", "fine_tuning_epochs"),
+    *("threads", "attack_threads", "fine_tuning_epochs", "settings_tried"),
 )
 """Columns of whole numbers of which some may be missing."""
 CONFUSION_COLUMNS = [
@@ -186,6 +186,7 @@ def _run_facts(run: JudgedRun) -> dict[str, Any]:
         "fine_tuning_epochs": trained.fine_tuning.epochs
         if trained is not None and trained.fine_tuning is not None
         else None,
+        "settings_tried": run.tuning.tried if run.tuning is not None else None,
     }
 
 
