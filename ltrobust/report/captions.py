@@ -85,21 +85,6 @@ def _agreed(mixed: Sequence[str], **texts: str) -> list[str]:
     return [text for name, text in texts.items() if name not in mixed]
 
 
-def _tried(groups: Sequence[Group]) -> str:
-    """How many settings of each method competed, where any did."""
-    tried: dict[str, int] = {}
-    for group in groups:
-        for label, count in zip(group.rows["label"], group.rows["settings_tried"], strict=True):
-            tried[label] = max(tried.get(label, 1), 1 if pd.isna(count) else int(count))
-    counts = set(tried.values())
-    if counts == {1}:
-        return ""
-    if len(counts) == 1:
-        return f" Settings tried: {counts.pop()} of each method."
-    told = ", ".join(f"{label} {count}" for label, count in sorted(tried.items()))
-    return f" Settings tried, not equally many: {told}."
-
-
 def _across(groups: Sequence[Group]) -> str:
     """Say what rows of one table differ in, and what "external" means there."""
     mixed = list(dict.fromkeys(name for group in groups for name in group.differing))
@@ -164,3 +149,18 @@ def _attack_seeds(groups: Sequence[Group]) -> str:
                 seeds[attack] = known["seeds"]
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
     return f" {'; '.join(texts)}." if texts else ""
+
+
+def _tried(groups: Sequence[Group]) -> str:
+    """How many settings of each method competed, where any did."""
+    tried: dict[str, int] = {}
+    for group in groups:
+        for label, count in zip(group.rows["label"], group.rows["settings_tried"], strict=True):
+            tried[label] = max(tried.get(label, 1), 1 if pd.isna(count) else int(count))
+    counts = set(tried.values())
+    if counts == {1}:
+        return ""
+    if len(counts) == 1:
+        return f" Settings tried: {counts.pop()} of each method."
+    told = ", ".join(f"{label} {count}" for label, count in sorted(tried.items()))
+    return f" Settings tried, not equally many: {told}."
