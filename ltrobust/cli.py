@@ -121,7 +121,10 @@ Option = Annotated[
 ]
 Plugin = Annotated[
     list[Path] | None,
-    _flag("A Python file with a method, attack or network of yours; repeatable.", panel=TRAINING),
+    _flag(
+        "A Python file with a method, attack, network, data set or metric of yours; repeatable.",
+        panel=TRAINING,
+    ),
 ]
 Attacks = Annotated[
     list[str] | None,
@@ -901,6 +904,7 @@ def report(
         ),
     ] = None,
     groups: Groups = None,
+    plugin: Plugin = None,
     output: Annotated[
         Path | None,
         _flag(
@@ -914,9 +918,12 @@ def report(
     """Rebuild tables and figures from stored files; merge several directories."""
     from ltrobust.bench.reports import make_report
     from ltrobust.evaluation.metrics import parse_groups
+    from ltrobust.plugins import load_plugin
     from ltrobust.report.across import parse_across
     from ltrobust.results.filters import parse_filters
 
+    for path in plugin or ():
+        load_plugin(path)
     filters = parse_filters(
         dataset=dataset,
         imbalance_ratio=imbalance_ratio,
@@ -1175,7 +1182,7 @@ def track(
     "  ltrobust new attack my-attack --output attacks"
 )
 def new(
-    kind: Annotated[str, typer.Argument(help="method, attack or network.")],
+    kind: Annotated[str, typer.Argument(help="method, attack, network, dataset or metric.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-defense.")],
     output: Annotated[Path, _flag("The folder to write to; default here.", panel=RUNNING)] = Path(),
     debug: Debug = False,
@@ -1326,15 +1333,21 @@ app.add_typer(datasets_app, name="datasets")
     epilog="Examples:\n\n  ltrobust datasets\n\n  ltrobust datasets --json\n\n"
     "  ltrobust datasets show dermamnist"
 )
-def datasets(context: typer.Context, json_output: Json = False, debug: Debug = False) -> None:
+def datasets(
+    context: typer.Context,
+    plugin: Plugin = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
     """List the data sets and what each brings to a run; `show NAME` tells all about one."""
-    from dataclasses import asdict
-
     from ltrobust.data import DATASETS
+    from ltrobust.plugins import load_plugin
 
+    for path in plugin or ():
+        load_plugin(path)
     if context.invoked_subcommand:
         return
-    rows = [asdict(DATASETS.get(name)) for name in DATASETS]
+    rows = [DATASETS.get(name).facts() for name in DATASETS]
     columns = ("name", "num_classes", "imbalance_ratio", "eps", "epochs", "arch", "description")
     _print_list(rows, columns, "datasets (and folder:PATH, hf:PATH)", json_output)
 
@@ -1351,6 +1364,7 @@ def show_dataset(
         str | None, _flag("n_max / n_min of the split, or natural.", panel=DATA)
     ] = None,
     split_seed: SplitSeed = None,
+    plugin: Plugin = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -1358,7 +1372,7 @@ def show_dataset(
     from ltrobust.bench.settings import make_settings
     from ltrobust.data.describe import describe_dataset, lines_of
 
-    flags = {"imbalance_ratio": imbalance_ratio, "split_seed": split_seed}
+    flags = {"imbalance_ratio": imbalance_ratio, "split_seed": split_seed, "plugin": plugin}
     asked = make_settings(flags)
     ratios = asked.imbalance_ratio or (None,)
     facts = describe_dataset(name, data_dir, imbalance_ratio=ratios[0], split_seed=asked.split_seed)

@@ -9,16 +9,11 @@ seen here. How names are combined is in `ltrobust.combination`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
-import os
 import re
-import sys
 import typing
 from abc import ABC
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -29,8 +24,9 @@ from ltrobust.config import Recipe
 from ltrobust.context import Context as Context
 from ltrobust.errors import UserError, unknown
 from ltrobust.losses import cross_entropy_sum as cross_entropy_sum
+from ltrobust.plugins import load_installed, load_plugin
 from ltrobust.registry import Registry
-from ltrobust.sources import defined_in, source_of
+from ltrobust.sources import source_of
 
 
 @dataclass(frozen=True)
@@ -316,77 +312,7 @@ def load_builtin_methods() -> None:
     """Import the methods that ship with the package, then those of installed plugins."""
     import ltrobust.methods  # noqa: F401  (each file registers itself)
 
-    for point in _entry_points():
-        if not any(point.name in registry for registry in registries()):
-            before = _registered()
-            try:
-                point.load()
-            except (Exception, SystemExit) as error:
-                _forget(point.module, before)
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise UserError(f"entry point {point.name} ({point.value}): {reason}") from error
-
-
-def _entry_points() -> list[EntryPoint]:
-    groups = ("ltrobust.methods", "ltrobust.attacks", "ltrobust.networks")
-    return [point for group in groups for point in entry_points(group=group)]
-
-
-def load_plugin(path: Path) -> None:
-    """Import a user's file; raise UserError when it cannot be read or registers nothing.
-
-    Loading a file runs it: it is the user's own program, named on the command line.
-    """
-    if not path.is_file():
-        raise UserError(f"plugin {path}: no such file; give the path of a Python file")
-    # the name holds the content: an edited file is another module, loaded anew
-    identity = os.fsencode(path.resolve()) + b"\0" + path.read_bytes()
-    name = "ltrobust_plugin_" + hashlib.sha256(identity).hexdigest()[:12]
-    if name in sys.modules:
-        return
-    for registry in registries():
-        for old in [n for n in registry if defined_in(registry.get(n), path)]:
-            registry.discard(old)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"plugin {path}: not a Python file; its name must end in .py")
-    before = _registered()
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError as error:
-        _forget(name, before)
-        raise UserError(f"plugin {path}: {error}") from error
-    except (Exception, SystemExit) as error:
-        _forget(name, before)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"plugin {path} cannot be loaded: {reason}") from error
-    if _registered() == before:
-        _forget(name, before)
-        raise UserError(
-            f"plugin {path} registers no method; decorate one with @register_method (an attack "
-            "with @register_attack, a network with @register_network)"
-        )
-
-
-def registries() -> tuple[Registry[Any], ...]:
-    """What a plugin may add to: methods, attacks, networks."""
-    from ltrobust.attacks.custom import ATTACKS
-    from ltrobust.models import ARCHS
-
-    return METHODS, ATTACKS, ARCHS
-
-
-def _registered() -> list[list[str]]:
-    return [registry.names() for registry in registries()]
-
-
-def _forget(module: str, before: list[list[str]]) -> None:
-    sys.modules.pop(module, None)
-    for registry, names in zip(registries(), before, strict=True):
-        for name in set(registry.names()) - set(names):
-            registry.discard(name)
+    load_installed()
 
 
 def part_source(cls: type[Method]) -> str:

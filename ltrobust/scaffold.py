@@ -93,6 +93,69 @@ class {title}(Network):
         maps = F.relu(self.norm(self.first(x)))
         return F.relu(self.second(maps)).mean(dim=(2, 3))
 '''
+DATASET = '''"""{title}: what it shows, in a sentence. Say where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ltrobust.data import About, DatasetSpec
+from ltrobust.data.custom import Arrays, register_dataset
+
+SPEC = DatasetSpec(
+    name="{name}",
+    num_classes=4,
+    imbalance_ratio=10.0,
+    description="stripes in four directions, 100 down to 10 a class",
+    epochs=10,
+    arch="small-cnn",
+    crop_padding=0,
+    flip=False,
+    class_names=("lying", "rising", "standing", "falling"),
+    about=About(
+        citation="A. Author, A title, A venue 2026",
+        licence="CC0 1.0",
+        defaults="where radius, architecture and recipe come from",
+    ),
+)
+
+
+@register_dataset(SPEC)
+def {module}(data_dir: Path) -> Arrays:
+    """Training images, their labels, test images and labels; read yours from below data_dir."""
+    return *stripes(100, seed=0), *stripes(25, seed=1)
+
+
+def stripes(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, 1, 16, 16), and labels (N,)."""
+    draw, labels = np.random.default_rng(seed), np.repeat(np.arange(4), per_class)
+    angle = labels * np.pi / 4 + draw.normal(0, 0.1, len(labels))
+    down, right = np.mgrid[:16, :16]
+    way = np.multiply.outer(np.cos(angle), down) + np.multiply.outer(np.sin(angle), right)
+    waves = np.sin(way + draw.uniform(0, 2 * np.pi, (len(labels), 1, 1)))
+    noisy = 128 + 60 * waves + draw.normal(0, 20, waves.shape)
+    return noisy.clip(0, 255).astype(np.uint8)[:, None], labels
+'''
+METRIC = '''"""{title}: what it measures, in a sentence. Say which paper this is from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ltrobust.results.custom import register_metric
+from ltrobust.results.digest import Digest
+
+
+@register_metric("{name}", better="more", low=0, high=1)
+def {module}(digest: Digest, train_counts: Sequence[int]) -> float:
+    """Geometric mean of the classes' accuracies."""
+    classes = zip(digest.right, digest.tested, strict=True)
+    shares = [right / tested for right, tested in classes if tested]
+    return math.prod(shares) ** (1 / len(shares))
+'''
 TEST = """from pathlib import Path
 
 from {home} import check_{kind}
@@ -101,7 +164,13 @@ from {home} import check_{kind}
 def test_{module}_keeps_the_contract():
     check_{kind}("{name}", plugin=Path(__file__).with_name("{module}.py"))
 """
-TEMPLATES = {"method": METHOD, "attack": ATTACK, "network": NETWORK}
+TEMPLATES = {
+    "method": METHOD,
+    "attack": ATTACK,
+    "network": NETWORK,
+    "dataset": DATASET,
+    "metric": METRIC,
+}
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 def source_of(item: Any) -> str:
     """SHA-256 of the file that an object is defined in, "" for what ships with the package."""
-    item = item.func if isinstance(item, partial) else item
+    item = _made_by(item)
     if str(getattr(item, "__module__", "")).startswith("ltrobust."):
         return ""
     try:
@@ -25,8 +25,14 @@ def source_of(item: Any) -> str:
 
 def defined_in(item: Any, path: Path) -> bool:
     """Whether an object is defined in a file."""
-    item = item.func if isinstance(item, partial) else item
     try:
-        return Path(inspect.getfile(item)).resolve() == path.resolve()
+        return Path(inspect.getfile(_made_by(item))).resolve() == path.resolve()
     except (OSError, TypeError):
         return False
+
+
+def _made_by(item: Any) -> Any:
+    """The class or function that an object stands for."""
+    if isinstance(item, partial):
+        return item.func
+    return item if isinstance(item, type) else getattr(item, "load", None) or item

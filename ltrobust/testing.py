@@ -34,9 +34,9 @@ from ltrobust.method import (
     Context,
     Method,
     load_builtin_methods,
-    load_plugin,
 )
 from ltrobust.modifier import Modifier, PostHoc
+from ltrobust.plugins import load_plugin
 from ltrobust.tape import Tapes
 from ltrobust.team import LEAST, Team
 from ltrobust.training.checkpoint import (

@@ -16,6 +16,13 @@ from ltrobust.errors import UserError
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 ABOUT_THE_COMMAND = {"suite", "track", "dry_run", "json_output", "debug", "help"}
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltrobust.bench.settings.load_plugin", lambda path: None)
+
+
 FLAGS = {
     "methods": (["trades"], ("trades",)),
     "dataset": (["cifar10-lt"], "cifar10-lt"),

@@ -24,6 +24,7 @@ from ltrobust.report import Rendered, render_board
 from ltrobust.report.board import Board, make_board
 from ltrobust.report.groups import Group, comparable_groups
 from ltrobust.results.collect import JudgedRun, collect, gaps, places, read_run
+from ltrobust.results.custom import own_metrics
 from ltrobust.results.filters import Filters, check_filters, filtered
 from ltrobust.results.frames import confusion_table, metrics_table, run_rows
 from ltrobust.results.store import RunStore, SuiteStore
@@ -244,7 +245,8 @@ def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
 
 def _made_of(results: SuiteResults, frames: Iterable[str], store: SuiteStore) -> str:
     """Tells a report from every other: what it shows and the code that shows it."""
-    digest = hashlib.sha256(json.dumps([_title(store), results.across]).encode())
+    own = [metric.meaning for metric in own_metrics()]
+    digest = hashlib.sha256(json.dumps([_title(store), results.across, own]).encode())
     for text in frames:
         digest.update(text.encode())
     for name, frame in results.histories.items():

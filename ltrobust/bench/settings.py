@@ -21,6 +21,7 @@ from ltrobust.config import Frozen, Radius
 from ltrobust.data import DATASETS, DEFAULT_DATASET, LOCAL_PREFIXES, NATURAL, data_label
 from ltrobust.data.spec import AugmentPolicy
 from ltrobust.errors import UserError, unknown
+from ltrobust.plugins import load_plugin
 from ltrobust.yaml_files import read_mapping
 
 DEFAULT_ATTACKS = ("clean", "pgd20", "autoattack")
@@ -209,16 +210,19 @@ def make_cells(flags: dict[str, Any], suite: Path | None = None) -> tuple[Settin
 
     Flags win, and those that are None do not count. Data sets, architectures and the values of each
     option multiply; a suite's `grid` is a list of blocks, whose keys win over the suite's own.
-    All cells have one output directory.
+    All cells have one output directory. Plugins are loaded.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is unknown, or a value is out of range.
+        UserError: the file is missing or not YAML, a key is unknown, a value is out of range, or a
+            plugin cannot be loaded.
     """
     given: dict[str, Any] = {} if suite is None else read_suite(suite)
     blocks = _blocks(given.pop(GRID, [{}]), suite)
     typed = {key: value for key, value in flags.items() if value is not None}
     if suite is not None:
         given.setdefault("output", Path("results") / suite.stem)
+    for path in _plugins({**given, **typed}):
+        load_plugin(path)
     cells = [cell for block in blocks for cell in _multiplied({**given, **block, **typed})]
     try:
         made = [Settings.model_validate(cell) for cell in cells]
@@ -228,6 +232,15 @@ def make_cells(flags: dict[str, Any], suite: Path | None = None) -> tuple[Settin
         names = "+".join(dict.fromkeys(cell.output_dir.name for cell in made))
         made = [cell.model_copy(update={"output": Path("results") / names}) for cell in made]
     return _once(made)
+
+
+def _plugins(given: dict[str, Any]) -> tuple[Path, ...]:
+    """The files of plugins: they may hold data sets, by whose names the rest is read."""
+    asked = {key: value for key, value in given.items() if key == "plugin"}
+    try:
+        return Settings.model_validate(asked).plugin
+    except ValidationError as error:
+        raise _as_user_error(error) from None
 
 
 GRID = "grid"
@@ -281,8 +294,10 @@ def _commas(item: Any, comma: re.Pattern[str]) -> list[Any]:
 
 def _datasets(item: Any) -> list[Any]:
     """Split "a,b"; a comma in the path of data of the user's own is one of the path."""
-    local = isinstance(item, str) and any(prefix in item for prefix in LOCAL_PREFIXES)
-    return _commas(item, NAME_COMMA if local else ARCH_COMMA)
+    if not (isinstance(item, str) and any(prefix in item for prefix in LOCAL_PREFIXES)):
+        return _commas(item, ARCH_COMMA)
+    starts = "|".join([*LOCAL_PREFIXES, *{name.partition(":")[0] for name in DATASETS}])
+    return _commas(item, re.compile(rf",(?=\s*(?:{starts}))"))
 
 
 def _values(option: str) -> list[str]:
@@ -292,9 +307,6 @@ def _values(option: str) -> list[str]:
 
 
 ARCH_COMMA = re.compile(",")
-NAME_COMMA = re.compile(
-    r",(?=\s*(?:" + "|".join([*LOCAL_PREFIXES, *{n.partition(":")[0] for n in DATASETS}]) + "))"
-)
 OPTION_COMMA = re.compile(r",(?=\s*[a-z][a-z0-9-]*\.[a-z_.]+\s*=)")
 VALUE_COMMA = re.compile(r",(?![^\[{]*[\]}])")
 

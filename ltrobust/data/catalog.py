@@ -24,6 +24,7 @@ from ltrobust.data.spec import (
     parse_name,
 )
 from ltrobust.errors import UserError, unknown
+from ltrobust.plugins import load_installed
 from ltrobust.registry import Registry
 
 MEDMNIST, TINY, IMAGENET = "medmnist", "tiny-imagenet-lt", "imagenet-lt"
@@ -37,6 +38,10 @@ FIELD = (
     "radius, ResNet-18, crop and flip as in RoBal (Wu et al. 2021) and its successors on "
     "CIFAR-10-LT; 100 epochs of 128: ours, one recipe for every defense"
 )
+OWN_LAYOUTS = {
+    FOLDER: "your images: PATH/train/<class>, PATH/test/<class>",
+    HUGGING_FACE: "your parquet files in a layout of Hugging Face",
+}
 SIDES = ("organ",)
 """Of MedMNIST: sets with classes for left and right, which a mirror would exchange."""
 
@@ -44,32 +49,6 @@ SIDES = ("organ",)
 def padding_of(size: int) -> int:
     """Padding of the random crop: the field's 4 pixels up to 64, an eighth of larger images."""
     return 4 if size <= 64 else size // 8
-
-
-def natural(
-    name: str,
-    num_classes: int | None,
-    imbalance_ratio: float | None,
-    description: str,
-    *,
-    class_names: tuple[str, ...] = (),
-    about: About | None = None,
-) -> DatasetSpec:
-    """Build the spec of colour photographs: the settings that the field uses on CIFAR."""
-    return DatasetSpec(
-        name=name,
-        num_classes=num_classes,
-        imbalance_ratio=imbalance_ratio,
-        eps=8 / 255,
-        epochs=100,
-        batch_size=128,
-        arch="resnet18",
-        crop_padding=4,
-        flip=True,
-        description=description,
-        class_names=class_names,
-        about=about or About(defaults=FIELD),
-    )
 
 
 def _cifar(title: str, url: str) -> About:
@@ -121,8 +100,8 @@ def _svhn() -> DatasetSpec:
         tried_on=FIXTURES,
     )
     text = "SVHN, house numbers, cut to the ratio from its own imbalance"
-    spec = natural("svhn-lt", 10, 50.0, text, class_names=tuple("0123456789"), about=about)
-    return replace(spec, flip=False)
+    digits = tuple("0123456789")
+    return DatasetSpec("svhn-lt", 10, 50.0, text, flip=False, class_names=digits, about=about)
 
 
 def _tiny(classes: int) -> DatasetSpec:
@@ -141,7 +120,7 @@ def _tiny(classes: int) -> DatasetSpec:
     part = "" if classes == TINY_CLASSES else f":{classes}"
     which = "200 classes" if not part else f"its first {classes} classes"
     text = f"Tiny ImageNet, {which}, 64x64, 500 down to 50 a class"
-    return natural(TINY + part, classes, 10.0, text, about=about)
+    return DatasetSpec(TINY + part, classes, 10.0, text, about=about)
 
 
 def _imagenet() -> DatasetSpec:
@@ -157,14 +136,17 @@ def _imagenet() -> DatasetSpec:
         tried_on=FIXTURES,
     )
     text = "ImageNet-LT's lists over ImageNet's folders, 1280 down to 5 a class"
-    spec = natural(IMAGENET, 1000, None, text, about=about)
-    return replace(
-        spec,
+    return DatasetSpec(
+        IMAGENET,
+        1000,
+        None,
+        text,
         eps=4 / 255,
         epochs=90,
         batch_size=256,
         arch="resnet50-224",
         crop_padding=padding_of(IMAGENET_SIZE),
+        about=about,
     )
 
 
@@ -201,16 +183,22 @@ def _medmnist(name: str) -> DatasetSpec:
         f"MedMNIST: {images['train']:,} images in {len(classes)} classes as imbalanced as they "
         "came, 28x28; @64, @128, @224"
     )
-    spec = natural(f"{MEDMNIST}:{name}", len(classes), None, text, class_names=classes, about=about)
-    mirrored = not name.startswith(SIDES) and name != "pneumoniamnist"
-    return replace(spec, flip=mirrored)
+    return DatasetSpec(
+        f"{MEDMNIST}:{name}",
+        len(classes),
+        None,
+        text,
+        flip=not name.startswith(SIDES) and name != "pneumoniamnist",
+        class_names=classes,
+        about=about,
+    )
 
 
-DATASETS: Registry[DatasetSpec] = Registry("dataset")
+DATASETS: Registry[DatasetSpec] = Registry("dataset", lambda: load_installed("ltrobust.datasets"))
 DATASETS.add("digits-lt", _digits())
 DATASETS.add(
     "cifar10-lt",
-    natural(
+    DatasetSpec(
         "cifar10-lt",
         10,
         50.0,
@@ -221,7 +209,7 @@ DATASETS.add(
 )
 DATASETS.add(
     "cifar100-lt",
-    natural(
+    DatasetSpec(
         "cifar100-lt",
         100,
         10.0,
@@ -314,10 +302,9 @@ def dataset_spec(name: str) -> DatasetSpec:
         UserError: the name is unknown, or names no path, or one that is no text.
     """
     known = known_name(name)
-    if known.family == FOLDER:
-        spec = natural(name, None, None, "your images: PATH/train/<class>, PATH/test/<class>")
-    elif known.family == HUGGING_FACE:
-        spec = natural(name, None, None, "your parquet files in a layout of Hugging Face")
+    if known.local:
+        about = About(defaults=FIELD)
+        spec = DatasetSpec(name, None, None, OWN_LAYOUTS[known.family], about=about)
     elif str(replace(known, size=None)) in DATASETS:
         spec = DATASETS.get(str(replace(known, size=None)))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def describe_dataset(name: str, data_dir: Path | None = None, **split: Any) -> d
     Raises:
         UserError: the name is unknown.
     """
-    facts = asdict(dataset_spec(name))
+    facts = dataset_spec(name).facts()
     try:
         with warnings.catch_warnings(action="ignore"):
             data = outline_data(name, data_dir=data_dir, **split)

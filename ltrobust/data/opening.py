@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltrobust.data.base import Source
-from ltrobust.data.catalog import IMAGENET, MEDMNIST, TINY
+from ltrobust.data.catalog import IMAGENET, MEDMNIST, TINY, dataset_spec
 from ltrobust.data.cifar import cifar_source, fetch_archive, missing_data
+from ltrobust.data.custom import arrays_fingerprint, arrays_source
 from ltrobust.data.digits import digits_source
 from ltrobust.data.folder import folder_fingerprint, folder_source
 from ltrobust.data.hugging_face import hugging_face_fingerprint, hugging_face_source
@@ -62,7 +63,10 @@ def open_source(name: DataName, data_dir: Path | None, download: bool) -> Source
         return folder_source(path_of(name), name.size)
     if name.family == HUGGING_FACE:
         return hugging_face_source(path_of(name), name.size, name.image, name.label)
-    root, published = data_root(data_dir), _published(name)
+    root, spec = data_root(data_dir), dataset_spec(str(name))
+    if spec.load is not None:
+        return arrays_source(spec, root)
+    published = _published(name)
     source = published.open(root)
     if source is None and download and published.fetch is not None:
         published.fetch(root)
@@ -73,12 +77,14 @@ def open_source(name: DataName, data_dir: Path | None, download: bool) -> Source
 
 
 def fingerprint(name: DataName, data_dir: Path | None) -> str:
-    """What tells data apart that have one name; "" for a published data set as a whole."""
+    """What tells data apart that have one name; "" for a published data set of ours as a whole."""
     if name.family == FOLDER:
         return folder_fingerprint(path_of(name), name.size)
     if name.family == HUGGING_FACE:
         return hugging_face_fingerprint(path_of(name), name.size, name.image, name.label)
-    return tiny_fingerprint(data_root(data_dir)) if name.family == TINY else ""
+    if name.family == TINY:
+        return tiny_fingerprint(data_root(data_dir))
+    return arrays_fingerprint(dataset_spec(str(name)), data_root(data_dir))
 
 
 def _published(name: DataName) -> Published:

@@ -7,9 +7,10 @@ comes from. Which data sets there are stands in `ltrobust.data.catalog`; no file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from ltrobust.errors import UserError
 from ltrobust.output import printable
@@ -111,7 +112,8 @@ class About:
         citation: what its authors ask to be cited.
         url: where it is found.
         licence: its terms, in a few words.
-        checksum: of its published files; "" where its authors gave none.
+        checksum: of its published files; "" where its authors gave none. Of a data set from
+            outside: the SHA-256 of its arrays, to which they are held.
         defaults: where radius, architecture and recipe come from.
         tried_on: on which files the loader has been tried.
     """
@@ -126,35 +128,43 @@ class About:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set's defaults.
+    """A data set's defaults; where none is given, the settings that the field uses on CIFAR.
 
     Attributes:
         name: public name, as on the command line.
         num_classes: number of classes; None where only the files can tell (data of the user's).
         imbalance_ratio: default largest / smallest training class; None keeps all files.
+        description: one line for listings.
         eps: default L-infinity radius in [0, 1] image units.
         epochs: default number of training epochs.
         batch_size: default training batch.
         arch: default architecture.
         crop_padding: zero padding of the random crop in pixels; 0 means no crop.
         flip: whether a mirrored image still belongs to its class.
-        description: one line for listings.
         class_names: one name a class, where they are known unread.
         about: where it comes from.
+        load: of a data set from outside, what gives its arrays; see `ltrobust.data.custom`.
     """
 
     name: str
     num_classes: int | None
     imbalance_ratio: float | None
-    eps: float
-    epochs: int
-    batch_size: int
-    arch: str
-    crop_padding: int
-    flip: bool
     description: str
+    eps: float = 8 / 255
+    epochs: int = 100
+    batch_size: int = 128
+    arch: str = "resnet18"
+    crop_padding: int = 4
+    flip: bool = True
     class_names: tuple[str, ...] = ()
     about: About = About()
+    load: Callable[[Path], Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """All that can be written down."""
+        facts = asdict(self)
+        del facts["load"]
+        return facts
 
 
 def result_name(name: str, fingerprint: str) -> str:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.groups import Group, format_eps, imbalance, settings_of
 from ltrobust.report.marks import reliability_note
@@ -74,7 +76,8 @@ def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
             else []
         ),
     ]
-    return f"{', '.join(parts)}.{_across(groups)}{_libraries(groups)}{_attack_seeds(groups)}"
+    notes = (_tried, _across, _libraries, _attack_seeds)
+    return f"{', '.join(parts)}." + "".join(note(groups) for note in notes)
 
 
 def _agreed(mixed: Sequence[str], **texts: str) -> list[str]:
@@ -146,3 +149,18 @@ def _attack_seeds(groups: Sequence[Group]) -> str:
                 seeds[attack] = known["seeds"]
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
     return f" {'; '.join(texts)}." if texts else ""
+
+
+def _tried(groups: Sequence[Group]) -> str:
+    """How many settings of each method competed, where any did."""
+    tried: dict[str, int] = {}
+    for group in groups:
+        for label, count in zip(group.rows["label"], group.rows["settings_tried"], strict=True):
+            tried[label] = max(tried.get(label, 1), 1 if pd.isna(count) else int(count))
+    counts = set(tried.values())
+    if counts == {1}:
+        return ""
+    if len(counts) == 1:
+        return f" Settings tried: {counts.pop()} of each method."
+    told = ", ".join(f"{label} {count}" for label, count in sorted(tried.items()))
+    return f" Settings tried, not equally many: {told}."

@@ -16,8 +16,10 @@ from ltrobust.report.groups import (
     settings_of,
 )
 from ltrobust.report.setting import Setting
+from ltrobust.results.custom import own_metrics
 
 _SCORES = ("accuracy", "balanced_accuracy")
+_OVER_SEEDS = ("mean", "std")
 
 
 def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
@@ -30,8 +32,9 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         `<attack>_accuracy_std`, the same for `balanced_accuracy`, and `<attack>_tail_mean`;
         `attack_settings` and `attack_library` (JSON, attack to value), `run_ids`, `group`, `search`
         (precision in which attacks searched), `reliability` (flagged checks), `MORE_KEYS`,
-        `ranked_by`, `ranking_score`. Scores are fractions in [0, 1]; std is the sample standard
-        deviation, NaN for one seed; a mean is NaN unless all seeds of the row have the attack.
+        `ranked_by`, `ranking_score`, `settings_tried`, mean and std of metrics from outside. Scores
+        are fractions in [0, 1]; std is the sample standard deviation, NaN for one seed; a mean is
+        NaN unless all seeds of the row have the attack.
     """
     records = [_row(setting, label) for setting in settings for label in setting.ranked]
     attacks = sorted({name for one in settings for name in one.attacks}, key=attack_order)
@@ -39,9 +42,15 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
         *("rank", "method", *GROUP_KEYS, "n_seeds", "seeds"),
         *(f"{attack}_{part}" for attack in attacks for part in _parts()),
         *("attack_settings", "attack_library", "run_ids", "group", "search", "reliability"),
-        *(*MORE_KEYS, "ranked_by", "ranking_score"),
+        *(*MORE_KEYS, "ranked_by", "ranking_score", "settings_tried"),
+        *(f"{attack}_{score}_{p}" for attack in attacks for score in _own() for p in _OVER_SEEDS),
     ]
-    return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})
+    whole = dict.fromkeys(("rank", "settings_tried"), "Int64")
+    return pd.DataFrame(records, columns=columns).astype(whole)
+
+
+def _own() -> list[str]:
+    return [metric.column for metric in own_metrics()]
 
 
 def _parts() -> list[str]:
@@ -54,7 +63,7 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
     seeds = setting.seeds(label)
     scored: dict[str, float] = {}
     for attack in setting.attacks:
-        for score in _SCORES:
+        for score in (*_SCORES, *_own()):
             found = setting.estimate(label, attack, score)
             scored |= {
                 f"{attack}_{score}_mean": found.value,
@@ -84,4 +93,5 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
         "reliability": ";".join(setting.checks[label]),
         "ranked_by": setting.ranking.name,
         "ranking_score": setting.ranking.scores[label],
+        "settings_tried": first["settings_tried"],
     }

@@ -51,6 +51,11 @@ class Quantity(Estimate):
 
     digits: int = 2
 
+    @property
+    def spread(self) -> str:
+        """The deviation, without percent."""
+        return f"± {_number(self.std, self.digits)}" if self.known and self.n_seeds > 1 else ""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -63,6 +68,7 @@ class Table:
         frame: cells are text, integers, fractions in [0, 1] (float or Estimate; NaN is missing), or
             Quantity for what is no share.
         contests: sets of cells (row position, column) of which the largest is marked best.
+        less: columns of which the smallest is.
         sections: row positions before which a rule is drawn.
         signs: what is written behind the text of a cell.
         data: the same numbers for machines; None where `frame` itself serves.
@@ -76,6 +82,7 @@ class Table:
     sections: tuple[int, ...] = ()
     signs: Mapping[Cell, str] = field(default_factory=dict)
     data: pd.DataFrame | None = None
+    less: frozenset[str] = frozenset()
 
     def to_markdown(self) -> str:
         """Render as a GitHub table under its title, the caption below it."""
@@ -175,7 +182,8 @@ class Table:
         columns = {str(name): list(column) for name, column in self.frame.items()}
         for contest in self.contests:
             shown = {(row, name): _shown(columns[name][row]) for row, name in contest}
-            values = sorted({value for value in shown.values() if value is not None}, reverse=True)
+            most = self.less.isdisjoint(name for _, name in contest)
+            values = sorted({value for value in shown.values() if value is not None}, reverse=most)
             places = dict(zip(values, ("best", "second"), strict=False))
             marks |= {
                 cell: places[value]
@@ -244,10 +252,10 @@ def _is_number(text: str) -> bool:
 
 def _shown(cell: object) -> float | None:
     """Value as the reader sees it, so that cells which look equal share their mark."""
-    value = cell.value if type(cell) is Estimate else cell
+    value = cell.value if isinstance(cell, Estimate) else cell
     if not isinstance(value, float) or math.isnan(value):
         return None
-    return float(percent(value))
+    return round(value, cell.digits) if isinstance(cell, Quantity) else float(percent(value))
 
 
 def _line(cells: Iterable[str]) -> str:

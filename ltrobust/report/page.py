@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from ltrobust.report.board import Board, make_board
 from ltrobust.report.screen import THEMES
-from ltrobust.report.sections import FACETS, SCORE_TITLES, Section, build_sections
+from ltrobust.report.sections import FACETS, Section, build_sections, score_titles
 
 
 def board_page(board: Board, *, title: str, downloads: Mapping[str, str]) -> str:
@@ -46,7 +46,7 @@ def board_page(board: Board, *, title: str, downloads: Mapping[str, str]) -> str
         title=title,
         sections=sections,
         facets=_facets(sections),
-        score_titles=SCORE_TITLES,
+        score_titles=score_titles(),
         methods=len({row.label for part in sections for row in part.rows}),
         versions=board.versions,
         downloads={text: quote(path, safe="/._-~") for text, path in downloads.items()},

@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from ltrobust.data import dataset_spec
+from ltrobust.errors import UserError
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.board import Board
 from ltrobust.report.cards import Card, method_card
@@ -30,11 +32,13 @@ from ltrobust.report.estimate import Estimate, percent
 from ltrobust.report.explain import Advice, advice
 from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
+from ltrobust.report.markup import cell_text
 from ltrobust.report.names import attack_title, dataset_title, method_title
 from ltrobust.report.screen import DARK, show_panel
 from ltrobust.report.setting import Setting
 from ltrobust.report.style import marks_for
 from ltrobust.report.tables import CONTESTS
+from ltrobust.results.custom import own_metrics
 
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
 """The charts' markers as text, for legends."""
@@ -47,6 +51,13 @@ SCORE_TITLES = {
     "worst_class": "Worst class",
     "robust_gap": "Head − tail",
 }
+
+
+def score_titles() -> dict[str, str]:
+    """The same, and metrics from outside."""
+    return SCORE_TITLES | {metric.column: metric.name for metric in own_metrics()}
+
+
 FACETS = {
     "dataset": "Data set",
     "imbalance_ratio": "Imbalance ratio",
@@ -88,7 +99,7 @@ class Column:
     @property
     def title(self) -> str:
         """What stands above the column, below its attack's name."""
-        return SCORE_TITLES[self.score]
+        return score_titles()[self.score]
 
 
 @dataclass(frozen=True)
@@ -236,8 +247,19 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
         grouping_note(setting).strip(),
         near_best(setting, attacks, CONTESTS.values()).strip(),
         reliability_note(setting, setting.attacks).strip(),
+        *(metric.meaning for metric in own_metrics(setting.rows)),
+        _terms(str(setting.key["dataset"])),
     ]
     return [note for note in notes if note]
+
+
+def _terms(dataset: str) -> str:
+    """Citation and licence of a data set; "" where they are not known."""
+    try:
+        about = dataset_spec(dataset).about
+    except UserError:  # a plugin's that is not loaded
+        return ""
+    return f"Data: {about.citation}. Licence: {about.licence}." if about.citation else ""
 
 
 def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
@@ -251,7 +273,7 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
             continue
         names = ["accuracy", "balanced_accuracy"]
         if attack == (strongest or "clean"):
-            names += ["tail", "worst_class"]
+            names += ["tail", "worst_class", *(metric.column for metric in own_metrics())]
         blocks.append((attack_title(attack), tuple(Column(attack, name) for name in names)))
     return tuple(blocks)
 
@@ -315,29 +337,36 @@ def _ident(place: int, label: str, taken: set[str]) -> str:
 
 def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
     """The row's scores with their signs; `known` has all labels' values of each column."""
-    scale = max((value for values in known.values() for value in values), default=0.0)
+    own = {metric.column: metric for metric in own_metrics()}
+    bars = [column for column in known if column.score not in own]
+    scale = max((value for column in bars for value in known[column]), default=0.0)
     for column, rivals in known.items():
         found = setting.estimate(label, column.attack, column.score)
         if not found.known:
             yield _cell(found)
             continue
-        texts = {percent(value) for value in rivals}
-        leads = len(texts) > 1 and percent(found.value) == percent(max(rivals))
+        metric = own.get(column.score)
+        written = percent if metric is None or metric.share else "{:.2f}".format
+        best = min(rivals) if metric is not None and metric.better == "less" else max(rivals)
+        texts = {written(value) for value in rivals}
+        leads = len(texts) > 1 and written(found.value) == written(best)
         near = near_sign(setting, label, column.attack, CONTESTS.get(column.score))
         sign = sign_of(setting, label, column.attack) + near
         bar = f"{100 * found.value / scale:.1f}" if scale > 0 else "0"
+        bar = bar if metric is None else "0"
         yield replace(_cell(found), sign=sign, best=leads, bar=bar)
 
 
 def _cell(found: Estimate) -> Cell:
     if not found.known:
         return Cell("–", "")
-    return Cell(percent(found.value), f"{100 * found.value:.6f}", spread=found.spread)
+    text = cell_text(replace(found, n_seeds=1))
+    return Cell(text, f"{100 * found.value:.6f}", spread=found.spread)
 
 
 def _attack_lines(setting: Setting, label: str) -> Iterable[tuple[str, tuple[Cell, ...]]]:
     for attack in setting.attacks:
-        cells = [_cell(setting.estimate(label, attack, score)) for score in SCORE_TITLES]
+        cells = [_cell(setting.estimate(label, attack, score)) for score in score_titles()]
         sign = sign_of(setting, label, attack)
         signed = tuple(replace(cell, sign=sign if cell.sort else "") for cell in cells)
         yield attack_title(attack), signed
@@ -390,6 +419,8 @@ def _setting(key: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "Radius of the training attack", format_eps(train_eps)
     yield "Augmentation beyond crop and flip", str(key["augment"])
     yield "Epoch reported", str(key["select"])
+    if not pd.isna(key["settings_tried"]):
+        yield "Settings tried", str(key["settings_tried"])
     yield "Precision of the training", str(key["precision"])
 
 

@@ -18,7 +18,9 @@ from ltrobust.report.confusion import Confusions
 from ltrobust.report.cost import Cost
 from ltrobust.report.estimate import MISSING, Estimate, over_seeds
 from ltrobust.report.groups import MORE_SCORES, SCORE_COLUMNS, Group
+from ltrobust.report.markup import Quantity
 from ltrobust.report.ranking import Means, Ranking
+from ltrobust.results.custom import own_metrics
 
 SCORES = (*SCORE_COLUMNS, *MORE_SCORES)
 INTERVALS = {
@@ -152,14 +154,15 @@ class Setting(Group):
 
 def group_estimates(group: Group) -> dict[tuple[str, str, str], Estimate]:
     """Average every score of a group over seeds, by label, attack and score."""
-    found = {}
+    found: dict[tuple[str, str, str], Estimate] = {}
     images = int(group.key["n"])
+    own = {metric.column: metric for metric in own_metrics()}
     for label in group.labels:
         runs = group.runs(label)
         for attack in group.attacks:
             by_run = {row["run_id"]: row for row in group.cells.get((label, attack), ())}
             rows = [by_run.get(run, {}) for run in runs]
-            for score in SCORES:
+            for score in (*SCORES, *own):
                 low, high = INTERVALS.get(score, ("", ""))
                 found[label, attack, score] = over_seeds(
                     [row.get(score, math.nan) for row in rows],
@@ -167,6 +170,9 @@ def group_estimates(group: Group) -> dict[tuple[str, str, str], Estimate]:
                     float(rows[0].get(high, math.nan)),
                     images,
                 )
+            for score in (name for name, metric in own.items() if not metric.share):
+                one = found[label, attack, score]
+                found[label, attack, score] = Quantity(one.value, std=one.std, n_seeds=one.n_seeds)
     return found
 
 

@@ -29,6 +29,7 @@ from ltrobust.report.markup import Cell, Quantity, Table, by_column, by_row, by_
 from ltrobust.report.ranking import class_attacks
 from ltrobust.report.ratios import Family, n_train, training_images
 from ltrobust.report.setting import Setting
+from ltrobust.results.custom import own_metrics
 
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores whose distance to the best is marked when it is within noise."""
@@ -100,9 +101,12 @@ GROUP_COLUMNS = {
 
 def group_table(setting: Setting) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
-    rows, sections = _attack_sections(setting, setting.attacks, GROUP_COLUMNS)
-    ranked = [name for name in GROUP_COLUMNS if name != "gap"]  # which gap is best is no contest
+    own = own_metrics(setting.rows)
+    columns = GROUP_COLUMNS | {metric.name: metric.column for metric in own}
+    rows, sections = _attack_sections(setting, setting.attacks, columns)
+    ranked = [name for name in columns if name != "gap"]  # which gap is best is no contest
     caption = f"{setting.protocol}{grouping_note(setting)} gap: head minus tail, in points."
+    caption = " ".join([caption, *(metric.meaning for metric in own)])
     return Table(
         "groups",
         "Accuracy by class frequency",
@@ -110,7 +114,8 @@ def group_table(setting: Setting) -> Table:
         pd.DataFrame(rows),
         by_section(ranked, sections, len(rows)),
         tuple(sections[1:]),
-        data=_attack_data(setting, setting.attacks, list(GROUP_COLUMNS.values())),
+        data=_attack_data(setting, setting.attacks, list(columns.values())),
+        less=frozenset(metric.name for metric in own if metric.better == "less"),
     )
 
 

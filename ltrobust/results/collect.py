@@ -25,6 +25,7 @@ from ltrobust.results.records import (
     Provenance,
     RunRecord,
     TrainedRecord,
+    TuningRecord,
 )
 from ltrobust.results.store import RunStore, SuiteStore
 
@@ -106,6 +107,7 @@ class JudgedRun:
         judged: ids of the attacks that the report knows.
         lost: ids of the attacks whose outcomes are gone.
         stores: where it lies.
+        tuning: of how many settings of its method it has one; None without `--select val`.
     """
 
     record: RunRecord
@@ -116,6 +118,7 @@ class JudgedRun:
     judged: frozenset[str]
     lost: tuple[str, ...]
     stores: tuple[RunStore, ...]
+    tuning: TuningRecord | None = None
 
     @property
     def run_id(self) -> str:
@@ -237,6 +240,7 @@ def read_run(*stores: RunStore, only: Collection[str] | None = None) -> JudgedRu
         frozenset(name for found in reports for name in found.judged),
         tuple(lost),
         stores,
+        next((one for store in stores if (one := store.tuning()) is not None), None),
     )
 
 

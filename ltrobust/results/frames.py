@@ -14,6 +14,7 @@ import pandas as pd
 
 from ltrobust.config import Run, config_hash
 from ltrobust.data.spec import one_name_each, result_name
+from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import (
     THIRDS,
     Grouping,
@@ -24,6 +25,7 @@ from ltrobust.evaluation.metrics import (
     wilson,
 )
 from ltrobust.results.collect import Evaluation, JudgedRun
+from ltrobust.results.custom import own_metrics
 from ltrobust.results.records import EXTERNAL, Provenance
 
 METRICS_COLUMNS = [
@@ -39,7 +41,7 @@ METRICS_COLUMNS = [
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
     *("recipe_changes", "reliability_report", "n_class_min", "n_class_max", "threads"),
     *("attack_threads", "attack_code", "test_sha256", "data_fingerprint"),
-    "fine_tuning_epochs",
+    *("fine_tuning_epochs", "settings_tried"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -50,7 +52,7 @@ PER_CLASS_COLUMNS = [
 """Columns may be added at the end, never renamed."""
 MAYBE_COUNTS = (
     *("peak_memory_bytes", "parameters", "n_class_min", "n_class_max"),
-    *("threads", "attack_threads", "fine_tuning_epochs"),
+    *("threads", "attack_threads", "fine_tuning_epochs", "settings_tried"),
 )
 """Columns of whole numbers of which some may be missing."""
 CONFUSION_COLUMNS = [
@@ -66,8 +68,10 @@ def metrics_table(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return metrics (a row per run x attack) and per-class accuracies (x class) of runs.
 
+    Metrics from outside stand behind ours.
+
     Raises:
-        UserError: the grouping does not fit the number of classes.
+        UserError: the grouping does not fit the number of classes, or a metric from outside fails.
     """
     known = names_of(runs)
     metrics, classes = [], []
@@ -77,7 +81,8 @@ def metrics_table(
             row = facts | _evaluation_facts(run, evaluation, grouping)
             metrics.append(row)
             classes.append(_class_columns(run, evaluation, grouping, row))
-    both = _frame(metrics, METRICS_COLUMNS).astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
+    columns = [*METRICS_COLUMNS, *(metric.column for metric in own_metrics())]
+    both = _frame(metrics, columns).astype(dict.fromkeys(MAYBE_COUNTS, "Int64"))
     return both, _stacked(classes, PER_CLASS_COLUMNS)
 
 
@@ -181,6 +186,7 @@ def _run_facts(run: JudgedRun) -> dict[str, Any]:
         "fine_tuning_epochs": trained.fine_tuning.epochs
         if trained is not None and trained.fine_tuning is not None
         else None,
+        "settings_tried": run.tuning.tried if run.tuning is not None else None,
     }
 
 
@@ -212,7 +218,16 @@ def _evaluation_facts(run: JudgedRun, found: Evaluation, grouping: Grouping) -> 
         "attack_threads": facts.provenance.threads,
         "attack_code": _code(facts.provenance),
         "test_sha256": facts.test_sha256,
+        **_own(run, found),
     }
+
+
+def _own(run: JudgedRun, found: Evaluation) -> dict[str, float]:
+    """The columns of metrics from outside."""
+    try:
+        return {one.column: one.of(found.digest, run.train_counts) for one in own_metrics()}
+    except UserError as error:
+        raise UserError(f"{error} ({run.run_id} under {found.attack})") from error
 
 
 def _class_columns(

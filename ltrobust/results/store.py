@@ -394,6 +394,10 @@ class RunStore:
         record = ReliabilityRecord.model_validate(content)
         write_changed(self.path / "reliability.json", to_bytes(record))
 
+    def tuning(self) -> TuningRecord | None:
+        """Of how many settings the run has one, if that was asked; UserError when it is damaged."""
+        return self._read(TuningRecord, "tuning.json")
+
     def write_tuning(self, tuning: TuningRecord) -> None:
         """Write tuning.json."""
         write_changed(self.path / "tuning.json", to_bytes(tuning))

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ltrobust.errors import Notice, UserError
 from ltrobust.results.collect import read_run
+from ltrobust.results.custom import own_metrics
 from ltrobust.results.frames import metrics_table
 from ltrobust.results.store import RunStore, SuiteStore
 
@@ -134,7 +135,8 @@ class Mirror:
         names = _names(metrics)
         for name, row in zip(names, metrics.to_dict("records"), strict=True):
             if row["attack_id"] not in known:
-                numbers = {score: float(row[score]) for score in SCORES if pd.notna(row[score])}
+                scores = (*SCORES, *(metric.column for metric in own_metrics()))
+                numbers = {score: float(row[score]) for score in scores if pd.notna(row[score])}
                 for tracker in self._trackers:
                     tracker.attack(run.run_id, name, numbers)
         return known | set(metrics["attack_id"])

@@ -13,6 +13,8 @@ from ltrobust.bench.plan import make_grid
 from ltrobust.bench.settings import make_cells
 from ltrobust.bench.tuning import trials, tuned
 from ltrobust.errors import UserError
+from ltrobust.results.collect import collect
+from ltrobust.results.frames import metrics_table
 
 TINY = ("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "1")
 
@@ -83,3 +85,5 @@ def test_only_the_chosen_setting_meets_the_test_images(cli: Cli):
     best = max(trials, key=lambda one: one["score"])
     assert best["score"] == max(one["score"] for one in trials if one["chosen"])
     assert cli(*words).code == 0
+    metrics, _ = metrics_table(collect([Path("out")]))
+    assert metrics["settings_tried"].to_list() == [2, 2]  # clean and pgd2 of the chosen one

@@ -12,7 +12,8 @@ import ltrobust
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import UserError
-from ltrobust.method import METHODS, load_builtin_methods, load_plugin
+from ltrobust.method import METHODS, load_builtin_methods
+from ltrobust.plugins import load_plugin
 
 PLUGIN = '''
 from dataclasses import dataclass

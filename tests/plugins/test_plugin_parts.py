@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ltrobust.attacks.custom import register_attack
@@ -15,13 +14,19 @@ from ltrobust.attacks.suite import attack_spec
 from ltrobust.cli import main
 from ltrobust.config import TestSpec
 from ltrobust.errors import UserError
-from ltrobust.method import load_builtin_methods, load_plugin, registries
 from ltrobust.models import ARCHS, arch_source
+from ltrobust.plugins import load_plugin
 from ltrobust.scaffold import TEMPLATES, write_new
 from ltrobust.testing import check_method
-from ltrobust.testing_parts import check_attack, check_network
+from ltrobust.testing_parts import check_attack, check_dataset, check_metric, check_network
 
-CHECKS = {"method": check_method, "attack": check_attack, "network": check_network}
+CHECKS = {
+    "method": check_method,
+    "attack": check_attack,
+    "network": check_network,
+    "dataset": check_dataset,
+    "metric": check_metric,
+}
 DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
 ATTACK = """
 import torch
@@ -48,19 +53,6 @@ class Theirs(Network):
         maps = self.conv(x).mean(dim=(2, 3))
         return {body}
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_plugins() -> Iterator[None]:
-    load_builtin_methods()
-    before, modules = [registry.names() for registry in registries()], set(sys.modules)
-    yield
-    for registry, names in zip(registries(), before, strict=True):
-        for name in set(registry.names()) - set(names):
-            registry.discard(name)
-    for name in set(sys.modules) - modules:
-        if name.startswith("ltrobust_plugin_"):
-            del sys.modules[name]
 
 
 def plugin(folder: Path, text: str, **words: object) -> Path:
@@ -178,9 +170,11 @@ def test_the_page_of_plugins_runs(tmp_path: Path, monkeypatch, capsys) -> None:
         Path(body[1]).write_text(body[0])
     check_attack("sign-noise", plugin="sign_noise.py")
     check_network("pooled", plugin="pooled.py")
+    check_dataset("blobs", plugin="blobs.py")
+    check_metric("class-spread", plugin="class_spread.py")
     tiny = "--epochs 1 --limit-train 60 --limit-test 20 --no-checks --output results/x"
     written = re.findall(r"^\$ ltrobust ((?:new|bench).*)$", DOCS.read_text(), re.M)
-    assert len(written) == 4
+    assert len(written) == 7
     for line in written:
         words = line if line.startswith("new") else f"{line} {tiny}"
         words = words if "--attacks" in words or "new" in words[:3] else f"{words} --attacks clean"
@@ -193,3 +187,6 @@ def test_the_page_of_plugins_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     assert {one["attack"] for one in made} == {"clean", "my-attack"}
     records = [json.loads(file.read_text()) for file in runs.glob("*/run.json")]
     assert {one["run"]["arch"] for one in records} == {"small-cnn", "my-net:width=16"}
+    assert {one["run"]["data"]["name"] for one in records} == {"digits-lt", "my-data"}
+    metrics = pd.read_csv("results/x/metrics.csv")
+    assert metrics["my_metric"].between(0, 1).all()

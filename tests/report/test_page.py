@@ -353,6 +353,20 @@ def test_provenance_of_every_row_is_told(html):
     assert "not recorded" in made((untold, *suite()[1:]))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "told"),
+    [
+        ("svhn-lt", "NIPS workshop 2011. Licence: for non-commercial use only."),
+        ("folder:photos@0123abcd", ""),
+        ("somebodys", ""),
+    ],
+)
+def test_terms_of_the_data_are_told_where_they_are_known(dataset, told):
+    text = made(suite(methods=("pgd-at",), attacks=("clean",), dataset=dataset))
+    assert told in text
+    assert ("Licence:" in text) == bool(told)
+
+
 def test_registered_methods_have_a_card_and_others_say_so():
     card = method_card("at-bsl")
     assert card is not None

@@ -270,6 +270,25 @@ def test_captions_say_how_groups_were_cut(text, says):
         assert says in table.caption
 
 
+@pytest.mark.parametrize(
+    ("tried", "says"),
+    [
+        ({}, ""),
+        ({"pgd-at": 3, "taet": 3}, " Settings tried: 3 of each method."),
+        ({"pgd-at": 3, "taet": 1}, " Settings tried, not equally many: pgd-at 3, taet 1."),
+        ({"taet": 2}, " Settings tried, not equally many: pgd-at 1, taet 2."),
+    ],
+)
+def test_captions_say_how_many_settings_were_tried(tried, says):
+    metrics, _, _ = suite(methods=("pgd-at", "taet"), attacks=("clean",))
+    metrics["settings_tried"] = metrics["method"].map(tried).astype("Int64")
+    board = make_board(metrics)
+    assert board.leaderboard.set_index("method")["settings_tried"].dropna().to_dict() == tried
+    caption = group_table(board.settings[0]).caption
+    assert says in caption
+    assert ("Settings tried" in caption) == bool(says)
+
+
 def test_gap_is_head_minus_tail_and_no_contest():
     metrics, _, _ = suite(attacks=ATTACKS)
     table = group_table(settings(metrics)[0])
