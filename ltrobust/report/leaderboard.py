@@ -16,6 +16,7 @@ from ltrobust.report.groups import (
     settings_of,
 )
 from ltrobust.report.setting import Setting
+from ltrobust.report.tables import means
 
 _SCORES = ("accuracy", "balanced_accuracy")
 
@@ -35,34 +36,28 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
     """
     records = [_row(setting, label) for setting in settings for label in setting.ranked]
     attacks = sorted({name for one in settings for name in one.attacks}, key=attack_order)
+    parts = [*(f"{score}_{part}" for score in _SCORES for part in ("mean", "std")), "tail_mean"]
     columns = [
         *("rank", "method", *GROUP_KEYS, "n_seeds", "seeds"),
-        *(f"{attack}_{part}" for attack in attacks for part in _parts()),
+        *(f"{attack}_{part}" for attack in attacks for part in parts),
         *("attack_settings", "attack_library", "run_ids", "group", "search", "reliability"),
         *(*MORE_KEYS, "ranked_by", "ranking_score"),
     ]
     return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})
 
 
-def _parts() -> list[str]:
-    return [*(f"{score}_{part}" for score in _SCORES for part in ("mean", "std")), "tail_mean"]
-
-
 def _row(setting: Setting, label: str) -> dict[str, Any]:
     rows = setting.by_label[label]
     once = rows.drop_duplicates("attack").sort_values("attack").set_index("attack")
-    libraries = once["attack_library"].dropna().to_dict()
     first = rows.iloc[0]
     seeds = setting.seeds(label)
-    scored: dict[str, float] = {}
-    for attack in setting.attacks:
-        for score in _SCORES:
-            found = setting.estimate(label, attack, score)
-            scored |= {
-                f"{attack}_{score}_mean": found.value,
-                f"{attack}_{score}_std": found.std,
-            }
-        scored[f"{attack}_tail_mean"] = setting.estimate(label, attack, "tail").value
+    scored = means(
+        {
+            f"{attack}_{score}": setting.estimate(label, attack, score)
+            for attack in setting.attacks
+            for score in (*_SCORES, "tail")
+        }
+    )
     return {
         "rank": setting.ranking.ranks[label],
         "method": first["method"],
@@ -74,7 +69,7 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
         "attack_settings": compact_json(
             {name: settings_of(text) for name, text in once["attack_settings"].items()}
         ),
-        "attack_library": compact_json({name: str(value) for name, value in libraries.items()}),
+        "attack_library": compact_json(once["attack_library"].to_dict()),
         "run_ids": ",".join(setting.runs(label)),
         "group": setting.slug,
         "reliability": ";".join(setting.checks[label]),
