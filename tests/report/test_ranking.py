@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 import pytest
-from report_fixtures import leaderboard, metric_row, page, render, settings, suite
+from report_fixtures import board, leaderboard, metric_row, page, render, settings, suite
 
 from ltrobust.report import terminal_tables
 from ltrobust.report.groups import attack_order
