@@ -1103,7 +1103,7 @@ def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
     for job in jobs:
         with Reporter(out) as reporter:
             failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
-        for table in write_entry(job, folder, store).tables:
+        for table in write_entry(job, folder, store):
             out.print(table.to_rich())
         out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
     for run_id, reason in failures.items():

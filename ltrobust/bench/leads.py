@@ -12,24 +12,19 @@ from ltrobust.evaluation.compare import UNKNOWN, paired_counts, paired_row, seed
 from ltrobust.evaluation.metrics import Grouping, class_groups
 from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import Group
-from ltrobust.report.setting import group_estimates, holm, tail_images
+from ltrobust.report.setting import CONTESTS, group_estimates, holm
 from ltrobust.results.collect import Evaluation, JudgedRun
 
 LEAD_COLUMNS = [
     *("setting", "attack", "eps", "group", "best", "other", "best_run_id", "other_run_id", "n"),
     *("difference", "low", "high", "p", "verdict", "basis", "p_holm"),
 ]
-CONTESTED = {"balanced": "balanced_accuracy", "tail": "tail"}
 PAIRED, SEEDS = "paired images", "seeds"
-Judged = tuple[JudgedRun, Evaluation]
+Rows = Sequence[Mapping[str, Any]]
+"""Metric rows of one label under one attack, one a seed."""
 
 
-def leads(
-    groups: Sequence[Group],
-    runs: Sequence[JudgedRun],
-    grouping: Grouping,
-    classes: pd.DataFrame,
-) -> pd.DataFrame:
+def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping) -> pd.DataFrame:
     """Set the best method of each comparable setting and attack against every other.
 
     Methods with one training seed are compared over the same test images, methods with several
@@ -37,124 +32,102 @@ def leads(
 
     Args:
         groups: the results.
-        runs: those whose outcomes are at hand; others may stand in `groups`.
+        runs: what they are of.
         grouping: how head, medium and tail are cut.
-        classes: rows of per_class.csv, which say how many images a group has; may be empty.
 
     Returns:
         Columns `LEAD_COLUMNS`; `group` is "balanced" or "tail" (what best means), A of the verdict
         is the best method.
     """
-    found = {
-        (run.run_id, evaluation.attack_id): (run, evaluation)
-        for run in runs
-        for evaluation in run.evaluations
-    }
-    tails = tail_images(classes)
+    found = {(run.run_id, one.attack_id): one for run in runs for one in run.evaluations}
+    tails = {run.run_id: class_groups(run.train_counts, grouping)["tail"] for run in runs}
     records = [
-        {"setting": group.slug, "attack": attack, "group": contested, **row}
+        {"setting": group.slug, "attack": attack, "group": CONTESTS[score], **row}
         for group in groups
         for estimates in [group_estimates(group)]
         for attack in group.attacks
-        for pairs in [_Pairs()]
-        for contested in CONTESTED
-        for row in _against_best(group, estimates, attack, contested, found, pairs, grouping, tails)
+        for judged in [_Judged(found, tails)]
+        for score in CONTESTS
+        for row in judged.leads(group, estimates, attack, score)
     ]
     return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
 
-def _against_best(
-    group: Group,
-    estimates: Mapping[tuple[str, str, str], Estimate],
-    attack: str,
-    contested: str,
-    found: Mapping[tuple[str, str], Judged],
-    pairs: _Pairs,
-    grouping: Grouping,
-    tails: Mapping[tuple[str, str], int],
-) -> list[dict[str, Any]]:
-    score = CONTESTED[contested]
-    cells = {label: estimates[label, attack, score] for label in group.labels}
-    means = {label: cell.value for label, cell in cells.items() if cell.known}
-    if len(means) < 2:
-        return []
-    order = sorted(means, key=lambda label: (-means[label], label))
-    best = order[0]
-    rows = {label: group.cells[label, attack] for label in order}
-    first = rows[best][0]
-    images: Any = int(group.key["n"])
-    if contested == "tail":  # missing where neither outcomes nor classes tell
-        images = tails.get((first["run_id"], first["attack_id"]), pd.NA)
-    made = [
-        {
-            "eps": float(first["eps"]),
-            "best": best,
-            "other": label,
-            "best_run_id": ",".join(row["run_id"] for row in rows[best]),
-            "other_run_id": ",".join(row["run_id"] for row in rows[label]),
-            "n": images,
-            **_lead(rows[best], rows[label], contested, found, pairs, grouping),
-        }
-        for label in order[1:]
-    ]
-    corrected = holm([row["p"] for row in made])
-    return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
+class _Judged:
+    """Evaluations by one attack; their outcomes are read once, and paired once for both contests.
 
+    Args:
+        found: evaluations by run and attack id.
+        tails: run id to its tail classes.
+    """
 
-def _lead(
-    best: Sequence[Mapping[str, Any]],
-    other: Sequence[Mapping[str, Any]],
-    contested: str,
-    found: Mapping[tuple[str, str], Judged],
-    pairs: _Pairs,
-    grouping: Grouping,
-) -> dict[str, Any]:
-    score = CONTESTED[contested]
-    if max(len(best), len(other)) > 1:
-        values = ([row[score] for row in rows] for rows in (best, other))
-        return {**seeds_row(*values), "basis": SEEDS}
-    mine, theirs = (found.get((row["run_id"], row["attack_id"])) for row in (best[0], other[0]))
-    counts = None if mine is None or theirs is None else pairs.counts(mine, theirs)
-    if counts is None or mine is None:
-        nothing = dict.fromkeys(("low", "high", "p"), math.nan)
-        difference = float(best[0][score] - other[0][score])
-        return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
-    run, _ = mine
-    if contested == "tail":
-        counts = counts.iloc[class_groups(run.train_counts, grouping)["tail"]]
-    row = paired_row(counts, contested)
-    names = ("n", "difference", "low", "high", "p", "verdict")
-    return {**{name: row[name] for name in names}, "basis": PAIRED}
-
-
-class _Pairs:
-    """Paired counts of evaluations by one attack, made once; outcomes are read once for them."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, ...], pd.DataFrame | None] = {}
+    def __init__(
+        self, found: Mapping[tuple[str, str], Evaluation], tails: Mapping[str, list[int]]
+    ) -> None:
+        self._found, self._tails = found, tails
         self._outcomes: dict[tuple[str, str], pd.DataFrame | None] = {}
+        self._counts: dict[tuple[tuple[str, str], ...], pd.DataFrame | None] = {}
 
-    def counts(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
-        """Rows of `paired_counts`; None on different images, or where outcomes are gone."""
-        key = (*_key(mine), *_key(theirs))
-        if key not in self._counts:
-            self._counts[key] = self._made(mine, theirs)
-        return self._counts[key]
+    def leads(
+        self,
+        group: Group,
+        estimates: Mapping[tuple[str, str, str], Estimate],
+        attack: str,
+        score: str,
+    ) -> list[dict[str, Any]]:
+        """The leads of the best by one score; none where fewer than two have it."""
+        cells = {label: estimates[label, attack, score] for label in group.labels}
+        means = {label: cell.value for label, cell in cells.items() if cell.known}
+        if len(means) < 2:
+            return []
+        best, *others = sorted(means, key=lambda label: (-means[label], label))
+        mine = group.cells[best, attack]
+        made: list[dict[str, Any]] = []
+        for label in others:
+            theirs = group.cells[label, attack]
+            row: dict[str, Any] = {
+                "eps": float(mine[0]["eps"]),
+                "best": best,
+                "other": label,
+                "best_run_id": ",".join(row["run_id"] for row in mine),
+                "other_run_id": ",".join(row["run_id"] for row in theirs),
+                "n": self._images(mine[0], score),
+            }
+            made.append(row | self._lead(mine, theirs, score))
+        corrected = holm([row["p"] for row in made])
+        return [{**row, "p_holm": p} for row, p in zip(made, corrected, strict=True)]
 
-    def _made(self, mine: Judged, theirs: Judged) -> pd.DataFrame | None:
-        if mine[1].facts.test_sha256 != theirs[1].facts.test_sha256:
-            return None
-        one, two = self._read(mine), self._read(theirs)
-        if one is None or two is None:
-            return None
-        return paired_counts(one, two, len(mine[0].train_counts))
+    def _images(self, row: Mapping[str, Any], score: str) -> int:
+        tested = self._found[row["run_id"], row["attack_id"]].digest.tested
+        return sum(tested[c] for c in self._tails[row["run_id"]]) if score == "tail" else row["n"]
 
-    def _read(self, judged: Judged) -> pd.DataFrame | None:
-        key = _key(judged)
-        if key not in self._outcomes:
-            self._outcomes[key] = judged[1].outcomes()
-        return self._outcomes[key]
+    def _lead(self, best: Rows, other: Rows, score: str) -> dict[str, Any]:
+        if max(len(best), len(other)) > 1:
+            return {
+                **seeds_row(*([row[score] for row in rows] for rows in (best, other))),
+                "basis": SEEDS,
+            }
+        counts = self._paired(best[0], other[0])
+        if counts is None:
+            nothing = dict.fromkeys(("low", "high", "p"), math.nan)
+            difference = float(best[0][score] - other[0][score])
+            return {"difference": difference, **nothing, "verdict": UNKNOWN, "basis": PAIRED}
+        if score == "tail":
+            counts = counts.iloc[self._tails[best[0]["run_id"]]]
+        row = paired_row(counts, CONTESTS[score])
+        names = ("n", "difference", "low", "high", "p", "verdict")
+        return {**{name: row[name] for name in names}, "basis": PAIRED}
 
-
-def _key(judged: Judged) -> tuple[str, str]:
-    return judged[0].run_id, judged[1].attack_id
+    def _paired(self, *rows: Mapping[str, Any]) -> pd.DataFrame | None:
+        """Rows of `paired_counts`; None where outcomes are gone."""
+        keys = tuple((str(row["run_id"]), str(row["attack_id"])) for row in rows)
+        if keys not in self._counts:
+            for key in keys:
+                if key not in self._outcomes:
+                    self._outcomes[key] = self._found[key].outcomes()
+            best, rival = (self._outcomes[key] for key in keys)
+            classes = len(self._found[keys[0]].digest.tested)
+            self._counts[keys] = (
+                None if best is None or rival is None else paired_counts(best, rival, classes)
+            )
+        return self._counts[keys]

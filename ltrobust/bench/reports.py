@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -50,11 +50,11 @@ class SuiteResults:
     classes: pd.DataFrame
     confusion: pd.DataFrame
     comparisons: pd.DataFrame
-    histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    examples: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    gaps: tuple[str, ...] = ()
-    across: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()
+    histories: Mapping[str, pd.DataFrame]
+    examples: Mapping[str, pd.DataFrame]
+    gaps: tuple[str, ...]
+    across: tuple[str, ...]
+    groups: Sequence[Group]
 
     @property
     def leaderboard(self) -> pd.DataFrame:
@@ -65,14 +65,23 @@ class SuiteResults:
     def board(self) -> Board:
         """What tables, figures and page show."""
         return make_board(
-            self.metrics,
+            self.groups,
             self.classes,
             self.histories,
             self.comparisons,
             self.confusion,
             self.examples,
-            groups=self.groups,
         )
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The frames that become CSV files, by their names."""
+        return {
+            "metrics.csv": self.metrics,
+            "per_class.csv": self.classes,
+            "confusion.csv": self.confusion,
+            "comparisons.csv": self.comparisons,
+        }
 
 
 def make_report(
@@ -98,16 +107,14 @@ def make_report(
     Raises:
         UserError: see `gather`; `output` is no place for it.
     """
-    only = {path.resolve(): path for path in directories}
-    if len(only) == 1 and output is None and not filters.chosen and not across:
+    in_place = output is None and not filters.chosen and not across
+    if in_place and len({path.resolve() for path in directories}) == 1:
         store = SuiteStore(directories[0])
-        results = gather([store.path], filters, grouping)
-        write_report(store, results)
-        return results, store
-    if output is None:
+    elif output is not None:
+        store = SuiteStore(output)
+        _check_output(store.path, directories)
+    else:
         return gather(directories, filters, grouping, across), None
-    store = SuiteStore(output)
-    _check_output(store.path, directories)
     results = gather(directories, filters, grouping, across)
     store.prepare()
     write_report(store, results)
@@ -116,7 +123,7 @@ def make_report(
 
 def gather(
     directories: Sequence[Path],
-    filters: Filters | None = None,
+    filters: Filters,
     grouping: Grouping | None = None,
     across: Sequence[str] = (),
 ) -> SuiteResults:
@@ -124,7 +131,7 @@ def gather(
 
     Args:
         directories: one or more suites' directories; the same one twice counts once.
-        filters: which results; None for all.
+        filters: which results.
         grouping: how head, medium and tail are cut; None for thirds.
         across: what rows of one table may differ in, from `parse_across`.
 
@@ -134,14 +141,15 @@ def gather(
             other about a run.
     """
     for directory in directories:
-        if not SuiteStore(directory).runs():
+        runs = SuiteStore(directory).runs()
+        if not runs:
             raise UserError(
                 f"{directory} holds no runs; give a suite's directory (results/<suite>)"
             )
-        if not any(run.attack_ids() for run in SuiteStore(directory).runs()):
+        if not any(run.attack_ids() for run in runs):
             raise UserError(f"{directory} holds no evaluated run yet; run ltrobust bench first")
-    runs = [read_run(*stores) for stores in _wanted(directories, filters or Filters())]
-    return results_of([run for run in runs if run.evaluations], grouping or THIRDS, across)
+    wanted = [read_run(*stores) for stores in _wanted(directories, filters)]
+    return results_of(wanted, grouping or THIRDS, across)
 
 
 def _wanted(directories: Sequence[Path], filters: Filters) -> list[tuple[RunStore, ...]]:
@@ -160,16 +168,15 @@ def _wanted(directories: Sequence[Path], filters: Filters) -> list[tuple[RunStor
     return [stores for stores, keep in zip(found, filtered(rows, filters), strict=True) if keep]
 
 
-def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteResults:
+def build_report(store: SuiteStore) -> SuiteResults:
     """Rebuild every table and figure of a suite; return what they are made of.
 
     Nothing is written when no run has been evaluated yet.
 
     Raises:
-        UserError: the grouping does not fit the number of classes, or a file is damaged.
+        UserError: a file is damaged.
     """
-    runs = [run for run in collect([store.path]) if run.evaluations]
-    results = results_of(runs, grouping or THIRDS)
+    results = results_of(collect([store.path]))
     if not results.metrics.empty:
         write_report(store, results)
     return results
@@ -178,11 +185,12 @@ def build_report(store: SuiteStore, grouping: Grouping | None = None) -> SuiteRe
 def results_of(
     runs: Sequence[JudgedRun], grouping: Grouping = THIRDS, across: Sequence[str] = ()
 ) -> SuiteResults:
-    """Make the frames of a report.
+    """Make the frames of a report; runs without an evaluation have no part in it.
 
     Raises:
         UserError: the grouping does not fit the number of classes.
     """
+    runs = [run for run in runs if run.evaluations]
     metrics, classes = metrics_table(runs, grouping)
     groups = comparable_groups(metrics, across) if len(metrics) else []
     histories = {run.run_id: run.history() for run in runs}
@@ -191,12 +199,12 @@ def results_of(
         metrics,
         classes,
         confusion_table(runs),
-        leads(groups, runs, grouping, classes),
+        leads(groups, runs, grouping),
         {run_id: frame for run_id, frame in histories.items() if len(frame)},
         {run_id: frame for run_id, frame in examples.items() if len(frame)},
-        gaps=gaps(runs),
-        across=tuple(across),
-        groups=tuple(groups),
+        gaps(runs),
+        tuple(across),
+        groups,
     )
 
 
@@ -206,7 +214,7 @@ def write_report(store: SuiteStore, results: SuiteResults) -> None:
     Nothing is made again where what is written was made of the same and is all there; else the
     figures that were drawn from the same stay.
     """
-    frames = {name: frame.to_csv(index=False) for name, frame in _csv_frames(results).items()}
+    frames = {name: frame.to_csv(index=False) for name, frame in results.tables.items()}
     made_of = _made_of(results, frames.values(), store)
     if not store.holds_report(made_of):
         made = rendered(results, store)
@@ -217,30 +225,16 @@ def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
     """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
     from ltrobust.report.page import board_page  # plotly takes a second to import
 
-    board = results.board
-    made = render_board(board, store.drawn())
+    made = render_board(results.board, store.drawn())
+    known = [name for name, frame in results.tables.items() if not frame.empty]
     made.files["index.html"] = board_page(
-        board,
-        title=_title(store),
-        downloads={
-            "leaderboard.csv": "leaderboard.csv",
-            **{name: name for name, frame in _csv_frames(results).items() if not frame.empty},
-        },
+        results.board, title=_title(store), downloads=["leaderboard.csv", *known]
     )
     return made
 
 
 def _title(store: SuiteStore) -> str:
     return printable(store.path.resolve().name)
-
-
-def _csv_frames(results: SuiteResults) -> dict[str, pd.DataFrame]:
-    return {
-        "metrics.csv": results.metrics,
-        "per_class.csv": results.classes,
-        "confusion.csv": results.confusion,
-        "comparisons.csv": results.comparisons,
-    }
 
 
 def _made_of(results: SuiteResults, frames: Iterable[str], store: SuiteStore) -> str:

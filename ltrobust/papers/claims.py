@@ -19,7 +19,7 @@ from ltrobust.evaluation.compare import paired_counts, paired_row, seeds_row
 from ltrobust.evaluation.metrics import Z95
 from ltrobust.papers.compare import AGREES, DIFFERS
 from ltrobust.papers.entries import Cell, Claim, Entry, Variant
-from ltrobust.papers.ours import Found, Ours, counts_of, strata_of
+from ltrobust.papers.ours import Found, Measured, Ours, mean_share, rows_of, strata_of
 from ltrobust.papers.published import Value, find, select
 from ltrobust.papers.reliability import reliability_of
 
@@ -57,28 +57,29 @@ def judge(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
     rows = []
     for claim in entry.claims:
         found = our_difference(claim, ours)
+        shown = found or Difference(math.nan, math.nan, math.nan, 0, 0, "")
         rows.append(
             {
                 "claim": claim.text,
                 "more": _in_words(claim.more),
                 "less": _in_words(claim.less),
                 "published": published_difference(claim, published),
-                "ours": found.value if found else math.nan,
-                "low": found.low if found else math.nan,
-                "high": found.high if found else math.nan,
-                "n": found.n if found else 0,
-                "n_seeds": found.n_seeds if found else 0,
-                "basis": found.basis if found else "",
-                "verdict": verdict(found),
+                "ours": shown.value,
+                "low": shown.low,
+                "high": shown.high,
+                "n": shown.n,
+                "n_seeds": shown.n_seeds,
+                "basis": shown.basis,
+                "verdict": verdict(shown),
                 "reliability": reliability_of(_behind(claim, ours)) if found else "",
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def verdict(found: Difference | None) -> str:
+def verdict(found: Difference) -> str:
     """What our interval of `more` - `less` says about a claim."""
-    if found is None or math.isnan(found.low):
+    if math.isnan(found.low):
         return NOT_MEASURED
     return AGREES if found.low > 0 else DIFFERS if found.high < 0 else NOISE
 
@@ -107,10 +108,7 @@ def our_difference(claim: Claim, ours: Ours) -> Difference | None:
 
 
 GAIN_COLUMNS = [
-    "label",
-    "method",
-    "kind",
-    "doubt",
+    *("label", "method", "kind", "doubt"),
     *(f"{axis}{end}" for axis in ("pgd", "aa") for end in ENDS),
 ]
 
@@ -144,19 +142,11 @@ def gains(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
 
 def _our_gain(own: Variant, base: Variant, ours: Ours) -> list[dict[str, object]]:
     """One row of `gains`, or none where a number is missing."""
-    row: dict[str, object] = {
-        "label": own.label,
-        "method": own.method,
-        "kind": "ours",
-        "doubt": "",
-    }
+    row: dict[str, object] = {"label": own.label, "method": own.method, "kind": "ours", "doubt": ""}
+    suite = next((one.suite for one in ours.find(own, None, GAINS["aa"])), None)
     for axis, attack in GAINS.items():
-        more, less = (
-            Cell.model_validate({**variant.model_dump(), "attack": attack})
-            for variant in (own, base)
-        )
-        suite = next(iter(ours.find(own, None, GAINS["aa"])), None)
-        found = _difference(more, less, ours, suite.suite if suite else None)
+        more, less = (Cell(**variant.model_dump(), attack=attack) for variant in (own, base))
+        found = _difference(more, less, ours, suite)
         if found is None:
             return []
         row |= {axis: found.value, f"{axis}_low": found.low, f"{axis}_high": found.high}
@@ -165,8 +155,8 @@ def _our_gain(own: Variant, base: Variant, ours: Ours) -> list[dict[str, object]
 
 def _published_side(cells: Sequence[Cell], values: list[Value]) -> float:
     found = [find(values, cell) for cell in cells]
-    numbers = [math.nan if value is None else value.value for value in found]
-    return numbers[0] if len(numbers) == 1 else numbers[0] - numbers[1]
+    first, *second = (math.nan if value is None else value.value for value in found)
+    return first - sum(second)
 
 
 def _common_suite(claim: Claim, ours: Ours) -> int | None:
@@ -195,7 +185,7 @@ def _difference(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference |
         return None
     if a.epoch or b.epoch or a.metric != b.metric or not _paired(left, right):
         return _unpaired(a, b, ours, suite)
-    scores = [[_score(one, a.metric) for one in side] for side in (left, right)]
+    scores = [[mean_share(strata_of(one, a.metric)) for one in side] for side in (left, right)]
     if any(math.isnan(score) for side in scores for score in side):
         return None
     if max(len(left), len(right)) > 1:
@@ -207,7 +197,7 @@ def _difference(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference |
     if one is None or other is None:  # the outcomes are gone
         return _unpaired(a, b, ours, suite)
     counts = paired_counts(one, other, len(names))
-    row = paired_row(counts_of(counts, a.metric, names), a.metric)
+    row = paired_row(rows_of(counts, a.metric, names), a.metric)
     return Difference(row["difference"], row["low"], row["high"], row["n"], 1, PAIRED)
 
 
@@ -236,12 +226,6 @@ def _paired_gains(claim: Claim, ours: Ours, suite: int | None) -> Difference | N
     return Difference(value, min(value, mean - half), max(value, mean + half), n, 1, PAIRED)
 
 
-def _score(found: Found, metric: str) -> float:
-    """A metric of one evaluation; NaN without images."""
-    strata = strata_of(found, metric)
-    return float((strata["right"] / strata["n"]).mean()) if len(strata) else math.nan
-
-
 def _paired(*sides: Sequence[Found]) -> bool:
     """Whether the evaluations stand on the same test images."""
     return len({one.evaluation.facts.test_sha256 for side in sides for one in side}) == 1
@@ -252,15 +236,10 @@ def _unpaired(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference | N
     other = ours.measure(b.variant, b.ratio, b.attack, b.metric, suite)
     if one is None or other is None:
         return None
-    seeds = min(len(one.seeds), len(other.seeds))
-    sides = (
-        Difference(part.value, part.low, part.high, part.n, seeds, INTERVALS)
-        for part in (one, other)
-    )
-    return _minus(*sides)
+    return _minus(one, other)
 
 
-def _minus(one: Difference, other: Difference) -> Difference:
+def _minus(one: Difference | Measured, other: Difference | Measured) -> Difference:
     """Two numbers with intervals, subtracted: square-and-add, as if they were independent."""
     value = one.value - other.value
     below = math.hypot(one.value - one.low, other.high - other.value)

@@ -9,14 +9,13 @@ the verdict says why; at CPU scale none is. The size of a test set is no reason 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ltrobust.config import Run
 from ltrobust.papers.entries import Entry, Scale
-from ltrobust.papers.ours import Measured, Ours
+from ltrobust.papers.ours import UNMEASURED, Measured, Ours
 from ltrobust.papers.published import PAPERS_AUTOATTACK, TORCHATTACKS, Value, select
 from ltrobust.papers.reliability import reliability_of
 
@@ -114,10 +113,10 @@ def _architecture(name: str) -> str:
 
 
 def _row(value: Value, measured: Measured | None, judged: str) -> dict[str, object]:
-    own = value.ours
+    found = measured or UNMEASURED
     return {
         "label": value.label,
-        "method": own.method if own else "",
+        "method": value.ours.method if value.ours else "",
         "published_method": value.method,
         "ratio": value.ratio,
         "attack": value.attack,
@@ -125,18 +124,18 @@ def _row(value: Value, measured: Measured | None, judged: str) -> dict[str, obje
         "metric": value.metric,
         "series": value.selector.title,
         "published": value.value,
-        "ours": measured.value if measured else math.nan,
-        "low": measured.low if measured else math.nan,
-        "high": measured.high if measured else math.nan,
-        "n": measured.n if measured else 0,
-        "n_seeds": len(measured.seeds) if measured else 0,
-        "seeds": ",".join(map(str, measured.seeds)) if measured else "",
-        "difference": measured.value - value.value if measured else math.nan,
+        "ours": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "n_seeds": found.n_seeds,
+        "seeds": ",".join(map(str, found.seeds)),
+        "difference": found.value - value.value,
         "verdict": judged,
         "doubt": value.doubt,
         "note": value.selector.note,
         "setting_notes": value.notes,
         "source": value.source,
-        "run_ids": ",".join(run.run_id for run in measured.runs) if measured else "",
-        "reliability": reliability_of(measured.found) if measured else "",
+        "run_ids": ",".join(run.run_id for run in found.runs),
+        "reliability": reliability_of(found.found),
     }

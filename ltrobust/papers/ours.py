@@ -17,7 +17,6 @@ from scipy.stats import t as student
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.config import Run
 from ltrobust.errors import UserError
-from ltrobust.evaluation.compare import CELLS
 from ltrobust.evaluation.metrics import Z95, mean_interval
 from ltrobust.papers.entries import Variant
 from ltrobust.results.collect import Evaluation, JudgedRun, read_run
@@ -74,6 +73,14 @@ class Measured:
     runs: tuple[Run, ...]
     test_protocol: str
     found: tuple[Found, ...] = ()
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of training seeds."""
+        return len(self.seeds)
+
+
+UNMEASURED = Measured(math.nan, math.nan, math.nan, math.nan, 0, (), (), "")
 
 
 class Ours:
@@ -153,8 +160,7 @@ class Ours:
         strata = [strata_of(one, metric) for one in found]
         if any(part.empty for part in strata):
             return None
-        values = [float((part["right"] / part["n"]).mean()) for part in strata]
-        return _measured(found, values, strata)
+        return _measured(found, [mean_share(part) for part in strata], strata)
 
     def history(self, variant: Variant) -> pd.DataFrame:
         """The learning curve of a variant's first run; empty when there is none."""
@@ -210,25 +216,23 @@ def strata_of(found: Found, metric: str) -> pd.DataFrame:
     One row for "accuracy", else one a class; classes without test images are left out of
     "balanced", and make the mean over named classes empty.
     """
-    names = found.judged.class_names
     digest = found.evaluation.digest
-    frame = pd.DataFrame({"right": digest.right, "n": digest.tested})
-    if metric == "accuracy":
-        frame = frame.sum().to_frame().T
-    elif metric != "balanced":
-        chosen = classes_of(metric, names)
-        frame = frame.iloc[chosen or []]
-        return frame if len(frame) and (frame["n"] > 0).all() else frame.iloc[:0]
-    return frame[frame["n"] > 0]
+    counted = pd.DataFrame({"right": digest.right, "n": digest.tested})
+    frame = rows_of(counted, metric, found.judged.class_names)
+    known = frame[frame["n"] > 0]
+    return known if metric == "balanced" or len(known) == len(frame) else known.iloc[:0]
 
 
-def counts_of(counts: pd.DataFrame, metric: str, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of `compare.paired_counts` (columns `CELLS`) that a metric is made of."""
+def mean_share(strata: pd.DataFrame) -> float:
+    """A metric from `strata_of`; NaN without images."""
+    return float((strata["right"] / strata["n"]).mean())
+
+
+def rows_of(classes: pd.DataFrame, metric: str, names: Sequence[str]) -> pd.DataFrame:
+    """The rows that a metric is made of, from counts with a row a class: one for "accuracy"."""
     if metric == "accuracy":
-        return counts[CELLS].sum().to_frame().T
-    if metric == "balanced":
-        return counts
-    return counts.iloc[classes_of(metric, names) or []]
+        return classes.sum().to_frame().T
+    return classes if metric == "balanced" else classes.iloc[classes_of(metric, names) or []]
 
 
 def classes_of(metric: str, names: Sequence[str]) -> list[int] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -185,14 +185,7 @@ def _means(found: list[Value], selector: Selector) -> list[Value]:
         if all(metric in cells for metric in metrics):
             parts = [cells[metric] for metric in metrics]
             doubt = next((part.doubt for part in parts if part.doubt), "")
-            means.append(
-                Value(
-                    **{
-                        **vars(parts[0]),
-                        "metric": class_metric(selector.classes),
-                        "value": sum(part.value for part in parts) / len(parts),
-                        "doubt": doubt,
-                    }
-                )
-            )
+            mean = sum(part.value for part in parts) / len(parts)
+            metric = class_metric(selector.classes)
+            means.append(replace(parts[0], metric=metric, value=mean, doubt=doubt))
     return means

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from ltrobust.bench.checks import lacks_reliability
@@ -28,7 +27,7 @@ from ltrobust.papers.figures import entry_chart, scale_note
 from ltrobust.papers.ours import Ours
 from ltrobust.papers.page import SHOWN, entry_json, papers_page
 from ltrobust.papers.published import read_values
-from ltrobust.papers.tables import claims_table, latex, markdown, short_table
+from ltrobust.papers.tables import markdown, short_tables
 from ltrobust.progress import Reporter, in_words
 from ltrobust.report.markup import Table
 from ltrobust.report.printed import draw, figure_bytes
@@ -49,16 +48,6 @@ class Job:
         """The runs of all suites, each once."""
         seen = {planned.run.run_id: planned for plan in self.plans for planned in plan.runs}
         return list(seen.values())
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """What an entry came to: the frames that were written, and tables for the terminal."""
-
-    entry: Entry
-    comparison: pd.DataFrame
-    claims: pd.DataFrame
-    tables: tuple[Table, ...]
 
 
 def choose_scale(asked: str | None, device: str | None) -> Scale:
@@ -134,11 +123,14 @@ def run_missing(job: Job, store: SuiteStore, reporter: Reporter) -> list[Failure
     return list(failures.values())
 
 
-def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
+def write_entry(job: Job, folder: Path, store: SuiteStore) -> tuple[Table, ...]:
     """Compare, judge and draw from what is stored, and write it to `<output>/<entry>/`.
 
     Files: comparison.csv, .md and .tex, claims.csv, figure.png and .pdf, page.json; and
     `<output>/index.html`, the page of all entries there.
+
+    Returns:
+        Tables for the terminal.
 
     Raises:
         UserError: the published values or a stored file are wrong.
@@ -149,12 +141,11 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
     note = f"{scale_note(ours)}; shapes compare, values do not." if job.scale == "cpu" else ""
     chart = entry_chart(entry, frame, values, ours, job.scale)
     figure = draw(chart)
-    tables = [short_table(entry, frame, note)]
-    tables += [claims_table(entry, claims)] if len(claims) else []
+    tables = short_tables(entry, frame, claims, note)
     files: dict[str, str | bytes] = {
         "comparison.csv": frame.to_csv(index=False, lineterminator="\n"),
         "comparison.md": markdown(entry, frame, claims, note),
-        "comparison.tex": latex(entry, frame, claims, note),
+        "comparison.tex": "\n".join(table.to_latex() for table in tables),
         "claims.csv": claims.to_csv(index=False, lineterminator="\n"),
         "figure.png": figure_bytes(figure, "png"),
         "figure.pdf": figure_bytes(figure, "pdf"),
@@ -163,7 +154,7 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> Reproduced:
     for name, content in files.items():
         store.write(f"{entry.name}/{name}", content)
     store.write("index.html", papers_page(store.path))
-    return Reproduced(entry, frame, claims, tuple(tables))
+    return tables
 
 
 def _finished(planned: PlannedRun, store: SuiteStore) -> bool:

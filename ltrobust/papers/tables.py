@@ -6,9 +6,10 @@ the caption explains.
 
 from __future__ import annotations
 
+import itertools
 import math
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from ltrobust.papers.compare import NOT_COMPARABLE, RULE
 from ltrobust.papers.entries import Entry
 from ltrobust.papers.reliability import is_flagged, marked, reliability_note
+from ltrobust.report.estimate import points
 from ltrobust.report.marks import FLAG
 from ltrobust.report.markup import Table
 
@@ -37,9 +39,12 @@ def comparison_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
 
 def short_table(entry: Entry, frame: pd.DataFrame, note: str) -> Table:
     """The comparison with letters for the reasons of "not comparable", for pages and terminals."""
-    letters = _letters(frame)
-    cells = [_lettered(text, letters) for text in frame["verdict"]]
-    told = " ".join(f"{letter}: {reason}." for reason, letter in letters.items())
+    reasons = frame.loc[frame["verdict"].str.startswith(NOT_COMPARABLE), "verdict"].unique()
+    letters = dict(zip(reasons, _names(), strict=False))
+    cells = [f"n/c {letters[text]}" if text in letters else text for text in frame["verdict"]]
+    told = " ".join(
+        f"{letter}: {text.removeprefix(NOT_COMPARABLE)}." for text, letter in letters.items()
+    )
     end = f" n/c: not comparable; {told}" if letters else ""
     table = _comparison(entry, frame, cells, f"{note}{end}".strip())
     narrow = table.frame.rename(columns={"published": "publ.", "difference": "diff."})
@@ -51,8 +56,8 @@ def claims_table(entry: Entry, frame: pd.DataFrame) -> Table:
     cells = pd.DataFrame(
         {
             "claim": marked(frame["claim"].tolist(), frame["reliability"].tolist()),
-            "published": [_points(value) for value in frame["published"]],
-            "ours": [_points(value) for value in frame["ours"]],
+            "published": [points(value) for value in frame["published"]],
+            "ours": [points(value) for value in frame["ours"]],
             "95%": [
                 _span(low, high, sign="+")
                 for low, high in zip(frame["low"], frame["high"], strict=True)
@@ -87,19 +92,20 @@ def sources_table(frame: pd.DataFrame) -> Table:
     return Table("sources", title, "", pd.DataFrame(list(rows.values())))
 
 
+def short_tables(
+    entry: Entry, frame: pd.DataFrame, claims: pd.DataFrame, note: str
+) -> tuple[Table, ...]:
+    """Comparison and claims where room is short: page, terminal and LaTeX."""
+    short = short_table(entry, frame, note)
+    return (short, claims_table(entry, claims)) if len(claims) else (short,)
+
+
 def markdown(entry: Entry, frame: pd.DataFrame, claims: pd.DataFrame, note: str) -> str:
     """Everything as one Markdown page."""
     parts = [comparison_table(entry, frame, note)]
     parts += [claims_table(entry, claims)] if len(claims) else []
     parts.append(sources_table(frame))
     return "\n".join(part.to_markdown().rstrip() + "\n" for part in parts)
-
-
-def latex(entry: Entry, frame: pd.DataFrame, claims: pd.DataFrame, note: str) -> str:
-    """Comparison and claims as table floats; the document must load the package booktabs."""
-    parts = [short_table(entry, frame, note)]
-    parts += [claims_table(entry, claims)] if len(claims) else []
-    return "\n".join(part.to_latex() for part in parts)
 
 
 def _comparison(entry: Entry, frame: pd.DataFrame, verdicts: list[str], note: str) -> Table:
@@ -119,7 +125,7 @@ def _comparison(entry: Entry, frame: pd.DataFrame, verdicts: list[str], note: st
                 _span(low, high) for low, high in zip(frame["low"], frame["high"], strict=True)
             ],
             "n": [_count(n, seeds) for n, seeds in zip(frame["n"], frame["n_seeds"], strict=True)],
-            "difference": [_points(value) for value in frame["difference"]],
+            "difference": [points(value) for value in frame["difference"]],
             "verdict": verdicts,
         }
     )
@@ -142,22 +148,10 @@ def _references(frame: pd.DataFrame) -> dict[int, int]:
     }
 
 
-def _letters(frame: pd.DataFrame) -> dict[str, str]:
-    reasons = [
-        text.removeprefix(NOT_COMPARABLE)
-        for text in frame["verdict"]
-        if text.startswith(NOT_COMPARABLE)
-    ]
-    names = [
-        *string.ascii_lowercase,
-        *(f"{a}{b}" for a in "abcdef" for b in string.ascii_lowercase),
-    ]
-    return dict(zip(dict.fromkeys(reasons), names, strict=False))
-
-
-def _lettered(text: str, letters: Mapping[str, str]) -> str:
-    reason = text.removeprefix(NOT_COMPARABLE)
-    return f"n/c {letters[reason]}" if text.startswith(NOT_COMPARABLE) else text
+def _names() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ..."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
 
 
 def _metric(metric: str) -> str:
@@ -165,10 +159,6 @@ def _metric(metric: str) -> str:
     if kind == "mean":
         return f"mean of {len(names.split(','))} classes"
     return {"accuracy": "all images", "balanced": "mean of classes"}.get(kind, names)
-
-
-def _points(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:+.2f}"
 
 
 def _span(low: float, high: float, sign: str = "") -> str:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ltrobust.callable_package import CallablePackage
-from ltrobust.report.board import Board, make_board
+from ltrobust.report.board import Board
 from ltrobust.report.charts import setting_charts, spanning_charts
 from ltrobust.report.images import adversarial_figures, examples_digest
 from ltrobust.report.markup import Table
@@ -39,8 +38,6 @@ sys.modules[__name__].__class__ = CallablePackage
 __all__ = [
     "Rendered",
     "figure_bytes",
-    "leaderboard",
-    "render",
     "render_board",
     "terminal_tables",
 ]
@@ -64,7 +61,7 @@ class Rendered:
     drawn: dict[str, str] = field(default_factory=dict)
 
 
-def render_board(board: Board, known: Mapping[str, str] | None = None) -> Rendered:
+def render_board(board: Board, known: Mapping[str, str]) -> Rendered:
     """Make every file of a report but its page.
 
     Args:
@@ -83,29 +80,8 @@ def render_board(board: Board, known: Mapping[str, str] | None = None) -> Render
             made.files.update(_table_files(table, setting.ending))
     for family in board.families:
         made.files.update(_table_files(ratio_table(family), family.ending))
-    _draw_all(board, made, known or {})
+    _draw_all(board, made, known)
     return made
-
-
-def render(
-    metrics: pd.DataFrame,
-    per_class: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    comparisons: pd.DataFrame | None = None,
-    confusion: pd.DataFrame | None = None,
-    examples: Mapping[str, pd.DataFrame] | None = None,
-    across: Sequence[str] = (),
-) -> dict[str, str | bytes]:
-    """Make every file of the report of these tables but its page; see `make_board`."""
-    tables = (metrics, per_class, histories, comparisons, confusion, examples, across)
-    return render_board(make_board(*tables)).files
-
-
-def leaderboard(
-    metrics: pd.DataFrame, across: Sequence[str] = (), comparisons: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """The leaderboard of these metrics; see `leaderboard_frame` for its columns."""
-    return make_board(metrics, comparisons=comparisons, across=across).leaderboard
 
 
 def terminal_tables(board: Board) -> list[RichTable]:
@@ -136,40 +112,30 @@ def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
     }
 
 
-Drawing = Callable[[], Mapping[str, Figure]]
-
-
-def _drawings(board: Board) -> dict[tuple[str, str], tuple[str, Drawing]]:
-    """Every figure by name and ending: a digest of its description, and how it is drawn."""
+def _drawings(board: Board) -> Iterator[tuple[str, str, Callable[[], Mapping[str, Figure]]]]:
+    """Yield every figure: ending of its name, digest of all it shows, and how it is drawn."""
     code = renderer_digest()
     charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
-    spanning = spanning_charts(board.radii, board.families)
-    charts += [(ending, chart) for _, ending, chart in spanning]
-    found: dict[tuple[str, str], tuple[str, Drawing]] = {}
-    for ending, chart in charts:
-        if chart.printed:
-            digest = hashlib.sha256(f"{code}{chart!r}".encode()).hexdigest()[:16]
-            found[chart.name, ending] = digest, partial(print_chart, chart)
-    for one in board.settings:
-        if len(one.examples):
-            digest = hashlib.sha256(f"{code}{examples_digest(one)}".encode()).hexdigest()[:16]
-            found["adversarial", one.ending] = digest, partial(_images, one)
-    return {
-        place: (f"{place[0]}{place[1]} {digest}", drawing)
-        for place, (digest, drawing) in found.items()
-    }
+    charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
+    drawn = [
+        (end, one.name, repr(one), partial(print_chart, one)) for end, one in charts if one.printed
+    ]
+    drawn += [
+        (one.ending, "adversarial", examples_digest(one), partial(_images, one))
+        for one in board.settings
+        if len(one.examples)
+    ]
+    for ending, name, shown, draw in drawn:
+        digest = hashlib.sha256(f"{code}{shown}".encode()).hexdigest()[:16]
+        yield ending, f"{name}{ending} {digest}", draw
 
 
 def _draw_all(board: Board, made: Rendered, known: Mapping[str, str]) -> None:
     """Draw every figure but those that are there already, drawn from the same."""
-    there: dict[str, list[str]] = {}
-    for file, digest in known.items():
-        there.setdefault(digest, []).append(file)
-    for (_, ending), (digest, drawing) in _drawings(board).items():
-        if digest in there:
-            made.drawn.update(dict.fromkeys(there[digest], digest))
-            continue
-        for name, figure in drawing().items():
+    for ending, digest, draw in _drawings(board):
+        there = [file for file, own in known.items() if own == digest]
+        made.drawn.update(dict.fromkeys(there, digest))
+        for name, figure in draw().items() if not there else ():
             for kind in _KINDS:
                 file = f"figures/{name}{ending}.{kind}"
                 made.files[file] = figure_bytes(figure, kind)

@@ -64,16 +64,13 @@ def across_blocks(
     homeless = strangers = rows[foreign]
     shared = [key for key in fixed if key not in _UNKNOWN_OF_FOREIGN]
     for _, block in rows[~foreign].groupby(fixed, dropna=False, sort=False):
-        if strangers.empty:
-            yield block, tuple(free)
-            continue
-        guests = strangers[_same(strangers, block.iloc[0], shared)]
+        guests = strangers[(strangers[shared] == block.iloc[0][shared]).all(axis=1)]
         guests = guests[[_same_classes(guest, block) for _, guest in guests.iterrows()]]
         homeless = homeless.drop(index=guests.index, errors="ignore")
         if guests.empty:
             yield block, tuple(free)
         else:
-            yield pd.concat([block, guests]), (*dict.fromkeys([*free, "epochs"]),)
+            yield pd.concat([block, guests]), tuple(dict.fromkeys([*free, "epochs"]))
     for _, block in homeless.groupby(fixed, dropna=False, sort=False):
         yield block, tuple(free)
 
@@ -132,14 +129,6 @@ def _in_words(row: Mapping[Any, Any], varied: Sequence[str]) -> str:
     known = [(key, shown_value(key, row[key])) for key in varied]
     words = [f"{text} epochs" if key == "epochs" else text for key, text in known if text != "-"]
     return ", ".join(words) or "no changes"
-
-
-def _same(rows: pd.DataFrame, row: pd.Series, keys: Sequence[str]) -> pd.Series:
-    """Whether each row agrees with one in some keys; two missing values do."""
-    same = pd.Series(True, index=rows.index)
-    for key in keys:
-        same &= (rows[key] == row[key]) | (rows[key].isna() & pd.isna(row[key]))
-    return same
 
 
 def _same_classes(guest: pd.Series, block: pd.DataFrame) -> bool:

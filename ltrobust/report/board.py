@@ -14,9 +14,10 @@ from functools import cached_property
 import pandas as pd
 
 from ltrobust.report.captions import describe
+from ltrobust.report.classes import class_rows, group_classes
 from ltrobust.report.confusion import confusions, counted_rows
 from ltrobust.report.cost import costs
-from ltrobust.report.groups import Group, comparable_groups
+from ltrobust.report.groups import Group
 from ltrobust.report.images import example_rows
 from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.ranking import ranking, robust_attack
@@ -25,12 +26,9 @@ from ltrobust.report.setting import (
     NOISE,
     Setting,
     balanced_means,
-    class_rows,
-    group_classes,
     group_curves,
     group_estimates,
-    group_leads,
-    tail_images,
+    setting_leads,
 )
 from ltrobust.report.sweeps import Sweep, eps_sweeps
 
@@ -58,40 +56,33 @@ class Board:
 
 
 def make_board(
-    metrics: pd.DataFrame,
-    per_class: pd.DataFrame | None = None,
-    histories: Mapping[str, pd.DataFrame] | None = None,
-    comparisons: pd.DataFrame | None = None,
-    confusion: pd.DataFrame | None = None,
-    examples: Mapping[str, pd.DataFrame] | None = None,
-    across: Sequence[str] = (),
-    groups: Sequence[Group] | None = None,
+    groups: Sequence[Group],
+    per_class: pd.DataFrame,
+    histories: Mapping[str, pd.DataFrame],
+    comparisons: pd.DataFrame,
+    confusion: pd.DataFrame,
+    examples: Mapping[str, pd.DataFrame],
 ) -> Board:
     """Make the board of a report.
 
     Args:
-        metrics: rows of metrics.csv.
-        per_class: rows of per_class.csv; may be empty.
+        groups: the rows of metrics.csv as `comparable_groups` sorts them.
+        per_class: rows of per_class.csv.
         histories: run id to its history.csv; runs may be missing.
-        comparisons: rows of comparisons.csv; without them no score is marked as within noise.
-        confusion: rows of confusion.csv; without them nothing is told of mistakes.
+        comparisons: rows of comparisons.csv.
+        confusion: rows of confusion.csv.
         examples: run id to its examples.parquet as read by the store; runs may be missing.
-        across: what rows of one table may differ in, from `parse_across`.
-        groups: the same metrics as `comparable_groups` sorts them, where that is done.
-
-    Raises:
-        UserError: metrics is empty, lacks columns, or contradicts itself.
     """
-    groups = comparable_groups(metrics, across) if groups is None else groups
-    classes = pd.DataFrame() if per_class is None else per_class
-    rows, counted, tails = class_rows(classes), counted_rows(confusion), tail_images(classes)
-    known = comparisons is not None and not comparisons.empty
-    leads = dict(list(comparisons.groupby("setting"))) if known and comparisons is not None else {}
+    rows, counted, leads = (
+        class_rows(per_class),
+        counted_rows(confusion),
+        setting_leads(comparisons),
+    )
     settings = []
     for group in groups:
         estimates = group_estimates(group)
         means = balanced_means(estimates)
-        own = group_leads(leads[group.slug]) if group.slug in leads else {}
+        own = leads.get(group.slug, {})
         near = {
             attack: {lead.other for lead in found if lead.verdict == NOISE}
             for (attack, contest), found in own.items()
@@ -99,7 +90,7 @@ def make_board(
         }
         ranked = ranking(means, near)
         robust = robust_attack(means, group.attacks)
-        tested = group_classes(group, rows, ranked.labels)
+        classes = group_classes(group, rows, ranked.labels)
         settings.append(
             Setting(
                 **{field.name: getattr(group, field.name) for field in fields(Group)},
@@ -108,18 +99,17 @@ def make_board(
                 ranking=ranked,
                 robust=robust,
                 leads=own,
-                classes=tested,
-                curves=group_curves(group, histories or {}),
+                classes=classes,
+                curves=group_curves(group, histories),
                 costs=costs(group, ranked.labels),
-                mistakes=confusions(group, robust, ranked.labels, tested.facts, counted),
-                examples=example_rows(group, ranked.labels, tested.facts, examples or {}),
-                tails=tails,
+                mistakes=confusions(group, robust, ranked.labels, classes.facts, counted),
+                examples=example_rows(group, ranked.labels, classes.facts, examples),
             )
         )
-    versions = list(metrics["ltrobust"].dropna()) if "ltrobust" in metrics else []
+    versions = {str(name) for group in groups for name in group.rows["ltrobust"].dropna()}
     return Board(
         tuple(settings),
         tuple(ratio_families(settings)),
         tuple(eps_sweeps(settings)),
-        tuple(sorted({str(version) for version in versions})),
+        tuple(sorted(versions)),
     )

@@ -5,14 +5,14 @@ Signs beside names and scores are explained in `marks.py`. Nothing here averages
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ltrobust.report.across import EXTERNAL
-from ltrobust.report.groups import Group, format_eps, imbalance, settings_of
+from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.marks import reliability_note
 from ltrobust.report.ratios import LONG_TAILED
 from ltrobust.report.setting import Setting
@@ -34,14 +34,11 @@ def test_images(group: Group) -> str:
     """Say what the test images are; balanced is only a set with as many images of every class."""
     n, protocol = f"{int(group.key['n']):,}", str(group.key["test_protocol"])
     low, high = group.rows["n_class_min"].min(), group.rows["n_class_max"].max()
-    kind = "long-tailed test set" if protocol == LONG_TAILED else "test set"
-    if math.isnan(low) or math.isnan(high):
-        return f"{kind} of {n} images"
     if low == high:
         return f"balanced test set of {n} images"
     span = f"{int(low):,} to {int(high):,}"
     if protocol == LONG_TAILED:
-        return f"{kind} of {n} images, {span} a class"
+        return f"long-tailed test set of {n} images, {span} a class"
     return f"test set as it came, not balanced: n = {n}, {span} images a class"
 
 
@@ -55,19 +52,19 @@ def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
     """
     key, mixed = groups[0].key, groups[0].differing
     changes = f" with {str(key['recipe_changes']).replace(';', ', ')}"
+    agreed = {
+        "arch": str(key["arch"]),
+        "recipe": f"{key['recipe']} recipe{changes if key['recipe_changes'] else ''}",
+        "epochs": f"{key['epochs']} epochs",
+        "select": SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
+        "augment": f"augmentation {key['augment']}",
+        "precision": str(key["precision"]),
+    }
     parts = [
         f"{key['dataset']}, {ratios}",
         test_set,
         *([f"eps {format_eps(key['eps'])}"] if key["eps"] > 0 else []),
-        *_agreed(
-            mixed,
-            arch=str(key["arch"]),
-            recipe=f"{key['recipe']} recipe{changes if key['recipe_changes'] else ''}",
-            epochs=f"{key['epochs']} epochs",
-            select=SELECT_WORDS.get(str(key["select"]), f"checkpoint {key['select']}"),
-            augment=f"augmentation {key['augment']}",
-            precision=str(key["precision"]),
-        ),
+        *(text for name, text in agreed.items() if name not in mixed),
         f"split seed {key['split_seed']}",
         _seeds(groups),
         *(
@@ -78,11 +75,6 @@ def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
     ]
     notes = (_tried, _across, _libraries, _attack_seeds)
     return f"{', '.join(parts)}." + "".join(note(groups) for note in notes)
-
-
-def _agreed(mixed: Sequence[str], **texts: str) -> list[str]:
-    """Those texts whose key all rows agree in."""
-    return [text for name, text in texts.items() if name not in mixed]
 
 
 def _across(groups: Sequence[Group]) -> str:
@@ -100,10 +92,14 @@ def reading(group: Setting, attacks: Sequence[str] | None = None) -> str:
     """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
     runs = group.rows["run_id"].nunique()
     gaps = len(group.rows) < runs * len(group.attacks)
-    missing = " - marks a score that not every seed has." if gaps else ""
-    marks = f"{spread_note([group])}{missing}"
+    marks = spread_note([group]) + gaps_note(gaps)
     marks += reliability_note(group, group.attacks if attacks is None else attacks)
     return f" {group.ranking.sentence} Percent; best bold, second underlined.{marks}"
+
+
+def gaps_note(gaps: bool) -> str:
+    """Explain a missing score, where there is one."""
+    return " - marks a score that not every seed has." if gaps else ""
 
 
 def spread_note(groups: Sequence[Group]) -> str:
@@ -131,10 +127,11 @@ def _seeds_of(group: Group) -> str:
 
 
 def _libraries(groups: Sequence[Group]) -> str:
-    names: set[str] = set()
-    for group in groups:
-        used = group.rows.loc[group.rows["attack"] == "autoattack", "attack_library"].dropna()
-        names |= {str(name) for name in used}
+    names = {
+        library
+        for group in groups
+        for library in group.rows.loc[group.rows["attack"] == "autoattack", "attack_library"]
+    }
     return f" AutoAttack from {', '.join(sorted(names))}." if names else ""
 
 
@@ -144,9 +141,8 @@ def _attack_seeds(groups: Sequence[Group]) -> str:
     for group in groups:
         told = zip(group.rows["attack"], group.rows["attack_settings"], strict=True)
         for attack, text in dict.fromkeys(told):
-            known = settings_of(text)
-            if isinstance(known, Mapping) and "seeds" in known:
-                seeds[attack] = known["seeds"]
+            if several := json.loads(text).get("seeds"):
+                seeds[attack] = several
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
     return f" {'; '.join(texts)}." if texts else ""
 

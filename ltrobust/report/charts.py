@@ -251,7 +251,7 @@ def confusion_chart(setting: Setting) -> Chart | None:
     mistakes = setting.mistakes
     if mistakes is None:
         return None
-    names = tuple(str(name) for name in mistakes.classes["class_name"])
+    names = tuple(fact.name for fact in mistakes.classes)
     panels = []
     for label, counts in mistakes.counts.items():
         totals = counts.sum(axis=1, keepdims=True).clip(min=1)

@@ -14,11 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from ltrobust.report.estimate import Estimate, over_seeds
 from ltrobust.report.groups import Group
 
 _COMMIT = 8
 """Characters of a commit that are shown."""
+_OF_TRAINING = ("train_seconds", "peak_memory_bytes")
+Numbers = dict[tuple[str, str], float]
+"""What was measured under the same conditions: run and column, or attack, to seconds or bytes."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,25 @@ def costs(group: Group, ranked: Sequence[str]) -> list[Cost]:
     found = []
     for label in ranked:
         rows = [row for attack in group.attacks for row in group.cells.get((label, attack), ())]
-        trained = [_trained(row) for row in rows]
-        attacked = [_attacked(row, same) for row, same in zip(rows, trained, strict=True)]
-        own = list(zip(rows, trained, attacked, strict=True))
-        sizes = {row["parameters"] for row in rows if _number(row, "parameters") >= 0}
-        size = float(sizes.pop()) if len(sizes) == 1 else math.nan
-        for conditions in _all_conditions(own):
-            found.append(_cost(label, conditions, own, size, group.runs(label), group.attacks))
+        sizes = {row["parameters"] for row in rows if not math.isnan(row["parameters"])}
+        size = sizes.pop() if len(sizes) == 1 else math.nan
+        measured: dict[Conditions, Numbers] = {}
+        for row in rows:
+            trained, attacked = _conditions(row)
+            own = {(row["run_id"], name): row[name] for name in _OF_TRAINING}
+            measured.setdefault(trained, {}).update(own)
+            measured.setdefault(attacked, {})[row["run_id"], row["attack"]] = row["seconds"]
+        for conditions in _in_order(measured):
+            numbers = measured[conditions]
+            runs = [run for run in group.runs(label) if any(run == own for own, _ in numbers)]
+            train_seconds, memory, *times = (
+                over_seeds([numbers.get((run, name), math.nan) for run in runs])
+                for name in (*_OF_TRAINING, *group.attacks)
+            )
+            by_attack = dict(zip(group.attacks, times, strict=True))
+            found.append(
+                Cost(label, conditions, tuple(runs), train_seconds, memory, size, by_attack)
+            )
     return found
 
 
@@ -106,86 +123,40 @@ def drawn_costs(costs: Sequence[Cost], seeds: Mapping[str, int]) -> tuple[list[C
     return drawn, [cost.label for cost in whole if str(cost.conditions) != most]
 
 
-Judged = Sequence[tuple[Mapping[str, Any], Conditions, Conditions]]
-"""Metric rows with the conditions of training and attack."""
-
-
-def _cost(
-    label: str,
-    conditions: Conditions,
-    own: Judged,
-    size: float,
-    runs: Sequence[str],
-    attacks: Sequence[str],
-) -> Cost:
-    trained: dict[str, Mapping[str, Any]] = {}
-    times: dict[tuple[str, str], float] = {}
-    for row, training, attack in own:
-        if training == conditions:
-            trained.setdefault(row["run_id"], row)
-        if attack == conditions:
-            times[row["run_id"], row["attack"]] = _number(row, "seconds")
-    attacked = {run for run, _ in times}
-    here = [run for run in runs if run in trained or run in attacked]
-
-    def measured(column: str) -> Estimate:
-        return over_seeds([_number(trained.get(run, {}), column) for run in here])
-
-    return Cost(
-        label,
-        conditions,
-        tuple(here),
-        measured("train_seconds"),
-        measured("peak_memory_bytes"),
-        size,
-        {
-            attack: over_seeds([times.get((run, attack), math.nan) for run in here])
-            for attack in attacks
-        },
-    )
-
-
-def _all_conditions(own: Judged) -> list[Conditions]:
+def _in_order(measured: Mapping[Conditions, Numbers]) -> list[Conditions]:
     """Where and how the runs of one label were trained, then how else they were attacked.
 
     Conditions under which nothing was measured, such as those of a training that was not timed, are
     none, unless they are all there is.
     """
-    trained = {
-        training
-        for row, training, _ in own
-        if any(_number(row, name) >= 0 for name in ("train_seconds", "peak_memory_bytes"))
+    known = {
+        conditions: [name for (_, name), value in numbers.items() if not math.isnan(value)]
+        for conditions, numbers in measured.items()
     }
-    attacked = {attack for row, _, attack in own if _number(row, "seconds") >= 0}
-    known = [*sorted(trained, key=str), *sorted(attacked, key=str)]
-    return list(dict.fromkeys(known)) or [own[0][1]]
+    first, *_ = known
+    return sorted(
+        (conditions for conditions, names in known.items() if names),
+        key=lambda one: (not {*_OF_TRAINING} & {*known[one]}, str(one)),
+    ) or [first]
 
 
-def _trained(row: Mapping[str, Any]) -> Conditions:
-    version = _text(row, "ltrobust")
-    code = _text(row, "git_commit") or (version and f"ltrobust {version}")
-    return _conditions(_text(row, "device"), _text(row, "threads"), code)
+def _conditions(row: Mapping[str, Any]) -> tuple[Conditions, Conditions]:
+    """Of the training, and of the attack."""
+    device, commit, version = (_text(row[name]) for name in ("device", "git_commit", "ltrobust"))
+    code = commit or (version and f"ltrobust {version}")
+    trained = Conditions(device, _text(row["threads"]), _shortened(code))
+    if not (device := _text(row["attack_device"])):
+        return trained, trained
+    threads, code = _text(row["attack_threads"]), _text(row["attack_code"])
+    return trained, Conditions(device, threads, _shortened(code))
 
 
-def _attacked(row: Mapping[str, Any], same: Conditions) -> Conditions:
-    device = _text(row, "attack_device")
-    if not device:
-        return same
-    return _conditions(device, _text(row, "attack_threads"), _text(row, "attack_code"))
-
-
-def _conditions(device: str, threads: str, code: str) -> Conditions:
+def _shortened(code: str) -> str:
+    """A commit in few characters, whether it was changed kept; a version as it is."""
     commit, plus, dirty = code.partition("+")
     commit = commit.strip() if " " in commit else commit[:_COMMIT]
-    return Conditions(device, threads.removesuffix(".0"), f"{commit}{plus}{dirty}")
+    return f"{commit}{plus}{dirty}"
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    missing = value is None or value != value or str(value) == "<NA>"
-    return "" if missing else str(value)
-
-
-def _number(row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    return math.nan if value is None or _text(row, name) == "" else float(value)
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)

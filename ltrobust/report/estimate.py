@@ -89,6 +89,11 @@ def over_seeds(
     return Estimate(mean, std=std, n_seeds=count, n=n)
 
 
+def points(value: float) -> str:
+    """Write a difference of fractions in points with its sign, "-" when missing."""
+    return "-" if math.isnan(value) else f"{PERCENT * value:+.2f}"
+
+
 def percent(value: float) -> str:
     """Write a fraction in percent with two decimals, "-" when missing."""
     return "-" if math.isnan(value) else f"{PERCENT * value:.2f}"

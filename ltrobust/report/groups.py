@@ -30,20 +30,8 @@ from ltrobust.report.across import (
 )
 
 BASE_KEYS = (
-    "dataset",
-    "imbalance_ratio",
-    "test_protocol",
-    "arch",
-    "recipe",
-    "select",
-    "augment",
-    "epochs",
-    "precision",
-    "batch_size",
-    "train_eps",
-    "split_seed",
-    "split_sha256",
-    "n",
+    *("dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "select", "augment"),
+    *("epochs", "precision", "batch_size", "train_eps", "split_seed", "split_sha256", "n"),
 )
 GROUP_KEYS = (*BASE_KEYS, "eps")
 MORE_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprint")
@@ -111,11 +99,6 @@ class Group:
         return found
 
     @cached_property
-    def run_ids(self) -> frozenset[str]:
-        """Ids of all runs."""
-        return frozenset(self.rows["run_id"])
-
-    @cached_property
     def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Label and attack to its rows, one a run, in the order of their seeds."""
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -127,11 +110,11 @@ class Group:
     @cached_property
     def checks(self) -> dict[str, list[str]]:
         """Label to the names of the reliability checks that are flagged for any of its runs."""
-        checks: dict[str, list[str]] = {label: [] for label in self.labels}
+        checks: dict[str, dict[str, None]] = {label: {} for label in self.labels}
         for label, text in zip(self.rows["label"], self.rows["reliability"], strict=True):
-            names = text.split(";") if isinstance(text, str) else []
-            checks[label] += [name for name in names if name and name not in checks[label]]
-        return checks
+            if isinstance(text, str) and text:
+                checks[label] |= dict.fromkeys(text.split(";"))
+        return {label: list(names) for label, names in checks.items()}
 
     def seeds(self, label: str) -> list[int]:
         """Seeds of one row, in increasing order."""
@@ -179,8 +162,8 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
     found = [
         _group(keys, free, part)
         for block, free in across_blocks(rows, keys, across)
-        for at_eps in _by_eps(block)
-        for searched in _by_search(at_eps)
+        for at_eps in _split(block, "radius", everywhere=True)
+        for searched in _split(at_eps, "search", everywhere=False)
         for part in _by_settings(searched)
     ]
     order = (*GROUP_KEYS, "search", *MORE_KEYS)
@@ -215,14 +198,10 @@ def format_eps(eps: float) -> str:
     return f"{eps:.6g}"
 
 
-def settings_of(settings: object) -> Any:
-    """Parse an attack's settings (JSON text or NaN) and leave out its seeds."""
-    if not isinstance(settings, str) or not settings.strip():
-        return {}
-    try:
-        return _without_seeds(json.loads(settings))
-    except json.JSONDecodeError:
-        return settings
+def settings_of(settings: str) -> dict[str, Any]:
+    """Parse an attack's settings (JSON text) and leave out its seed."""
+    known: dict[str, Any] = json.loads(settings)
+    return {name: value for name, value in known.items() if name != "seed"}
 
 
 def compact_json(value: Any) -> str:
@@ -235,53 +214,37 @@ def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
         raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     rows = metrics.reset_index(drop=True)
     told = list(zip(rows["attack_settings"], rows["attack_library"], strict=True))
+    known = {text: settings_of(text) for text, _ in set(told)}
+    # of an attack of ours the settings' protocol decides, whatever the version
     written = {
-        pair: compact_json([settings_of(pair[0]), _foreign_library(pair[1])]) for pair in set(told)
+        (text, library): compact_json([known[text], "" if _is_ours(library) else library])
+        for text, library in set(told)
     }
     return rows.assign(
         **{name: rows[name].astype(float) for name in _MEASURED},
-        **{name: rows[name].fillna("") for name in MORE_KEYS},
-        run_id=rows["run_id"].astype(str),
         signature=[written[pair] for pair in told],
-        search=rows["attack_settings"].map(_search),
+        search=[known[text].get("search", "fp32") for text, _ in told],
+        radius=rows["eps"].round(9),
     )
 
 
-def _by_eps(block: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the rows of each perturbation budget, clean rows of their runs included."""
-    clean = block[block["attack"] == "clean"]
-    attacked = block[block["attack"] != "clean"]
-    if attacked.empty:
-        yield clean
-        return
-    clean_alone = set(clean["run_id"]) - set(attacked["run_id"])
-    rounded = attacked["eps"].astype(float).round(9)
-    for _, rows in attacked.groupby(rounded, dropna=False):
-        joined = clean["run_id"].isin({*rows["run_id"], *clean_alone})
-        yield pd.concat([clean[joined].assign(eps=rows["eps"].iloc[0]), rows])
+def _is_ours(library: str) -> bool:
+    return library.partition(" ")[0] == "ltrobust"
 
 
-def _by_search(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the rows of each precision that attacks searched in, clean rows of their runs included.
+def _split(rows: pd.DataFrame, column: str, everywhere: bool) -> Iterator[pd.DataFrame]:
+    """Yield the attacked rows of each value of a column, clean rows of their runs included.
 
-    Runs that have clean rows alone join the float32 rows, or whichever there are.
+    Runs that have clean rows alone join the largest value (fp32 of precisions), or every one.
     """
     clean, attacked = rows[rows["attack"] == "clean"], rows[rows["attack"] != "clean"]
-    kinds = sorted(attacked["search"].unique(), reverse=True)  # fp32 first
-    if len(kinds) < 2:
-        yield rows
-        return
     alone = set(clean["run_id"]) - set(attacked["run_id"])
-    for kind in kinds:
-        part = attacked[attacked["search"] == kind]
-        joined = clean["run_id"].isin({*part["run_id"], *(alone if kind == kinds[0] else ())})
-        yield pd.concat([clean[joined], part])
-
-
-def _search(settings: object) -> str:
-    """Precision in which an attack looked for adversarial images."""
-    known = settings_of(settings)
-    return str(known.get("search", "fp32")) if isinstance(known, dict) else "fp32"
+    if attacked.empty:
+        yield clean
+    for place, value in enumerate(sorted(attacked[column].unique(), reverse=True)):
+        part = attacked[attacked[column] == value]
+        wanted = {*part["run_id"], *(alone if everywhere or not place else ())}
+        yield pd.concat([clean[clean["run_id"].isin(wanted)], part])
 
 
 def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -313,7 +276,7 @@ def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Grou
             f"run {run_id} has two different results of attack '{attack}' under the same settings; "
             f"delete those that shall not count, such as attacks/{attack_id}.json"
         )
-    cuts = sorted({cut for cut in rows["groups"] if isinstance(cut, str) and cut})
+    cuts = sorted(set(rows["groups"]))
     if len(cuts) > 1:
         raise UserError(
             f"results of one setting cut head, medium and tail differently ({'; '.join(cuts)}); "
@@ -321,11 +284,11 @@ def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Grou
         )
     base, differing = common_key(rows, keys, free)
     labels = _labels(rows, differing)
-    attacked = rows.loc[rows["attack"] != "clean", "search"]
-    search = "fp32" if attacked.empty else attacked.iloc[0]
-    key = {**base, "eps": float(rows["eps"].iloc[0]), "search": search}
-    rows = rows.assign(label=labels).reset_index(drop=True)
-    return Group(key, rows, differing=differing)
+    clean = rows["attack"] == "clean"
+    first = (rows if clean.all() else rows[~clean]).iloc[0]
+    key = {**base, "eps": float(first["eps"]), "search": first["search"]}
+    rows = rows.assign(label=labels, eps=rows["eps"].mask(clean, key["eps"]))
+    return Group(key, rows.reset_index(drop=True), differing=differing)
 
 
 def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
@@ -356,12 +319,6 @@ def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
     return labels
 
 
-def _foreign_library(library: object) -> str:
-    """The library of an attack that is not ours; of ours the settings' protocol decides."""
-    name = "" if not isinstance(library, str) else library
-    return "" if name.partition(" ")[0] == "ltrobust" else name
-
-
 def main_group(groups: Sequence[Group]) -> Group:
     """The setting whose files keep the plain names, however many others join it.
 
@@ -369,18 +326,12 @@ def main_group(groups: Sequence[Group]) -> Group:
     defaults and attacked at the radius it was trained for, then with most results, then with most
     test images, then the first.
     """
-    return groups[0] if len(groups) == 1 else max(groups, key=_weight)  # of equals the first
 
+    def weight(group: Group) -> tuple[float, ...]:
+        rows, key = group.rows, group.key
+        return len(group.labels), rows["run_id"].nunique(), _usual(key), len(rows), float(key["n"])
 
-def _weight(group: Group) -> tuple[float, ...]:
-    rows, key = group.rows, group.key
-    return (
-        len(group.labels),
-        rows["run_id"].nunique(),
-        _usual(key),
-        len(rows),
-        float(key["n"]),
-    )
+    return groups[0] if len(groups) == 1 else max(groups, key=weight)  # of equals the first
 
 
 def _usual(key: Mapping[str, Any]) -> int:
@@ -396,8 +347,8 @@ def _usual(key: Mapping[str, Any]) -> int:
         "augment": "none",
         "split_seed": 0,
     }
-    facts = [*(key[name] == value for name, value in usual.items())]
-    facts += [
+    facts = [
+        *(key[name] == value for name, value in usual.items()),
         key["imbalance_type"] != "step",
         key["train_eps"] != SEVERAL and math.isclose(key["eps"], key["train_eps"]),
     ]
@@ -421,17 +372,19 @@ def with_slugs(groups: Sequence[Group]) -> list[Group]:
     for group, base in zip(groups, bases, strict=True):
         alike.setdefault(base, []).append(group)
     mains = {base: main_group(own) for base, own in alike.items()}
-    best = main_group(groups) if len(mains) > 1 else mains.get(next(iter(bases), ""))
-    pairs = list(zip(groups, bases, strict=True))
-    names = [_slug([base, *_differences(group, mains[base])]) for group, base in pairs]
+    rivals = [mains[base] for base in bases]
+    best = main_group(groups) if len(mains) > 1 else next(iter(rivals), None)
+    names = []
+    for group, base, rival in zip(groups, bases, rivals, strict=True):
+        usual, own = _tokens(rival.key), [*_tokens(group.key).items()][_BASE_TOKENS:]
+        names.append(_slug([base, *(token for name, token in own if token != usual[name])]))
     wanted = Counter(names)
     named: list[Group] = []
     taken: set[str] = set()
-    for (group, base), name in zip(pairs, names, strict=True):
-        rival = mains[base]
+    for group, name, rival in zip(groups, names, rivals, strict=True):
         if group is not rival and wanted[name] > 1:
-            own = sorted({*signatures(group)} - {*signatures(rival)}) or signatures(group)
-            name = f"{name}-attacks-{_digest(compact_json(own))}"
+            attacks = sorted({*signatures(group)} - {*signatures(rival)}) or signatures(group)
+            name = f"{name}-attacks-{_digest(compact_json(attacks))}"
         if name in taken:
             name = f"{name}-{_digest(compact_json([str(group.key), *signatures(group)]))}"
         taken.add(name)
@@ -439,17 +392,12 @@ def with_slugs(groups: Sequence[Group]) -> list[Group]:
     return named
 
 
-def _differences(group: Group, main: Group) -> list[str]:
-    """Tokens, beyond those of every name, in which a group differs from another."""
-    usual = _tokens(main.key)
-    own = [*_tokens(group.key).items()][_BASE_TOKENS:]
-    return [token for name, token in own if token != usual[name]]
-
-
 def _tokens(key: Mapping[str, Any]) -> dict[str, str]:
+    ratio = "" if math.isnan(key["imbalance_ratio"]) else f"ir{key['imbalance_ratio']:g}"
+    kind = key["imbalance_type"].replace("exp", "")  # the usual one is not named
     tokens = {
         "dataset": str(key["dataset"]),
-        "imbalance_ratio": _imbalance_token(key),
+        "imbalance_ratio": "-".join(part for part in (ratio, kind) if part),
         "arch": str(key["arch"]),
         "recipe": str(key["recipe"]),
         "test_protocol": str(key["test_protocol"]),
@@ -476,15 +424,6 @@ def _eps_token(eps: Any) -> str:
     return str(eps) if isinstance(eps, str) else format_eps(float(eps)).replace("/", "of")
 
 
-def _imbalance_token(key: Mapping[str, Any]) -> str:
-    ratio = float(key["imbalance_ratio"])
-    parts = [
-        "" if math.isnan(ratio) else f"ir{ratio:g}",  # NaN: several ratios
-        str(key["imbalance_type"]).replace("exp", ""),  # the usual one is not named
-    ]
-    return "-".join(part for part in parts if part)
-
-
 def signatures(group: Group) -> list[str]:
     """What was run: every attack with its settings and, where it is not ours, its library."""
     pairs = zip(group.rows["attack"], group.rows["signature"], strict=True)
@@ -497,12 +436,6 @@ def _digest(text: str) -> str:
 
 def _slug(parts: list[str]) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
-    return [_without_seeds(item) for item in value] if isinstance(value, list) else value
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:

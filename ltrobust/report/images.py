@@ -48,7 +48,7 @@ def example_rows(
     Args:
         group: the results; examples under attacks that are not among them are left out.
         ranked: labels, best first.
-        facts: the classes, see `setting.ClassFact`.
+        facts: the classes, see `classes.ClassFact`.
         examples: run id to its examples (`RunStore.examples`); runs may be missing.
 
     Returns:

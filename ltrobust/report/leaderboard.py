@@ -16,6 +16,7 @@ from ltrobust.report.groups import (
     settings_of,
 )
 from ltrobust.report.setting import Setting
+from ltrobust.report.tables import means
 from ltrobust.results.custom import own_metrics
 
 _SCORES = ("accuracy", "balanced_accuracy")
@@ -38,9 +39,10 @@ def leaderboard_frame(settings: Sequence[Setting]) -> pd.DataFrame:
     """
     records = [_row(setting, label) for setting in settings for label in setting.ranked]
     attacks = sorted({name for one in settings for name in one.attacks}, key=attack_order)
+    parts = [*(f"{score}_{part}" for score in _SCORES for part in _OVER_SEEDS), "tail_mean"]
     columns = [
         *("rank", "method", *GROUP_KEYS, "n_seeds", "seeds"),
-        *(f"{attack}_{part}" for attack in attacks for part in _parts()),
+        *(f"{attack}_{part}" for attack in attacks for part in parts),
         *("attack_settings", "attack_library", "run_ids", "group", "search", "reliability"),
         *(*MORE_KEYS, "ranked_by", "ranking_score", "settings_tried"),
         *(f"{attack}_{score}_{p}" for attack in attacks for score in _own() for p in _OVER_SEEDS),
@@ -53,23 +55,17 @@ def _own() -> list[str]:
     return [metric.column for metric in own_metrics()]
 
 
-def _parts() -> list[str]:
-    return [*(f"{score}_{part}" for score in _SCORES for part in ("mean", "std")), "tail_mean"]
-
-
 def _row(setting: Setting, label: str) -> dict[str, Any]:
     rows = setting.records[label]
     first, once = rows[0], {row["attack"]: row for row in reversed(rows)}
     seeds = setting.seeds(label)
-    scored: dict[str, float] = {}
-    for attack in setting.attacks:
-        for score in (*_SCORES, *_own()):
-            found = setting.estimate(label, attack, score)
-            scored |= {
-                f"{attack}_{score}_mean": found.value,
-                f"{attack}_{score}_std": found.std,
-            }
-        scored[f"{attack}_tail_mean"] = setting.estimate(label, attack, "tail").value
+    scored = means(
+        {
+            f"{attack}_{score}": setting.estimate(label, attack, score)
+            for attack in setting.attacks
+            for score in (*_SCORES, "tail", *_own())
+        }
+    )
     return {
         "rank": setting.ranking.ranks[label],
         "method": first["method"],
@@ -82,11 +78,7 @@ def _row(setting: Setting, label: str) -> dict[str, Any]:
             {attack: settings_of(row["attack_settings"]) for attack, row in once.items()}
         ),
         "attack_library": compact_json(
-            {
-                attack: str(row["attack_library"])
-                for attack, row in once.items()
-                if not pd.isna(row["attack_library"])
-            }
+            {attack: row["attack_library"] for attack, row in once.items()}
         ),
         "run_ids": ",".join(setting.runs(label)),
         "group": setting.slug,

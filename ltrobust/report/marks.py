@@ -50,17 +50,14 @@ def _unchecked_note(group: Group, attacks: Sequence[str]) -> str:
     """Who was not checked, under which of the attacks."""
     without = []
     for label in group.labels:
-        there = {attack for attack in attacks if (label, attack) in group.cells}
+        there = {attack: group.cells.get((label, attack), ()) for attack in attacks}
         where = [
             attack
-            for attack in attacks
-            if any(
-                not isinstance(row["reliability"], str)
-                for row in group.cells.get((label, attack), ())
-            )
+            for attack, rows in there.items()
+            if any(not isinstance(row["reliability"], str) for row in rows)
         ]
         if where:
-            everywhere = set(where) == there
+            everywhere = len(where) == sum(map(bool, there.values()))
             without.append(label if everywhere else f"{label} under {', '.join(where)}")
     if len(without) > 1 and without == group.labels:
         return " ? reliability not checked, for any method."
@@ -96,10 +93,7 @@ def near_sign(setting: Setting, label: str, attack: str, contest: str | None) ->
 
 def grouping_note(group: Group) -> str:
     """Say how head, medium and tail were cut."""
-    texts = {text for text in group.rows["groups"] if isinstance(text, str) and text}
-    if len(texts) != 1:
-        return " Head: the most frequent third of the classes, tail: the rarest."
-    (text,) = texts
+    text = group.rows["groups"].iloc[0]
     if text == NO_GROUPS:
         return (
             " All classes have the same number of training images: there is no head, medium or "

@@ -10,47 +10,44 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ltrobust.report.board import Board, make_board
+from ltrobust.report.board import Board
 from ltrobust.report.screen import THEMES
-from ltrobust.report.sections import FACETS, Section, build_sections, score_titles
+from ltrobust.report.sections import FACETS, build_sections, facet, score_titles
 
 
-def board_page(board: Board, *, title: str, downloads: Mapping[str, str]) -> str:
+def board_page(board: Board, *, title: str, downloads: Iterable[str]) -> str:
     """Make the page of a report. Equal boards give equal text.
 
     Args:
         board: what it shows.
         title: the heading, as a rule the suite's name.
-        downloads: text of a link to the file's path relative to the page, such as
-            `{"metrics.csv": "metrics.csv"}`. The leaderboard itself is embedded as well.
+        downloads: names of files beside the page. The leaderboard itself is embedded as well.
 
     Returns:
         HTML, about 5 MB, of which plotly's bundle is nearly all.
     """
     sections = build_sections(board)
-    figures = {name: figure for part in sections for name, figure in part.figures.items()}
-    csv = board.leaderboard.to_csv(index=False, lineterminator="\n")
+    figures = {name: figure for part in sections for name, figure in part["figures"].items()}
+    csv = board.leaderboard.to_csv(index=False, lineterminator="\n").encode()
     return fill_template(
         "page.html.j2",
         figures,
         title=title,
         sections=sections,
-        facets=_facets(sections),
+        facets=_facets(board),
         score_titles=score_titles(),
-        methods=len({row.label for part in sections for row in part.rows}),
+        methods=len({label for one in board.settings for label in one.labels}),
         versions=board.versions,
-        downloads={text: quote(path, safe="/._-~") for text, path in downloads.items()},
-        leaderboard_link=_data_link(csv),
+        downloads={name: name for name in downloads},
+        leaderboard_link=f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv).decode()}",
     )
 
 
@@ -73,21 +70,6 @@ def fill_template(name: str, figures: Mapping[str, Any], **values: Any) -> str:
     )
 
 
-def page(
-    metrics: pd.DataFrame,
-    per_class: pd.DataFrame,
-    histories: Mapping[str, pd.DataFrame],
-    comparisons: pd.DataFrame | None = None,
-    *,
-    title: str,
-    downloads: Mapping[str, str],
-    across: Sequence[str] = (),
-) -> str:
-    """Make the page of these tables; see `make_board` and `board_page`."""
-    board = make_board(metrics, per_class, histories, comparisons, across=across)
-    return board_page(board, title=title, downloads=downloads)
-
-
 def safe_json(value: Any) -> str:
     """Write JSON that may stand inside a script element: without `<`, `>` and `&`."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -96,36 +78,24 @@ def safe_json(value: Any) -> str:
     return text
 
 
-def _facets(sections: list[Section]) -> dict[str, tuple[str, list[str]]]:
+def _facets(board: Board) -> dict[str, tuple[str, list[str]]]:
     """The filters that have a choice: key to its name and values."""
-    found = {
-        key: (name, sorted({part.facets[key] for part in sections}, key=_by_number))
-        for key, name in FACETS.items()
-    }
-    return {key: (name, values) for key, (name, values) in found.items() if len(values) > 1}
+    found = {}
+    for key, name in FACETS.items():
+        values = {one.key[key] for one in board.settings}
+        if len(values) > 1:
+            found[key] = name, [facet(value) for value in sorted(values)]
+    return found
 
 
-def _by_number(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return 0.0, text
-
-
-def _policy(scripts: Any) -> str:
+def _policy(scripts: Iterable[str]) -> str:
     """A content security policy that lets these scripts run, and nothing be fetched."""
-    hashes = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    ]
+    hashes = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _data_link(csv: str) -> str:
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv.encode()).decode()}"
 
 
 def _asset(name: str) -> str:

@@ -1,14 +1,15 @@
 """What stands on the page, as plain values: a section for each group, a row for each method.
 
 All texts are ready to show and none is escaped: that is the template's part. Numbers come from the
-group's averages (`readings`) and from the metric rows, never from new averages.
+setting's estimates and from the metric rows, never from new averages.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ from ltrobust.data import dataset_spec
 from ltrobust.errors import UserError
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.board import Board
-from ltrobust.report.cards import Card, method_card
+from ltrobust.report.cards import method_card
 from ltrobust.report.chart import Chart
 from ltrobust.report.charts import (
     duration,
@@ -29,15 +30,14 @@ from ltrobust.report.charts import (
     spanning_charts,
 )
 from ltrobust.report.estimate import Estimate, percent
-from ltrobust.report.explain import Advice, advice
+from ltrobust.report.explain import advice
 from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
 from ltrobust.report.markup import cell_text
 from ltrobust.report.names import attack_title, dataset_title, method_title
 from ltrobust.report.screen import DARK, show_panel
-from ltrobust.report.setting import Setting
+from ltrobust.report.setting import CONTESTS, Setting
 from ltrobust.report.style import marks_for
-from ltrobust.report.tables import CONTESTS
 from ltrobust.results.custom import own_metrics
 
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
@@ -102,69 +102,12 @@ class Column:
         return score_titles()[self.score]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method of a group: its line of the leaderboard and everything in its detail."""
+def build_sections(board: Board) -> list[dict[str, Any]]:
+    """Put all settings into words and figures; what spans settings stands with its main one.
 
-    ident: str
-    key: str
-    label: str
-    shown: str
-    glyph: str
-    colour: str
-    dark: str
-    rank: int | None
-    cells: tuple[Cell, ...]
-    seeds: str
-    n_seeds: int
-    checks: tuple[tuple[str, Advice], ...]
-    card: Card | None
-    differing: str
-    setting: tuple[tuple[str, str], ...]
-    attacks: tuple[tuple[str, tuple[Cell, ...]], ...]
-    runs: tuple[tuple[tuple[str, str], ...], ...]
-    evaluations: tuple[tuple[str, ...], ...]
-    figure: str
-
-
-@dataclass(frozen=True)
-class Leader:
-    """The best of one score: value, who has it, who is within noise of it, images, seeds.
-
-    `n` counts the test images that the score is over; None where that is not known.
+    Returns:
+        What the template takes: a leaderboard of comparable results with its charts each.
     """
-
-    title: str
-    value: str
-    spread: str
-    names: str
-    near: str
-    n: int | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Section:
-    """A leaderboard of comparable results with its charts."""
-
-    ident: str
-    slug: str
-    title: str
-    protocol: str
-    notes: tuple[str, ...]
-    facets: Mapping[str, str]
-    n: int
-    ranked_by: str
-    columns: tuple[tuple[str, tuple[Column, ...]], ...]
-    rows: tuple[Row, ...]
-    leaders: tuple[Leader, ...]
-    checks: tuple[tuple[str, Advice], ...]
-    charts: tuple[Chart, ...]
-    figures: Mapping[str, Any]
-
-
-def build_sections(board: Board) -> list[Section]:
-    """Put all settings into words and figures; what spans settings stands with its main one."""
     spanning: dict[str, list[Chart]] = {}
     for home, _, chart in spanning_charts(board.radii, board.families):
         spanning.setdefault(home, []).append(chart)
@@ -174,40 +117,40 @@ def build_sections(board: Board) -> list[Section]:
     ]
 
 
-def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> Section:
+def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[str, Any]:
     keys = {label: method_key(setting, label) for label in setting.labels}
     charts = [chart for chart in (*setting_charts(setting), *spanning) if chart.on_screen]
     panels = {label: method_panel(setting, label) for label in setting.labels}
     columns = _columns(setting)
     flat = [column for _, block in columns for column in block]
     flagged = {name for names in setting.checks.values() for name in names}
-    return Section(
-        ident=f"setting-{place + 1}",
-        slug=setting.slug,
-        title=_title(setting),
-        protocol=setting.protocol,
-        notes=tuple(_notes(setting, {column.attack for column in flat})),
-        facets={name: _facet(setting.key[name]) for name in FACETS},
-        n=int(setting.key["n"]),
-        ranked_by=setting.ranking.basis,
-        columns=columns,
-        rows=tuple(_rows(place, setting, flat)),
-        leaders=tuple(_leaders(setting)),
-        checks=tuple((name, advice(name)) for name in sorted(flagged)),
-        charts=tuple(charts),
-        figures={
+    return {
+        "ident": f"setting-{place + 1}",
+        "slug": setting.slug,
+        "title": _title(setting),
+        "protocol": setting.protocol,
+        "notes": _notes(setting, {column.attack for column in flat}),
+        "facets": {name: facet(setting.key[name]) for name in FACETS},
+        "n": int(setting.key["n"]),
+        "ranked_by": setting.ranking.basis,
+        "columns": columns,
+        "rows": list(_rows(place, setting, flat)),
+        "leaders": list(_leaders(setting)),
+        "checks": [(name, advice(name)) for name in sorted(flagged)],
+        "charts": charts,
+        "figures": {
             **{
                 f"s{place}-{chart.name}-{number}": show_panel(panel, keys)
                 for chart in charts
                 for number, panel in enumerate(chart.panels)
             },
             **{
-                _figure_name(place, setting, label): show_panel(panel, {}, legend=True)
+                f"s{place}-{keys[label]}": show_panel(panel, {}, legend=True)
                 for label, panel in panels.items()
                 if panel is not None
             },
         },
-    )
+    }
 
 
 def method_key(group: Group, label: str) -> str:
@@ -215,8 +158,9 @@ def method_key(group: Group, label: str) -> str:
     return f"m{group.labels.index(label)}"
 
 
-def _figure_name(place: int, group: Group, label: str) -> str:
-    return f"s{place}-{method_key(group, label)}"
+def facet(value: object) -> str:
+    """A value by which the page filters, as written there."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _title(group: Group) -> str:
@@ -227,10 +171,6 @@ def _title(group: Group) -> str:
         return f"{dataset_title(key['dataset'])}, {imbalance(key)}{eps}, across {across}"
     told = f"{imbalance(key)}, {key['arch']}, {key['recipe']} recipe{eps}"
     return f"{dataset_title(key['dataset'])}, {told}"
-
-
-def _facet(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
@@ -278,8 +218,10 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
     return tuple(blocks)
 
 
-def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[Row]:
-    marks, ranks, idents = marks_for(setting.labels), setting.ranking.ranks, set[str]()
+def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[dict[str, Any]]:
+    """A row a method: its line of the leaderboard and everything in its detail."""
+    drawn = {label for label, _ in setting.classes.scored}
+    marks, ranks, taken = marks_for(setting.labels), setting.ranking.ranks, Counter[str]()
     best = {
         column: [
             cell.value
@@ -291,48 +233,36 @@ def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[R
     for label in setting.ranked:
         mine, mark = setting.records[label], marks[label]
         first = mine[0]
-        yield Row(
-            ident=_ident(place, label, idents),
-            key=method_key(setting, label),
-            label=label,
-            shown=method_title(label),
-            glyph=GLYPHS[mark.marker],
-            colour=mark.colour,
-            dark=DARK[mark.colour],
-            rank=ranks[label],
-            cells=tuple(_cells(setting, label, best)),
-            seeds=", ".join(map(str, setting.seeds(label))),
-            n_seeds=len(setting.seeds(label)),
-            checks=tuple((name, advice(name)) for name in setting.checks[label]),
+        words = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"
+        ident = f"method-{words}-{place + 1}" if place else f"method-{words}"
+        taken[ident] += 1
+        key = method_key(setting, label)
+        yield {
+            # readable, safe, and no other row's
+            "ident": ident if taken[ident] == 1 else f"{ident}.{taken[ident] - 1}",
+            "key": key,
+            "label": label,
+            "shown": method_title(label),
+            "glyph": GLYPHS[mark.marker],
+            "colour": mark.colour,
+            "dark": DARK[mark.colour],
+            "rank": ranks[label],
+            "cells": list(_cells(setting, label, best)),
+            "seeds": ", ".join(map(str, setting.seeds(label))),
+            "n_seeds": len(setting.seeds(label)),
+            "checks": [(name, advice(name)) for name in setting.checks[label]],
             # a foreign checkpoint is named after its file, which may be called like a method
-            card=None if first["recipe"] == EXTERNAL else _card(first["method"]),
-            differing=", ".join(f"{name} {text}" for name, text in setting.told(label).items()),
-            setting=tuple(_setting(first)),
-            attacks=tuple(_attack_lines(setting, label)),
-            runs=tuple(_runs(mine)),
-            evaluations=tuple(_evaluations(mine)),
-            figure=_figure_name(place, setting, label)
-            if any(name == label for name, _ in setting.classes.scored)
-            else "",
-        )
+            "card": None if first["recipe"] == EXTERNAL else _card(first["method"]),
+            "differing": ", ".join(f"{name} {text}" for name, text in setting.told(label).items()),
+            "setting": list(_setting(first)),
+            "attacks": list(_attack_lines(setting, label)),
+            "runs": list(_runs(mine)),
+            "evaluations": list(_evaluations(mine)),
+            "figure": f"s{place}-{key}" if label in drawn else "",
+        }
 
 
-@cache
-def _card(method: str) -> Card | None:
-    return method_card(method)
-
-
-def _ident(place: int, label: str, taken: set[str]) -> str:
-    """A name for links: readable, safe, and no other row's."""
-    words = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"
-    base = f"{words}-{place + 1}" if place else words
-    ident = next(
-        name
-        for name in (f"method-{base}{'' if turn == 0 else f'.{turn}'}" for turn in range(10**6))
-        if name not in taken
-    )
-    taken.add(ident)
-    return ident
+_card = cache(method_card)
 
 
 def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
@@ -372,7 +302,8 @@ def _attack_lines(setting: Setting, label: str) -> Iterable[tuple[str, tuple[Cel
         yield attack_title(attack), signed
 
 
-def _leaders(setting: Setting) -> Iterable[Leader]:
+def _leaders(setting: Setting) -> Iterable[dict[str, Any]]:
+    """The best of each score: value, who has it, who is within noise of it, images, seeds."""
     strongest = setting.robust
     wanted = [("Balanced accuracy, clean", "clean", "balanced_accuracy")]
     if strongest is not None:
@@ -389,21 +320,18 @@ def _leaders(setting: Setting) -> Iterable[Leader]:
         best = percent(max(cell.value for cell in known.values()))
         winners = [label for label, cell in known.items() if percent(cell.value) == best]
         noise = setting.within_noise(attack, CONTESTS[score])
+        tested = zip(setting.classes.facts, setting.classes.line(winners[0], attack), strict=True)
+        images = [cell.n for fact, cell in tested if fact.group == "tail"]
         close = [label for label in known if label not in winners and label in noise]
-        yield Leader(
-            title,
-            best,
-            known[winners[0]].spread if len(winners) == 1 else "",
-            ", ".join(shown(setting, label, attack) for label in winners),
-            ", ".join(shown(setting, label, attack) for label in close),
-            int(setting.key["n"]) if score != "tail" else _tail_n(setting, attack, winners[0]),
-            min(known[label].n_seeds for label in winners),
-        )
-
-
-def _tail_n(setting: Setting, attack: str, label: str) -> int | None:
-    first = setting.cells[label, attack][0]
-    return setting.tails.get((str(first["run_id"]), str(first["attack_id"])))
+        yield {
+            "title": title,
+            "value": best,
+            "spread": known[winners[0]].spread if len(winners) == 1 else "",
+            "names": ", ".join(shown(setting, label, attack) for label in winners),
+            "near": ", ".join(shown(setting, label, attack) for label in close),
+            "n": sum(images) if score == "tail" else int(setting.key["n"]),
+            "seeds": min(known[label].n_seeds for label in winners),
+        }
 
 
 def _setting(key: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -435,53 +363,35 @@ _RUN_FACTS = {
     "ltrobust": "ltrobust",
     "Device": "device",
 }
+_RUN_NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("Threads", "threads", "{:.0f}".format),
+    ("Training time", "train_seconds", duration),
+    ("Parameters", "parameters", "{:,.0f}".format),
+    ("Peak memory", "peak_memory_bytes", lambda size: f"{size / 2**20:,.0f} MiB"),
+)
 
 
 def _runs(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[tuple[str, str], ...]]:
     once = {row["run_id"]: row for row in reversed(rows)}
     for row in sorted(once.values(), key=lambda row: (row["seed"], row["run_id"])):
-        facts = [(title, _text(row.get(name))) for title, name in _RUN_FACTS.items()]
-        for title, name in (
-            ("Threads", "threads"),
-            ("Training time", "train_seconds"),
-            ("Parameters", "parameters"),
-        ):
-            value = row.get(name)
-            if value is not None and not pd.isna(value):
-                text = duration(float(value)) if name == "train_seconds" else f"{int(value):,}"
-                facts.append((title, text))
-        memory = row.get("peak_memory_bytes")
-        if memory is not None and not pd.isna(memory):
-            facts.append(("Peak memory", f"{float(memory) / 2**20:,.0f} MiB"))
+        facts = [(title, _text(row[name])) for title, name in _RUN_FACTS.items()]
+        facts += [(t, w(row[n])) for t, n, w in _RUN_NUMBERS if not pd.isna(row[n])]
         yield tuple(facts)
 
 
 def _evaluations(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
     """Run, attack, library, settings, attack id, time and device of every evaluation."""
     for row in rows:
-        seconds, where = row.get("seconds"), row.get("attack_device")
+        settings = json.loads(row["attack_settings"]).items()
         yield (
-            _text(row["run_id"]),
-            attack_title(str(row["attack"])),
-            _text(row["attack_library"]),
-            _settings(row["attack_settings"]),
-            _text(row.get("attack_id")),
-            _text(None) if seconds is None or pd.isna(seconds) else duration(float(seconds)),
-            _text(where if isinstance(where, str) and where else row.get("device")),
+            row["run_id"],
+            attack_title(row["attack"]),
+            row["attack_library"],
+            ", ".join(f"{name} {_setting_value(name, value)}" for name, value in settings),
+            row["attack_id"],
+            _text(None if pd.isna(row["seconds"]) else duration(row["seconds"])),
+            _text(row["attack_device"]),
         )
-
-
-def _settings(text: object) -> str:
-    """An attack's settings as "name value" pairs; what is no JSON object stays as it is."""
-    if not isinstance(text, str):
-        return _text(None)
-    try:
-        settings = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    if not isinstance(settings, dict):
-        return text
-    return ", ".join(f"{name} {_setting_value(name, value)}" for name, value in settings.items())
 
 
 def _setting_value(name: str, value: object) -> str:
@@ -492,6 +402,5 @@ def _setting_value(name: str, value: object) -> str:
     return str(value)
 
 
-def _text(value: object) -> str:
-    missing = value is None or value == "" or (isinstance(value, float) and pd.isna(value))
-    return "not recorded" if missing else str(value)
+def _text(value: Any) -> str:
+    return "not recorded" if value == "" or pd.isna(value) else str(value)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
+from ltrobust.report.classes import Classes
 from ltrobust.report.confusion import Confusions
 from ltrobust.report.cost import Cost
 from ltrobust.report.estimate import MISSING, Estimate, over_seeds
@@ -31,6 +30,8 @@ INTERVALS = {
 }
 """Score to the columns of its 95% interval over test images."""
 CURVES = ("train_loss", "train_robust_acc", "val_robust_acc")
+CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
+"""Scores by which the best method is set against the others, and what the contest is called."""
 NOISE = "within noise"
 
 
@@ -54,38 +55,6 @@ class Lead:
     p_holm: float
     verdict: str
     basis: str
-
-
-@dataclass(frozen=True)
-class ClassFact:
-    """A class: its index, name, number of training images and group ("" when unknown)."""
-
-    index: int
-    name: str
-    n_train: int
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Per-class accuracies; classes from most to least frequent.
-
-    Attributes:
-        facts: the classes.
-        cells: label, attack and class index to accuracy; `n` counts the class's test images.
-    """
-
-    facts: tuple[ClassFact, ...] = ()
-    cells: Mapping[tuple[str, str, int], Estimate] = field(default_factory=dict)
-
-    @cached_property
-    def scored(self) -> frozenset[tuple[str, str]]:
-        """Pairs of label and attack that have accuracies."""
-        return frozenset((label, attack) for label, attack, _ in self.cells)
-
-    def line(self, label: str, attack: str) -> list[Estimate]:
-        """Accuracies of one label under one attack, in the order of `facts`."""
-        return [self.cells.get((label, attack, fact.index), MISSING) for fact in self.facts]
 
 
 @dataclass(frozen=True)
@@ -122,7 +91,6 @@ class Setting(Group):
         costs: what each label cost, best first.
         mistakes: predictions under the robust attack; None where they are not known.
         examples: attacked images, see `images.example_rows`.
-        tails: run and attack id to the number of test images of the tail classes.
     """
 
     protocol: str
@@ -135,7 +103,6 @@ class Setting(Group):
     costs: Sequence[Cost]
     mistakes: Confusions | None
     examples: pd.DataFrame
-    tails: Mapping[tuple[str, str], int]
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -153,7 +120,10 @@ class Setting(Group):
 
 
 def group_estimates(group: Group) -> dict[tuple[str, str, str], Estimate]:
-    """Average every score of a group over seeds, by label, attack and score."""
+    """Average every score of a group over seeds, by label, attack and score.
+
+    Robust error, natural and boundary error together, is what accuracy leaves to 1.
+    """
     found: dict[tuple[str, str, str], Estimate] = {}
     images = int(group.key["n"])
     own = {metric.column: metric for metric in own_metrics()}
@@ -170,6 +140,10 @@ def group_estimates(group: Group) -> dict[tuple[str, str, str], Estimate]:
                     float(rows[0].get(high, math.nan)),
                     images,
                 )
+            right = found[label, attack, "accuracy"]
+            found[label, attack, "robust_error"] = Estimate(
+                1 - right.value, std=right.std, n_seeds=right.n_seeds
+            )
             for score in (name for name, metric in own.items() if not metric.share):
                 one = found[label, attack, score]
                 found[label, attack, score] = Quantity(one.value, std=one.std, n_seeds=one.n_seeds)
@@ -186,21 +160,16 @@ def balanced_means(estimates: Mapping[tuple[str, str, str], Estimate]) -> Means:
     return means
 
 
-def group_leads(rows: pd.DataFrame) -> dict[tuple[str, str], list[Lead]]:
-    """Read the comparisons of one setting."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows.to_dict("records"):
-        found.setdefault((str(row["attack"]), str(row["group"])), []).append(
-            {str(name): value for name, value in row.items()}
-        )
-    leads = {}
-    for cell, records in found.items():
-        values = [_number(record, "p") for record in records]
-        leads[cell] = [
-            _lead(record, p, corrected)
-            for record, p, corrected in zip(records, values, holm(values), strict=True)
-        ]
-    return leads
+def setting_leads(
+    comparisons: pd.DataFrame,
+) -> dict[str, dict[tuple[str, str], list[Lead]]]:
+    """Sort the rows of comparisons.csv by setting, then by attack and contest."""
+    names = [one.name for one in fields(Lead)]
+    found: dict[str, dict[tuple[str, str], list[Lead]]] = {}
+    for row in comparisons.to_dict("records"):
+        own = found.setdefault(row["setting"], {}).setdefault((row["attack"], row["group"]), [])
+        own.append(Lead(**{name: row[name] for name in names}))
+    return found
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -217,27 +186,6 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - turn) * values[place]))
         corrected[place] = largest
     return corrected
-
-
-def _lead(record: Mapping[str, Any], p: float, corrected: float) -> Lead:
-    images = _number(record, "n")
-    return Lead(
-        str(record["best"]),
-        str(record["other"]),
-        0 if math.isnan(images) else int(images),
-        _number(record, "difference"),
-        _number(record, "low"),
-        _number(record, "high"),
-        p,
-        corrected,
-        str(record["verdict"]),
-        str(record["basis"]),
-    )
-
-
-def _number(record: Mapping[str, Any], name: str) -> float:
-    value = record.get(name)
-    return math.nan if value is None or pd.isna(value) else float(value)
 
 
 def group_curves(group: Group, histories: Mapping[str, pd.DataFrame]) -> dict[str, Curve]:
@@ -264,70 +212,3 @@ def group_curves(group: Group, histories: Mapping[str, pd.DataFrame]) -> dict[st
             )
         found[label] = Curve(np.array(shared, dtype=int), means, stds)
     return found
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One row of per_class.csv."""
-
-    fact: ClassFact
-    n_test: int
-    accuracy: float
-    low: float
-    high: float
-
-
-ClassRows = Mapping[tuple[str, str], Sequence[ClassRow]]
-"""Run and attack id to the rows of its classes."""
-
-
-def class_rows(per_class: pd.DataFrame) -> ClassRows:
-    """Sort the rows of per_class.csv by run and attack id, in one pass."""
-    found: dict[tuple[str, str], list[ClassRow]] = {}
-    if per_class.empty:
-        return found
-    names = ("run_id", "attack_id", "class_index", "class_name", "n_train", "n_test", "accuracy")
-    columns = [per_class[name].tolist() for name in (*names, "ci_low", "ci_high", "group")]
-    facts: dict[ClassFact, ClassFact] = {}
-    for run, attack, index, name, n_train, n_test, accuracy, low, high, group in zip(
-        *columns, strict=True
-    ):
-        kind = group if isinstance(group, str) else ""
-        fact = ClassFact(int(index), str(name), int(n_train), kind)
-        row = ClassRow(facts.setdefault(fact, fact), int(n_test), accuracy, low, high)
-        found.setdefault((str(run), str(attack)), []).append(row)
-    return found
-
-
-def group_classes(group: Group, rows: ClassRows, ranked: Sequence[str]) -> Classes:
-    """Average per-class accuracies over seeds; NaN where a seed lacks the attack."""
-    facts: dict[ClassFact, None] = {}
-    values: dict[tuple[str, str, int], list[ClassRow]] = {}
-    for label in ranked:
-        for attack in group.attacks:
-            for row in group.cells.get((label, attack), ()):
-                for one in rows.get((row["run_id"], row["attack_id"]), ()):
-                    facts.setdefault(one.fact)
-                    values.setdefault((label, attack, one.fact.index), []).append(one)
-    cells = {}
-    for (label, attack, index), found in values.items():
-        missing = [math.nan] * (len(group.runs(label)) - len(found))
-        accuracies = [one.accuracy for one in found] + missing
-        first = found[0]
-        cells[label, attack, index] = over_seeds(accuracies, first.low, first.high, first.n_test)
-    order = sorted(facts, key=lambda fact: (-fact.n_train, fact.index))
-    known = {fact.index: fact for fact in reversed(order)}
-    return Classes(tuple(fact for fact in order if known[fact.index] is fact), cells)
-
-
-def tail_images(per_class: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """Test images of the tail classes, by run id and attack id.
-
-    Args:
-        per_class: rows of per_class.csv; may be empty.
-    """
-    if per_class.empty:
-        return {}
-    rows = per_class[per_class["group"] == "tail"]
-    sums = rows.groupby(["run_id", "attack_id"])["n_test"].sum().reset_index()
-    return {(str(run), str(attack)): int(n) for run, attack, n in sums.itertuples(index=False)}

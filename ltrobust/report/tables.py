@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.captions import reading, setting_words, spread_note, test_images
-from ltrobust.report.confusion import confused_shares, destinations
-from ltrobust.report.cost import Conditions, Cost
-from ltrobust.report.estimate import Estimate, percent
+from ltrobust.report.captions import gaps_note, reading, setting_words, spread_note, test_images
+from ltrobust.report.confusion import tail_predictions
+from ltrobust.report.cost import Conditions
+from ltrobust.report.estimate import Estimate, percent, points
 from ltrobust.report.groups import attack_order
 from ltrobust.report.marks import (
     grouping_note,
@@ -28,23 +28,24 @@ from ltrobust.report.marks import (
 from ltrobust.report.markup import Cell, Quantity, Table, by_column, by_row, by_section
 from ltrobust.report.ranking import class_attacks
 from ltrobust.report.ratios import Family, n_train, training_images
-from ltrobust.report.setting import Setting
+from ltrobust.report.setting import CONTESTS, Setting
 from ltrobust.results.custom import own_metrics
 
-CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
-"""Scores whose distance to the best is marked when it is within noise."""
 _UNITS = ((7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
 """From so many seconds on, seconds in the unit, its name."""
 _GIGABYTE = 1e9
+_DESTINATIONS = ("1st", "2nd", "3rd")
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A score of one attack and the title of its column."""
+    """A score of one attack, the title of its column, and its name for machines."""
 
     title: str
     attack: str
     score: str
+    name: str
 
 
 def setting_tables(setting: Setting) -> list[Table]:
@@ -66,26 +67,26 @@ def setting_tables(setting: Setting) -> list[Table]:
 def leaderboard_table(setting: Setting) -> Table:
     """Ranking at a glance: both accuracies by attack, tail accuracy under the strongest one."""
     strongest, ranked = setting.robust or "clean", setting.ranking
-    wanted = [*_both(setting.attacks), Column(f"{strongest} tail", strongest, "tail")]
-    ranks = [ranked.ranks[label] for label in ranked.labels]
-    rows = [
-        {"rank": "-" if rank is None else rank, **row}
-        for rank, row in zip(ranks, _score_rows(setting, wanted), strict=True)
-    ]
-    data = _method_data(setting, wanted)
-    data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
-    data["ranked_by"] = ranked.name
-    data["ranking_score"] = [ranked.scores[label] for label in ranked.labels]
-    note = grouping_note(setting)
-    return _column_table("leaderboard", "Leaderboard", setting, wanted, rows, data, note)
+    tail = Column(f"{strongest} tail", strongest, "tail", f"{strongest}_tail")
+    table = _column_table(
+        setting,
+        [*_both(setting.attacks), tail],
+        "leaderboard",
+        "Leaderboard",
+        grouping_note(setting),
+    )
+    ranks = list(ranked.ranks.values())
+    table.frame.insert(0, "rank", ["-" if rank is None else rank for rank in ranks])
+    assert table.data is not None
+    table.data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
+    scores = [ranked.scores[label] for label in ranked.labels]
+    return replace(table, data=table.data.assign(ranked_by=ranked.name, ranking_score=scores))
 
 
 def balanced_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table:
     """Accuracy and balanced accuracy side by side, for each method and attack (default: all)."""
     wanted = _both(setting.attacks if attacks is None else attacks)
-    title = "Accuracy and balanced accuracy"
-    rows, data = _score_rows(setting, wanted), _method_data(setting, wanted)
-    return _column_table("balanced", title, setting, wanted, rows, data)
+    return _column_table(setting, wanted, "balanced", "Accuracy and balanced accuracy")
 
 
 GROUP_COLUMNS = {
@@ -103,7 +104,8 @@ def group_table(setting: Setting) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
     own = own_metrics(setting.rows)
     columns = GROUP_COLUMNS | {metric.name: metric.column for metric in own}
-    rows, sections = _attack_sections(setting, setting.attacks, columns)
+    rows, records = _by_attack(setting, setting.attacks, columns)
+    starts = _starts(rows, "attack")
     ranked = [name for name in columns if name != "gap"]  # which gap is best is no contest
     caption = f"{setting.protocol}{grouping_note(setting)} gap: head minus tail, in points."
     caption = " ".join([caption, *(metric.meaning for metric in own)])
@@ -112,9 +114,9 @@ def group_table(setting: Setting) -> Table:
         "Accuracy by class frequency",
         caption + reading(setting),
         pd.DataFrame(rows),
-        by_section(ranked, sections, len(rows)),
-        tuple(sections[1:]),
-        data=_attack_data(setting, setting.attacks, list(columns.values())),
+        by_section(ranked, starts, len(rows)),
+        starts[1:],
+        data=pd.DataFrame(records),
         less=frozenset(metric.name for metric in own if metric.better == "less"),
     )
 
@@ -122,48 +124,54 @@ def group_table(setting: Setting) -> Table:
 def error_table(setting: Setting) -> Table | None:
     """Natural and boundary error of each method and attack; None when nothing tells them apart."""
     attacks = [name for name in setting.attacks if name != "clean"]
-    columns = {"natural": "natural_error", "boundary": "boundary_error", "accuracy": "accuracy"}
-    rows, sections = _attack_sections(setting, attacks, columns)
+    parts = ("natural", "boundary", "robust error")
+    columns = dict(zip(parts, ("natural_error", "boundary_error", "robust_error"), strict=True))
+    rows, records = _by_attack(setting, attacks, columns)
     if not any(row["natural"].known for row in rows):
         return None
-    for row in rows:
-        kept = row.pop("accuracy")
-        row["robust error"] = Estimate(1 - kept.value, std=kept.std, n_seeds=kept.n_seeds)
     caption = (
         f"{setting.protocol} natural: share of images misclassified without an attack, boundary: "
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
         f"less is better.{spread_note([setting])}{reliability_note(setting, attacks)}"
     )
-    data = _attack_data(setting, attacks, list(columns.values()))
-    data["accuracy_mean"] = 1 - data["accuracy_mean"]
-    robust = {f"accuracy_{part}": f"robust_error_{part}" for part in ("mean", "std")}
-    return Table(
-        "errors",
-        "Natural and boundary error",
-        caption,
-        pd.DataFrame(rows),
-        (),
-        tuple(sections[1:]),
-        data=data.rename(columns=robust),
-    )
+    sections, data = _starts(rows, "attack")[1:], pd.DataFrame(records)
+    title = "Natural and boundary error"
+    return Table("errors", title, caption, pd.DataFrame(rows), (), sections, data=data)
 
 
 def interval_table(setting: Setting) -> Table | None:
     """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
-    rows: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    records: list[Row] = []
     signs: dict[Cell, str] = {}
     for label in (name for name in setting.ranked if len(setting.runs(name)) == 1):
         row = {"method": label, **setting.told(label)}
         for attack in setting.attacks:
-            cells = setting.cells.get((label, attack))
-            sign = sign_of(setting, label, attack) if cells else ""
+            accuracy, balanced = (
+                setting.estimate(label, attack, score)
+                for score in ("accuracy", "balanced_accuracy")
+            )
+            sign = sign_of(setting, label, attack) if accuracy.known else ""
             signs |= {(len(rows), f"{attack} {score}"): sign for score in ("acc.", "bal.")}
-            row[f"{attack} acc."] = percent(float(cells[0]["accuracy"])) if cells else "-"
-            row[f"{attack} bal."] = _interval(cells[0]) if cells else "-"
-            scored = ("seed", "attack", "n", "accuracy", "balanced_accuracy", "ci_low", "ci_high")
-            head = {"setting": setting.slug, "method": label, **setting.own(label)}
-            records += [head | {name: cells[0][name] for name in scored}] if cells else []
+            row[f"{attack} acc."] = percent(accuracy.value)
+            row[f"{attack} bal."] = percent(balanced.value)
+            if accuracy.known:
+                ends = f"{percent(balanced.low)}, {percent(balanced.high)}"
+                row[f"{attack} bal."] += f" [{ends}]"
+                records.append(
+                    {
+                        "setting": setting.slug,
+                        "method": label,
+                        **setting.own(label),
+                        "seed": setting.seeds(label)[0],
+                        "attack": attack,
+                        "n": accuracy.n,
+                        "accuracy": accuracy.value,
+                        "balanced_accuracy": balanced.value,
+                        "ci_low": balanced.low,
+                        "ci_high": balanced.high,
+                    }
+                )
         rows.append(row)
     if not rows:
         return None
@@ -176,24 +184,24 @@ def interval_table(setting: Setting) -> Table | None:
 
 def leads_table(setting: Setting) -> Table | None:
     """The best method's leads, with p values as they are and corrected; None without any."""
-    names = {"balanced": "balanced accuracy", "tail": "tail accuracy"}
-    rows = []
-    for attack in setting.attacks:
-        for contest, title in names.items():
-            for lead in setting.leads.get((attack, contest), ()):
-                rows.append(
-                    {
-                        "attack": attack,
-                        "of": title,
-                        "best": lead.best,
-                        "other": lead.other,
-                        "lead": _points(lead.difference),
-                        "95%": f"{_points(lead.low)} to {_points(lead.high)}",
-                        "p": _p_value(lead.p),
-                        "p (Holm)": _p_value(lead.p_holm),
-                        "verdict": lead.verdict.replace("A better", "best leads"),
-                    }
-                )
+    rows, records = [], []
+    for (attack, contest), leads in setting.leads.items():
+        for lead in leads:
+            rows.append(
+                {
+                    "attack": attack,
+                    "of": f"{contest} accuracy",
+                    "best": lead.best,
+                    "other": lead.other,
+                    "lead": points(lead.difference),
+                    "95%": f"{points(lead.low)} to {points(lead.high)}",
+                    "p": _p_value(lead.p),
+                    "p (Holm)": _p_value(lead.p_holm),
+                    "verdict": lead.verdict.replace("A better", "best leads"),
+                }
+            )
+            told = {"setting": setting.slug, "attack": attack, "group": contest}
+            records.append(told | asdict(lead))
     if not rows:
         return None
     caption = (
@@ -201,13 +209,8 @@ def leads_table(setting: Setting) -> Table | None:
         "p: McNemar's exact test over the same images, Welch's t test over seeds; Holm: corrected "
         "for all methods that the best is set against under one attack."
     )
-    data = [
-        {"setting": setting.slug, "attack": attack, "group": contest, **asdict(lead)}
-        for (attack, contest), leads in setting.leads.items()
-        for lead in leads
-    ]
     frame = pd.DataFrame(rows)
-    return Table("leads", "Leads of the best", caption, frame, data=pd.DataFrame(data))
+    return Table("leads", "Leads of the best", caption, frame, data=pd.DataFrame(records))
 
 
 def per_class_table(setting: Setting) -> Table:
@@ -215,27 +218,17 @@ def per_class_table(setting: Setting) -> Table:
     classes, attacks = setting.classes, class_attacks(setting.attacks)
     scored = {label for label, _ in classes.scored}
     labels = [name for name in setting.ranked if name in scored]
-    rows: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    records: list[Row] = []
     signs: dict[Cell, str] = {}
-    sections = []
     for attack in attacks:
-        lines = {
-            label: classes.line(label, attack)
-            for label in labels
-            if (label, attack) in classes.scored
-        }
-        if not lines:
+        if not any((label, attack) in classes.scored for label in labels):
             continue
-        sections.append(len(rows))
+        lines = {label: classes.line(label, attack) for label in labels}
         for place, fact in enumerate(classes.facts):
             signs |= {(len(rows), label): sign_of(setting, label, attack) for label in labels}
-            head = {"attack": attack, "class": fact.name, "n_train": fact.n_train}
-            found = {
-                label: lines[label][place] if label in lines else Estimate(math.nan)
-                for label in labels
-            }
-            rows.append({**head, **found})
+            cells = {label: line[place] for label, line in lines.items()}
+            rows.append({"attack": attack, "class": fact.name, "n_train": fact.n_train, **cells})
             records += [
                 {
                     "setting": setting.slug,
@@ -245,10 +238,9 @@ def per_class_table(setting: Setting) -> Table:
                     "n_train": fact.n_train,
                     "method": label,
                     "n_seeds": cell.n_seeds,
-                    "accuracy_mean": cell.value,
-                    "accuracy_std": cell.std,
+                    **means({"accuracy": cell}),
                 }
-                for label, cell in found.items()
+                for label, cell in cells.items()
                 if (label, attack, fact.index) in classes.cells
             ]
     return Table(
@@ -257,7 +249,7 @@ def per_class_table(setting: Setting) -> Table:
         f"{setting.protocol} Classes from most to least frequent." + reading(setting, attacks),
         pd.DataFrame(rows, columns=["attack", "class", "n_train", *labels]),
         by_row(labels, range(len(rows))),
-        tuple(sections[1:]),
+        _starts(rows, "attack")[1:],
         signs,
         data=pd.DataFrame(records),
     )
@@ -268,22 +260,42 @@ def confusion_table(setting: Setting) -> Table | None:
     mistakes = setting.mistakes
     if mistakes is None:
         return None
-    rows: list[dict[str, Any]] = []
-    sections = []
-    for label in mistakes.counts:
-        sections.append(len(rows))
-        shown = label + sign_of(setting, label, mistakes.attack)
-        rows += [{"method": shown, **row} for row in destinations(mistakes, label)]
-    data = confused_shares(mistakes)
-    data.insert(0, "setting", setting.slug)
+    rows: list[Row] = []
+    records: list[Row] = []
+    for label, fact, found in tail_predictions(mistakes):
+        n = sum(found.values())
+        wrong = [f"{c.name} {percent(k / n)}" for c, k in found.items() if c != fact]
+        rows.append(
+            {
+                "method": label + sign_of(setting, label, mistakes.attack),
+                "class": fact.name,
+                "n_train": fact.n_train,
+                "right": found.get(fact, 0) / n,
+                **dict(zip(_DESTINATIONS, [*wrong, "-", "-", "-"], strict=False)),
+            }
+        )
+        records += [
+            {
+                "setting": setting.slug,
+                "attack": mistakes.attack,
+                "method": label,
+                "class_index": fact.index,
+                "class_name": fact.name,
+                "n_train": fact.n_train,
+                "prediction": guess.name,
+                "n": n,
+                "share": count / n,
+            }
+            for guess, count in found.items()
+        ]
     caption = (
         f"{setting.protocol} Tail classes under {mistakes.attack}: share of a class's images that "
         "are still right, and the classes that most of the others fall into, with their shares."
         f"{grouping_note(setting)} Percent.{reliability_note(setting, [mistakes.attack])}"
     )
-    title = f"Where tail images fall under {mistakes.attack}"
-    frame = pd.DataFrame(rows)
-    return Table("confusion", title, caption, frame, (), tuple(sections[1:]), data=data)
+    title, sections = f"Where tail images fall under {mistakes.attack}", _starts(rows, "method")[1:]
+    frame, data = pd.DataFrame(rows), pd.DataFrame(records)
+    return Table("confusion", title, caption, frame, (), sections, data=data)
 
 
 def cost_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table | None:
@@ -294,33 +306,42 @@ def cost_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table 
         attacks: those whose evaluation is shown; default all.
     """
     found = setting.costs
-    attacks = setting.attacks if attacks is None else attacks
-    known = [
-        value.known
-        for cost in found
-        for value in (cost.train_seconds, cost.memory_bytes, *cost.attack_seconds.values())
-    ]
-    if not any(known) and all(math.isnan(cost.parameters) for cost in found):
+    times = [{"training": cost.train_seconds, **cost.attack_seconds} for cost in found]
+    known = [value.known for own in times for value in own.values()]
+    known += [cost.memory_bytes.known or not math.isnan(cost.parameters) for cost in found]
+    if not any(known):
         return None
     conditions = list(dict.fromkeys(cost.conditions for cost in found))
-    train, unit = _in_units([cost.train_seconds for cost in found])
-    rows: list[dict[str, Any]] = [
-        {"method": cost.label, **setting.told(cost.label)} for cost in found
+    rows: list[Row] = []
+    for cost in found:
+        told = {one: getattr(cost.conditions, one) or "unknown" for one in _differing(conditions)}
+        rows.append({"method": cost.label, **setting.told(cost.label), **told})
+    for name in ("training", *(setting.attacks if attacks is None else attacks)):
+        longest = max((own[name].value for own in times if own[name].known), default=0.0)
+        seconds, unit = next((size, word) for start, size, word in _UNITS if longest >= start)
+        for row, own in zip(rows, times, strict=True):
+            row[f"{name} ({unit})"] = _quantity(own[name], seconds)
+    for row, cost in zip(rows, found, strict=True):
+        row["memory (GB)"] = _quantity(cost.memory_bytes, _GIGABYTE)
+        row["parameters"] = Quantity(cost.parameters, n_seeds=1, digits=0)
+    gaps = any(isinstance(one, Quantity) and not one.known for row in rows for one in row.values())
+    missing = " - marks what is not known of every run of the row." if gaps else ""
+    caption = f"{setting.protocol}{_measured(conditions)}{missing}{spread_note([setting])}"
+    records = [
+        {
+            "setting": setting.slug,
+            "method": cost.label,
+            **setting.own(cost.label),
+            **asdict(cost.conditions),
+            "n_seeds": len(cost.runs),
+            "run_ids": ",".join(cost.runs),
+            "parameters": cost.parameters,
+            **means({"train_seconds": cost.train_seconds, "peak_memory_bytes": cost.memory_bytes}),
+            **means({f"{name}_seconds": time for name, time in cost.attack_seconds.items()}),
+        }
+        for cost in found
     ]
-    columns: dict[str, Sequence[Quantity | str]] = {}
-    for name in _differing(conditions):
-        columns[name] = [getattr(cost.conditions, name) or "unknown" for cost in found]
-    columns[f"training ({unit})"] = train
-    for attack in attacks:
-        times, unit = _in_units([cost.attack_seconds[attack] for cost in found])
-        columns[f"{attack} ({unit})"] = times
-    columns["memory (GB)"] = [_quantity(cost.memory_bytes, _GIGABYTE) for cost in found]
-    columns["parameters"] = [Quantity(cost.parameters, n_seeds=1, digits=0) for cost in found]
-    for name, cells in columns.items():
-        for row, cell in zip(rows, cells, strict=True):
-            row[name] = cell
-    caption = f"{setting.protocol}{_measured(conditions)}{_gaps(rows)}{spread_note([setting])}"
-    data = _cost_data(setting, found)
+    data = pd.DataFrame(records).astype({"parameters": "Int64"})
     return Table("cost", "Cost of training and evaluation", caption, pd.DataFrame(rows), data=data)
 
 
@@ -330,16 +351,13 @@ def ratio_table(family: Family) -> Table:
     wanted = {attack for member in members for attack in class_attacks(member.attacks)}
     attacks = sorted(wanted, key=attack_order)
     signs: dict[Cell, str] = {}
-    rows: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
-    sections = []
+    rows: list[Row] = []
+    records: list[Row] = []
     for attack in attacks:
-        sections.append(len(rows))
         for label in family.ranked:
             own = [member.estimate(label, attack, "balanced_accuracy") for member in members]
-            for member, column in zip(members, columns, strict=True):
-                if label in member.labels and attack in member.attacks:
-                    signs[len(rows), column] = sign_of(member, label, attack)
+            for member, column, found in zip(members, columns, own, strict=True):
+                signs[len(rows), column] = sign_of(member, label, attack) if found.n_seeds else ""
             told = {"attack": attack, "method": label, **family.together.told(label)}
             rows.append(told | dict(zip(columns, own, strict=True)))
             records += [
@@ -347,26 +365,34 @@ def ratio_table(family: Family) -> Table:
                     "setting": member.slug,
                     "attack": attack,
                     "method": label,
-                    **dict.fromkeys(("imbalance_ratio",), member.key["imbalance_ratio"]),
+                    "imbalance_ratio": member.key["imbalance_ratio"],
                     "n_train": n_train(member),
                     "split_sha256": member.key["split_sha256"],
                     "n": member.key["n"],
                     "n_seeds": found.n_seeds,
-                    "balanced_accuracy_mean": found.value,
-                    "balanced_accuracy_std": found.std,
+                    **means({"balanced_accuracy": found}),
                 }
                 for member, found in zip(members, own, strict=True)
             ]
+    starts = _starts(rows, "attack")
     return Table(
         "ratios",
         "Balanced accuracy by imbalance ratio",
         _ratio_caption(family, attacks, rows),
         pd.DataFrame(rows),
-        by_section(columns, sections, len(rows)),
-        tuple(sections[1:]),
+        by_section(columns, starts, len(rows)),
+        starts[1:],
         signs,
         data=pd.DataFrame(records),
     )
+
+
+def means(scores: Mapping[str, Estimate]) -> dict[str, float]:
+    """Mean and deviation of each score, for machines."""
+    found: dict[str, float] = {}
+    for name, one in scores.items():
+        found |= {f"{name}_mean": one.value, f"{name}_std": one.std}
+    return found
 
 
 # rows ---------------------------------------------------------------------------------------------
@@ -376,102 +402,71 @@ def _both(attacks: Iterable[str]) -> list[Column]:
     """Accuracy and balanced accuracy of each attack."""
     kinds = (("acc.", "accuracy"), ("bal.", "balanced_accuracy"))
     return [
-        Column(f"{attack} {short}", attack, score) for attack in attacks for short, score in kinds
+        Column(f"{attack} {short}", attack, score, f"{attack}_{score}")
+        for attack in attacks
+        for short, score in kinds
     ]
 
 
-def _score_rows(setting: Setting, wanted: Sequence[Column]) -> list[dict[str, Any]]:
-    """One row a method, best first, with what rows differ in."""
-    return [
-        {
-            "method": label,
-            **setting.told(label),
-            **{one.title: setting.estimate(label, one.attack, one.score) for one in wanted},
-        }
-        for label in setting.ranked
-    ]
+def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], list[Row]]:
+    """A row a method, best first, with what rows differ in: as shown, and for machines."""
+    rows, records = [], []
+    for label in setting.ranked:
+        cells = {one: setting.estimate(label, one.attack, one.score) for one in columns}
+        titled = {one.title: cell for one, cell in cells.items()}
+        rows.append({"method": label, **setting.told(label), **titled})
+        records.append(
+            {
+                "setting": setting.slug,
+                "method": label,
+                **setting.own(label),
+                "n_seeds": len(setting.runs(label)),
+                **means({one.name: cell for one, cell in cells.items()}),
+            }
+        )
+    return rows, records
 
 
-def _attack_sections(
-    setting: Setting, attacks: Sequence[str], columns: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """Rows of all methods, attack after attack, and the position at which each attack begins."""
-    rows: list[dict[str, Any]] = []
-    sections = []
+def _by_attack(
+    setting: Setting, attacks: Sequence[str], scores: Mapping[str, str]
+) -> tuple[list[Row], list[Row]]:
+    """The same, attack after attack; `scores` has a score by its title."""
+    rows, records = [], []
     for attack in attacks:
-        sections.append(len(rows))
-        for row in _score_rows(setting, [Column(n, attack, s) for n, s in columns.items()]):
+        columns = [Column(title, attack, score, score) for title, score in scores.items()]
+        for row, record in zip(*_scored(setting, columns), strict=True):
             shown = row["method"] + sign_of(setting, row["method"], attack)
             rows.append({"attack": attack, **row, "method": shown})
-    return rows, sections
+            records.append({"setting": setting.slug, "attack": attack, **record})
+    return rows, records
 
 
-def _method_data(setting: Setting, wanted: Sequence[Column]) -> pd.DataFrame:
-    """For machines a row a method, best first."""
-    rows = []
-    for label in setting.ranked:
-        row = _head(setting, label)
-        for one in wanted:
-            found = setting.estimate(label, one.attack, one.score)
-            name = f"{one.attack}_{one.score}"
-            row |= {f"{name}_mean": found.value, f"{name}_std": found.std}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _attack_data(setting: Setting, attacks: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """For machines a row an attack and method, attack after attack, best method first."""
-    rows = []
-    for attack in attacks:
-        for label in setting.ranked:
-            row = {"attack": attack, **_head(setting, label)}
-            for name in names:
-                found = setting.estimate(label, attack, name)
-                row |= {f"{name}_mean": found.value, f"{name}_std": found.std}
-            rows.append(row)
-    columns = ["setting", "attack", "method", *setting.differing, "n_seeds"]
-    scored = [f"{name}_{part}" for name in names for part in ("mean", "std")]
-    return pd.DataFrame(rows, columns=[*columns, *scored])
-
-
-def _head(setting: Setting, label: str) -> dict[str, Any]:
-    count = len(setting.runs(label))
-    return {"setting": setting.slug, "method": label, **setting.own(label), "n_seeds": count}
+def _starts(rows: Sequence[Row], name: str) -> tuple[int, ...]:
+    """Positions of the rows with which another value of a column begins."""
+    values = [row[name] for row in rows]
+    return tuple(n for n, value in enumerate(values) if not n or value != values[n - 1])
 
 
 def _column_table(
-    name: str,
-    title: str,
-    setting: Setting,
-    wanted: Sequence[Column],
-    rows: list[dict[str, Any]],
-    data: pd.DataFrame,
-    note: str = "",
+    setting: Setting, columns: Sequence[Column], name: str, title: str, note: str = ""
 ) -> Table:
     """A table with a column a score; marked are those in doubt, and within noise of the best."""
     signs: dict[Cell, str] = {}
     for place, label in enumerate(setting.ranked):
-        for one in wanted:
+        for one in columns:
             near = near_sign(setting, label, one.attack, CONTESTS.get(one.score))
             signs[place, one.title] = sign_of(setting, label, one.attack) + near
-    contested = [one for one in wanted if one.score in CONTESTS]
+    contested = [one for one in columns if one.score in CONTESTS]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
-    shown = [attack for attack in setting.attacks if any(one.attack == attack for one in wanted)]
+    shown = list(dict.fromkeys(one.attack for one in columns))
     caption = (
         f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
         f"{reading(setting, shown)}{near_best(setting, attacks, contests)}"
     )
-    ranked = by_column([one.title for one in wanted], range(len(rows)))
-    return Table(name, title, caption, pd.DataFrame(rows), ranked, signs=signs, data=data)
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = percent(float(row["ci_low"])), percent(float(row["ci_high"]))
-    return f"{percent(float(row['balanced_accuracy']))} [{low}, {high}]"
-
-
-def _points(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:+.2f}"
+    rows, records = _scored(setting, columns)
+    ranked = by_column([one.title for one in columns], range(len(rows)))
+    frame, data = pd.DataFrame(rows), pd.DataFrame(records)
+    return Table(name, title, caption, frame, ranked, signs=signs, data=data)
 
 
 def _p_value(p: float) -> str:
@@ -479,14 +474,7 @@ def _p_value(p: float) -> str:
     return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-# cost ---------------------------------------------------------------------------------------------
-
-
-def _in_units(times: Sequence[Estimate]) -> tuple[list[Quantity], str]:
-    """Times in the one unit that fits the longest of them."""
-    longest = max((time.value for time in times if time.known), default=0.0)
-    seconds, unit = next((size, name) for start, size, name in _UNITS if longest >= start)
-    return [_quantity(time, seconds) for time in times], unit
+# captions of cost and ratios ----------------------------------------------------------------------
 
 
 def _quantity(found: Estimate, unit: float) -> Quantity:
@@ -515,39 +503,7 @@ def _measured(conditions: Sequence[Conditions]) -> str:
     )
 
 
-def _gaps(rows: Sequence[dict[str, Any]]) -> str:
-    cells = [cell for row in rows for cell in row.values() if isinstance(cell, Quantity)]
-    missing = not all(cell.known for cell in cells)
-    return " - marks what is not known of every run of the row." if missing else ""
-
-
-def _cost_data(setting: Setting, found: Sequence[Cost]) -> pd.DataFrame:
-    records = []
-    for cost in found:
-        measured = {
-            "train_seconds": cost.train_seconds,
-            "peak_memory_bytes": cost.memory_bytes,
-            **{f"{attack}_seconds": time for attack, time in cost.attack_seconds.items()},
-        }
-        record = {
-            "setting": setting.slug,
-            "method": cost.label,
-            **setting.own(cost.label),
-            **asdict(cost.conditions),
-            "n_seeds": len(cost.runs),
-            "run_ids": ",".join(cost.runs),
-            "parameters": cost.parameters,
-        }
-        for name, time in measured.items():
-            record |= {f"{name}_mean": time.value, f"{name}_std": time.std}
-        records.append(record)
-    return pd.DataFrame(records).astype({"parameters": "Int64"})
-
-
-# by ratio -----------------------------------------------------------------------------------------
-
-
-def _ratio_caption(family: Family, attacks: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+def _ratio_caption(family: Family, attacks: Sequence[str], rows: Sequence[Row]) -> str:
     members = family.members
     ratios = ", ".join(
         f"{member.key['imbalance_ratio']:g} ({training_images(member)})" for member in members
@@ -555,11 +511,10 @@ def _ratio_caption(family: Family, attacks: Sequence[str], rows: Sequence[dict[s
     test_set = "; ".join(dict.fromkeys(test_images(member) for member in members))
     kind = str(members[0].key["imbalance_type"])
     gaps = any(isinstance(c, Estimate) and not c.known for row in rows for c in row.values())
-    missing = " - marks a score that not every seed has." if gaps else ""
     told = setting_words(members, f"{kind} imbalance ratios {ratios}".strip(), test_set)
     return (
         f"{told} Mean over classes. Methods in their order at ratio "
         f"{members[-1].key['imbalance_ratio']:g}. Percent; "
-        f"best of a column bold, second underlined.{spread_note(members)}{missing}"
+        f"best of a column bold, second underlined.{spread_note(members)}{gaps_note(gaps)}"
         f"{reliability_note(family.together, attacks)}"
     )

@@ -17,6 +17,7 @@ from ltrobust.bench.plan import make_plan
 from ltrobust.bench.reports import gather
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import DataWarning, UserError
+from ltrobust.results.filters import Filters
 
 COUNTS = {"train": {"cat": 6, "dog": 24}, "test": {"cat": 3, "dog": 6}}
 SMALL = ("--arch", "small-cnn", "--epochs", "1", "--batch-size", "8", "--device", "cpu")
@@ -94,7 +95,7 @@ def test_directories_that_name_one_folder_differently_agree(folder: Path, bench:
     assert bench("folder:images").code == 0
     folder.rename("a photos")
     assert bench("folder:a photos", "--output", "other", methods="trades").code == 0
-    results = gather([Path("out"), Path("other")])
+    results = gather([Path("out"), Path("other")], Filters())
     assert results.metrics["run_id"].nunique() == 2
     assert results.metrics["dataset"].nunique() == results.classes["dataset"].nunique() == 1
 

@@ -12,6 +12,7 @@ from bench_helpers import Cli, Finished, Outcome, attacks_of, change, content, t
 from ltrobust.bench.reports import gather
 from ltrobust.config import Run
 from ltrobust.results.digest import digest_of, outcomes_sha256
+from ltrobust.results.filters import Filters
 from ltrobust.results.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("without_figures", "without_page")
@@ -116,7 +117,7 @@ def test_runs_of_one_name_with_other_weights_or_images_are_refused(
 
 
 def test_what_one_copy_of_a_run_lacks_comes_from_the_other(finished: Finished) -> None:
-    whole = gather([finished.suite])
+    whole = gather([finished.suite], Filters())
     one, two = (part(finished, name, "at-bsl", "pgd-at") for name in ("one", "two"))
     for run in (one / "runs").iterdir():
         for file in [*(run / "attacks").glob("clean*"), run / "trained.json", run / "history.csv"]:
@@ -127,7 +128,7 @@ def test_what_one_copy_of_a_run_lacks_comes_from_the_other(finished: Finished) -
         for file in (run / "attacks").glob("pgd2*"):
             file.unlink()
     for folders in ([one, two], [two, one]):
-        found = gather(folders)
+        found = gather(folders, Filters())
         for name in ("metrics", "classes", "confusion"):
             assert getattr(found, name).to_csv() == getattr(whole, name).to_csv(), name
         assert found.histories.keys() == whole.histories.keys()
@@ -146,7 +147,7 @@ def test_of_two_reliability_reports_both_count(finished: Finished) -> None:
             run.write_reliability(findings, run.attack_ids())
 
     def united(*folders: Path) -> set[tuple[str, str]]:
-        metrics = gather(folders).metrics
+        metrics = gather(folders, Filters()).metrics
         columns = metrics[["reliability", "reliability_report"]].fillna("unknown")
         return set(columns.itertuples(index=False, name=None))
 

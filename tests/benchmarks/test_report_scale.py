@@ -13,7 +13,6 @@ from types import ModuleType
 import pytest
 
 from ltrobust.bench.reports import results_of
-from ltrobust.report.board import make_board
 from ltrobust.report.sections import build_sections
 from ltrobust.report.tables import leaderboard_table
 from ltrobust.results.collect import collect
@@ -40,13 +39,7 @@ def calls(study: ModuleType, suite: Path, settings: int) -> int:
     profile = cProfile.Profile()
     with profile:
         results = results_of(collect([suite]))
-        board = make_board(
-            results.metrics,
-            results.classes,
-            results.histories,
-            results.comparisons,
-            results.confusion,
-        )
+        board = results.board
         assert len(board.settings) == settings
         for setting in board.settings:
             leaderboard_table(setting)

@@ -24,7 +24,7 @@ from ltrobust.papers.entries import (
 )
 from ltrobust.papers.ours import Measured, Ours
 from ltrobust.papers.published import read_values, select
-from ltrobust.papers.tables import latex, markdown
+from ltrobust.papers.tables import markdown, short_tables
 
 FOLDER = shipped_folder()
 VALUES = read_values(FOLDER)
@@ -222,7 +222,8 @@ def test_flagged_checks_reach_comparison_and_claims(tmp_path) -> None:
     assert "robal-n†" not in page
     assert "† reliability checks flagged: robal-r (tiny-logits)" in page
     assert "under PGD-20† |" in page
-    assert r"robal-r\textdagger{}" in latex(made.entry, frame, claims, "")
+    short, _ = short_tables(made.entry, frame, claims, "")
+    assert r"robal-r\textdagger{}" in short.to_latex()
 
 
 def test_runs_without_a_reliability_report_say_so(tmp_path) -> None:

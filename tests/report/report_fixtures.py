@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltrobust.report.board import make_board
+from ltrobust.bench.leads import LEAD_COLUMNS
+from ltrobust.report import render_board
+from ltrobust.report.board import Board, make_board
 from ltrobust.report.chart import Chart
 from ltrobust.report.charts import setting_charts
+from ltrobust.report.groups import comparable_groups
+from ltrobust.report.page import board_page
 from ltrobust.report.setting import Setting
-from ltrobust.results.frames import METRICS_COLUMNS, PER_CLASS_COLUMNS
+from ltrobust.results.frames import CONFUSION_COLUMNS, METRICS_COLUMNS, PER_CLASS_COLUMNS
 
 EPS = 8 / 255
 METHODS = ("pgd-at", "trades", "robal-r", "at-bsl", "taet")
@@ -77,6 +81,7 @@ def metric_row(run_id: str = "run", **values: Any) -> dict[str, Any]:
         "train_eps": EPS,
         "n_class_min": 100,
         "n_class_max": 100,
+        "groups": "3,4,3",
     }
     row |= values
     if row["attack"] == "clean":
@@ -191,6 +196,7 @@ def _run(
                     "n_train": int(5000 * 50 ** -float(rank[index])),
                     "n_test": images,
                     "accuracy": float(accuracy[index]),
+                    "group": None,
                 }
             )
     return rows, class_rows
@@ -212,7 +218,7 @@ def _history(epochs: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def settings(
+def board(
     metrics: pd.DataFrame,
     per_class: pd.DataFrame | None = None,
     histories: Mapping[str, pd.DataFrame] | None = None,
@@ -220,10 +226,40 @@ def settings(
     confusion: pd.DataFrame | None = None,
     examples: Mapping[str, pd.DataFrame] | None = None,
     across: Sequence[str] = (),
-) -> tuple[Setting, ...]:
+) -> Board:
+    """The board of these tables."""
+    return make_board(
+        comparable_groups(metrics, across),
+        _whole(per_class, PER_CLASS_COLUMNS),
+        histories or {},
+        _whole(comparisons, LEAD_COLUMNS),
+        _whole(confusion, CONFUSION_COLUMNS),
+        examples or {},
+    )
+
+
+def _whole(frame: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
+    return (pd.DataFrame() if frame is None else frame).reindex(columns=list(columns))
+
+
+def settings(*tables: Any, **more: Any) -> tuple[Setting, ...]:
     """The settings of the board of these tables."""
-    tables = (metrics, per_class, histories, comparisons, confusion, examples, across)
-    return make_board(*tables).settings
+    return board(*tables, **more).settings
+
+
+def render(*tables: Any, **more: Any) -> dict[str, str | bytes]:
+    """The files of their report."""
+    return render_board(board(*tables, **more), {}).files
+
+
+def leaderboard(*tables: Any, **more: Any) -> pd.DataFrame:
+    """Their leaderboard."""
+    return board(*tables, **more).leaderboard
+
+
+def page(*tables: Any, title: str, downloads: Sequence[str] = (), **more: Any) -> str:
+    """Their page."""
+    return board_page(board(*tables, **more), title=title, downloads=downloads)
 
 
 def charts(setting: Setting) -> dict[str, Chart]:

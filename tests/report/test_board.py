@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import charts, metric_row, settings, suite
+from report_fixtures import board, charts, leaderboard, metric_row, settings, suite
 
-from ltrobust.report import leaderboard, render_board
-from ltrobust.report.board import make_board
+from ltrobust.report import render_board
 from ltrobust.report.chart import MANY
 from ltrobust.report.names import dataset_title, method_title
 from ltrobust.report.printed import draw, print_chart
@@ -42,6 +41,7 @@ def compared(verdicts: dict[str, str], attack: str = "autoattack") -> Setting:
             "low": -0.01,
             "high": 0.03,
             "p": p,
+            "p_holm": 3 * p,
             "verdict": verdicts[other],
             "basis": "paired images",
         }
@@ -84,9 +84,9 @@ def test_the_table_of_leads_has_both_p_values_and_full_precision_beside():
     table = leads_table(compared(dict.fromkeys("bcd", FAR)))
     assert table is not None
     assert list(table.frame["p"]) == ["0.040", "0.030", "0.010"]
-    assert list(table.frame["p (Holm)"]) == ["0.060", "0.060", "0.030"]
+    assert list(table.frame["p (Holm)"]) == ["0.120", "0.090", "0.030"]
     data = pd.read_csv(io.StringIO(table.to_csv()))
-    assert list(data["p_holm"]) == pytest.approx([0.06, 0.06, 0.03])
+    assert list(data["p_holm"]) == pytest.approx([0.12, 0.09, 0.03])
     assert leads_table(settings(suite()[0])[0]) is None
 
 
@@ -97,7 +97,7 @@ def test_the_leaderboard_shares_ranks_where_comparisons_are_given():
     lead = {"setting": settings(metrics)[0].slug, "attack": "clean", "group": "balanced"}
     lead |= {"best": "a", "other": "b", "verdict": NEAR, "basis": "paired images"}
     assert list(leaderboard(metrics)["rank"]) == [1, 2, 3, 4]
-    assert list(leaderboard(metrics, (), pd.DataFrame([lead]))["rank"]) == [1, 1, 3, 4]
+    assert list(leaderboard(metrics, comparisons=pd.DataFrame([lead]))["rank"]) == [1, 1, 3, 4]
 
 
 # one description, two renderers -----------------------------------------------------------------
@@ -149,15 +149,15 @@ def test_a_figure_is_drawn_again_only_where_its_data_changed(monkeypatch):
     )
     monkeypatch.setattr("ltrobust.report.figure_bytes", lambda figure, kind: b"")
     metrics, per_class, histories = suite(methods=("trades", "taet"), attacks=("clean", "pgd20"))
-    first = render_board(make_board(metrics, per_class, histories))
+    first = render_board(board(metrics, per_class, histories), {})
     assert {"balance", "attacks", "training", "per-class"} <= set(drawn)
     drawn.clear()
-    again = render_board(make_board(metrics, per_class, histories), first.drawn)
+    again = render_board(board(metrics, per_class, histories), first.drawn)
     assert drawn == []
     assert again.drawn == first.drawn
     assert not [name for name in again.files if name.startswith("figures/")]
     changed = metrics.assign(tail=np.where(metrics["method"] == "taet", 0.1, metrics["tail"]))
-    render_board(make_board(changed, per_class, histories), first.drawn)
+    render_board(board(changed, per_class, histories), first.drawn)
     assert set(drawn) == {"balance", "attacks"}  # that show the tail
 
 

@@ -19,9 +19,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from report_fixtures import METHODS, confused, suite
+from report_fixtures import METHODS, board, confused, suite
 
-from ltrobust.report.board import Board, make_board
+from ltrobust.report.board import Board
 from ltrobust.report.charts import setting_charts, spanning_charts
 from ltrobust.report.images import adversarial_figures
 from ltrobust.report.printed import print_chart
@@ -86,7 +86,7 @@ class Stored:
 
     @cached_property
     def board(self) -> Board:
-        return make_board(
+        return board(
             self.metrics, self.per_class, self.histories, None, self.confusion, self.examples
         )
 

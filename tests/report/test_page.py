@@ -13,17 +13,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, metric_row, settings, suite
+from report_fixtures import METHODS, leaderboard, metric_row, page, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.evaluation.reliability import findings
 from ltrobust.method import Citation
-from ltrobust.report import leaderboard
 from ltrobust.report.cards import bibtex, method_card, web_address
 from ltrobust.report.explain import CHECKS
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.names import attack_title, method_title
-from ltrobust.report.page import page, safe_json
+from ltrobust.report.page import safe_json
 
 TITLES = {method_title(name): name for name in METHODS}
 EVIL = "<img src=x onerror=alert(1)>"
@@ -82,7 +81,7 @@ class Reader(HTMLParser):
 
 def made(frames: tuple[Any, Any, Any], comparisons: Any = None, **values: Any) -> str:
     metrics, per_class, histories = frames
-    settings = {"title": "a suite", "downloads": {"metrics.csv": "metrics.csv"}} | values
+    settings = {"title": "a suite", "downloads": ["metrics.csv"]} | values
     return page(metrics, per_class, histories, comparisons, **settings)
 
 
@@ -205,7 +204,7 @@ def test_names_cannot_inject():
     per_class["class_name"] = per_class["class_name"].replace({"bird": EVIL, "cat": ENDING})
     for frame in (metrics, per_class):
         frame["dataset"] = f"folder:{EVIL}"
-    html = made((metrics, per_class, histories), title=EVIL + ENDING, downloads={EVIL: EVIL})
+    html = made((metrics, per_class, histories), title=EVIL + ENDING)
     assert EVIL not in html
     reader = Reader(html)
     assert "img" not in reader.tags
@@ -229,9 +228,8 @@ def test_embedded_json_cannot_end_its_element():
 
 def test_downloads_are_relative_links_and_embedded():
     frames = suite()
-    links = Reader(made(frames, downloads={"per class": "a b/per_class.csv", "x": "javascript:1"}))
-    assert links.links["per class"]["href"] == "a%20b/per_class.csv"
-    assert links.links["x"]["href"] == "javascript%3A1"  # a file's name, not a scheme
+    links = Reader(made(frames))
+    assert links.links["metrics.csv"]["href"] == "metrics.csv"
     link = links.links["leaderboard.csv, embedded copy"]
     assert link["download"] == "leaderboard.csv"
     text = base64.b64decode(str(link["href"]).partition("base64,")[2]).decode()
@@ -276,16 +274,15 @@ def test_a_score_that_a_seed_lacks_is_a_gap():
 
 def test_metrics_alone_are_enough():
     metrics = suite()[0]
-    for empty in (pd.DataFrame(), pd.DataFrame(columns=["run_id", "attack"])):
-        reader = Reader(page(metrics, empty, {}, None, title="t", downloads={}))
-        assert len(reader.rows) == len(METHODS)
-        charts = {name.split("-")[1] for name in embedded(reader)["figures"]}
-        assert charts == {"balance", "attacks"}
+    reader = Reader(page(metrics, title="t"))
+    assert len(reader.rows) == len(METHODS)
+    charts = {name.split("-")[1] for name in embedded(reader)["figures"]}
+    assert charts == {"balance", "attacks"}
 
 
 def test_no_rows_are_one_clear_error():
     with pytest.raises(UserError, match="nothing to report"):
-        page(suite()[0].iloc[:0], pd.DataFrame(), {}, None, title="t", downloads={})
+        page(suite()[0].iloc[:0], title="t")
 
 
 def test_what_may_not_be_compared_stands_apart():

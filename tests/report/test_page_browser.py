@@ -13,10 +13,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, suite
-
-from ltrobust.report import leaderboard
-from ltrobust.report.page import page as make_page
+from report_fixtures import METHODS, leaderboard, suite
+from report_fixtures import page as make_page
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install 'ltrobust[dev]'"
@@ -54,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes["class_name"] = classes["class_name"].replace({"bird": EVIL})
     path = tmp_path_factory.mktemp("page") / "index.html"
     html = make_page(
-        metrics, classes, one[2] | two[2], title=f"A suite {EVIL}", downloads={"m": "metrics.csv"}
+        metrics, classes, one[2] | two[2], title=f"A suite {EVIL}", downloads=["metrics.csv"]
     )
     path.write_text(html, "utf-8")
     return path

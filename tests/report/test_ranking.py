@@ -8,12 +8,10 @@ import re
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, settings, suite
+from report_fixtures import board, leaderboard, metric_row, page, render, settings, suite
 
-from ltrobust.report import leaderboard, render, terminal_tables
-from ltrobust.report.board import make_board
+from ltrobust.report import terminal_tables
 from ltrobust.report.groups import attack_order
-from ltrobust.report.page import page
 from ltrobust.report.ranking import is_attack
 
 pytestmark = pytest.mark.usefixtures("light_figures")
@@ -93,10 +91,10 @@ def test_every_place_has_the_order_and_says_by_what(case: str) -> None:
     assert list(found.labels) == order
     assert found.basis.startswith(basis)
 
-    board = leaderboard(metrics)
-    assert list(board["method"]) == order
-    assert list(board["rank"]) == [1, 2]
-    assert set(board["ranked_by"]) == {found.name}
+    first = leaderboard(metrics)
+    assert list(first["method"]) == order
+    assert list(first["rank"]) == [1, 2]
+    assert set(first["ranked_by"]) == {found.name}
 
     files = render(metrics, NO_CLASSES, {})
     csv = pd.read_csv(io.StringIO(str(files["tables/leaderboard.csv"])))
@@ -109,14 +107,14 @@ def test_every_place_has_the_order_and_says_by_what(case: str) -> None:
     markdown = str(files["tables/leaderboard.md"]).splitlines()
     assert [line.split("|")[2].strip() for line in markdown if re.match(r"\| \d", line)] == order
 
-    assert f"Ranked by {basis}" in str(terminal_tables(make_board(metrics))[0].caption)
+    assert f"Ranked by {basis}" in str(terminal_tables(board(metrics))[0].caption)
 
 
 @pytest.mark.parametrize("case", ["the lowest of several", "clean alone"])
 def test_the_page_has_the_order_and_says_by_what(case: str) -> None:
     methods, order, basis = CASES[case]
     metrics = rows(methods)
-    html = page(metrics, NO_CLASSES, {}, title="suite", downloads={}).replace("&#39;", "'")
+    html = page(metrics, NO_CLASSES, {}, title="suite").replace("&#39;", "'")
     assert f"Ranked by {basis}" in html
     assert re.findall(r'data-row="(.*?)"', html) == order
     assert re.findall(r'<td class="rank" data-sort="(.*?)"', html) == ["1", "2"]
@@ -139,7 +137,7 @@ def test_a_method_that_was_never_attacked_comes_last_without_a_rank() -> None:
     files = render(rows(methods), NO_CLASSES, {})
     assert sentence in str(files["tables/leaderboard.md"])
     assert "| - | only-clean |" in str(files["tables/leaderboard.md"])
-    html = page(rows(methods), NO_CLASSES, {}, title="suite", downloads={})
+    html = page(rows(methods), NO_CLASSES, {}, title="suite")
     assert sentence in html
     assert '<td class="rank" data-sort="">–</td>' in html
 

@@ -7,14 +7,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, settings, suite
+from report_fixtures import leaderboard, metric_row, page, render, settings, suite
 
 from ltrobust.errors import UserError
-from ltrobust.report import leaderboard, render
 from ltrobust.report.across import parse_across
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import cell_text
-from ltrobust.report.page import page
 from ltrobust.report.tables import leaderboard_table, setting_tables
 
 pytestmark = pytest.mark.usefixtures("light_figures")
@@ -88,7 +86,7 @@ def test_one_table_ranks_all_with_what_differs_in_columns() -> None:
 
 
 def test_the_leaderboard_file_keeps_the_values_of_each_row() -> None:
-    board = leaderboard(three(), ALL)
+    board = leaderboard(three(), across=ALL)
     assert board["group"].nunique() == 1
     assert dict(zip(board["method"], board["batch_size"], strict=True)) == {
         "taet": 128,
@@ -178,6 +176,6 @@ def test_every_file_of_such_a_report_can_be_made() -> None:
     board = pd.read_csv(io.StringIO(str(files["leaderboard.csv"])))
     assert list(board["rank"]) == [1, 2, 3]
     assert "| 2 | Theirs 2024 | resnet18 | external |" in str(files["tables/leaderboard.md"])
-    text = page(three(), no_classes(), {}, title="both", downloads={}, across=ALL)
+    text = page(three(), no_classes(), {}, title="both", across=ALL)
     assert "across arch, recipe, epochs" in text
     assert "arch wrn-34-10, recipe paper, epochs 60" in text

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, charts, class_name, confused, settings, suite
+from report_fixtures import METHODS, charts, class_name, confused, render, settings, suite
 from test_report_figures import MANY, assert_readable
 
-from ltrobust.report import render
-from ltrobust.report.confusion import Confusions, destinations
+from ltrobust.report.classes import ClassFact
+from ltrobust.report.confusion import Confusions
 from ltrobust.report.names import method_title
 from ltrobust.report.printed import draw
 from ltrobust.report.setting import Setting
+from ltrobust.report.tables import confusion_table
 
 pytestmark = pytest.mark.usefixtures("light_figures")
 
@@ -33,7 +37,8 @@ def collected(classes: int = 10, **case: object) -> tuple[Confusions, pd.DataFra
 def test_counts_are_those_of_the_strongest_attack_most_frequent_class_first():
     found, per_class = collected()
     assert found.attack == "autoattack"
-    assert found.classes["n_train"].is_monotonic_decreasing
+    sizes = [fact.n_train for fact in found.classes]
+    assert sizes == sorted(sizes, reverse=True)
     for method in METHODS:
         rows = per_class[(per_class["method"] == method) & (per_class["attack"] == "autoattack")]
         counts = found.counts[method]
@@ -63,21 +68,23 @@ def test_the_strongest_attack_that_all_seeds_have_is_shown():
 
 
 def test_destinations_by_hand():
-    classes = pd.DataFrame(
-        {
-            "class_index": [2, 0, 1],
-            "class_name": ["dog", "cat", "ant"],
-            "n_train": [9, 5, 1],
-            "group": ["head", "tail", "tail"],
-        }
+    setting, _ = setting_of(methods=("taet",))
+    dog, cat, ant = (
+        ClassFact(2, "dog", 9, "head"),
+        ClassFact(0, "cat", 5, "tail"),
+        ClassFact(1, "ant", 1, "tail"),
     )
-    counts = pd.DataFrame([[8, 1, 1], [5, 2, 3], [0, 10, 0]]).to_numpy()
-    rows = destinations(Confusions("pgd20", classes, {"m": counts}), "m")
-    columns = ("class", "n_train", "right", "1st", "2nd", "3rd")
-    assert rows == [
-        dict(zip(columns, ("cat", 5, 0.2, "dog 50.00", "ant 30.00", "-"), strict=True)),
-        dict(zip(columns, ("ant", 1, 0.0, "cat 100.00", "-", "-"), strict=True)),
+    counts = np.array([[8, 1, 1], [5, 2, 3], [0, 10, 0]])
+    mistakes = Confusions("pgd20", (dog, cat, ant), {"taet": counts})
+    table = confusion_table(replace(setting, mistakes=mistakes))
+    assert table is not None
+    columns = ["class", "n_train", "right", "1st", "2nd", "3rd"]
+    assert table.frame[columns].to_numpy().tolist() == [
+        ["cat", 5, 0.2, "dog 50.00", "ant 30.00", "-"],
+        ["ant", 1, 0.0, "cat 100.00", "-", "-"],
     ]
+    assert table.data is not None
+    assert table.data["prediction"].tolist() == ["dog", "ant", "cat", "cat"]
 
 
 def test_the_table_has_every_tail_class_of_every_method():

@@ -12,10 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from report_fixtures import charts, metric_row, settings, suite
+from report_fixtures import board, charts, metric_row, render, settings, suite
 
-from ltrobust.report import render
-from ltrobust.report.board import make_board
 from ltrobust.report.chart import Series
 from ltrobust.report.charts import eps_chart, spanning_charts, steps_chart
 from ltrobust.report.images import adversarial_figure, adversarial_figures
@@ -47,7 +45,7 @@ def points(sweep: Sweep, label: str, attack: str | None = None) -> dict[float, f
 
 
 def eps_sweep(*rows: dict[str, Any]) -> Sweep:
-    (sweep,) = make_board(pd.DataFrame(rows)).radii
+    (sweep,) = board(pd.DataFrame(rows)).radii
     return sweep
 
 
@@ -86,7 +84,7 @@ def test_eps_sweep_joins_the_radii_of_one_attack_and_begins_without_attack():
 
 def test_one_radius_is_no_sweep():
     rows = [row("a", "clean", 0.8), row("a", "pgd20", 0.5), row("a", "pgd10", 0.6, 4 / 255)]
-    assert make_board(pd.DataFrame(rows)).radii == ()
+    assert board(pd.DataFrame(rows)).radii == ()
 
 
 def test_eps_sweep_averages_over_all_seeds_or_leaves_a_gap():
@@ -106,7 +104,7 @@ def test_eps_sweep_keeps_other_settings_and_other_attacks_apart():
         *(row("b", "pgd20", 0.1, eps, recipe="paper", method="a") for eps in (2 / 255, 8 / 255)),
         *(row("a", "pgd20-l2", 0.4 - eps / 10, eps) for eps in (0.25, 0.5)),
     ]
-    sweeps = make_board(pd.DataFrame(rows)).radii
+    sweeps = board(pd.DataFrame(rows)).radii
     assert [list(sweep.lines) for sweep in sweeps] == [["pgd20"], ["pgd20", "pgd20-l2"]]
     slugs = {sweep.group.slug for sweep in sweeps}
     assert len(slugs) == 2
@@ -197,11 +195,11 @@ def at_ratio(ratio: float, attack: str, score: float, **values: Any) -> dict[str
 def test_ratio_sweep_takes_clean_and_the_strongest_attack_that_stands_at_two_ratios():
     rows = [at_ratio(r, a, s / r) for r in (10, 50, 100) for a, s in (("clean", 8), ("pgd20", 5))]
     rows += [at_ratio(50, "autoattack", 0.01), at_ratio(10, "fgsm", 0.7)]
-    board = make_board(pd.DataFrame(rows))
-    sweep = ratio_sweep(board.families[0])
+    known = board(pd.DataFrame(rows))
+    sweep = ratio_sweep(known.families[0])
     assert list(sweep.lines) == ["clean", "pgd20"]
     assert points(sweep, "a", "pgd20") == {10: 0.5, 50: 0.1, 100: 0.05}
-    ((*_, chart),) = spanning_charts((), board.families)
+    ((*_, chart),) = spanning_charts((), known.families)
     figure = draw(chart)
     assert [axes.get_title() for axes in figure.axes] == ["Clean", "PGD-20"]
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
@@ -212,7 +210,7 @@ def test_of_two_splits_at_one_ratio_the_larger_is_drawn():
     rows = [at_ratio(10, "clean", 0.8, n_train=900), at_ratio(50, "clean", 0.6, n_train=700)]
     small = at_ratio(50, "clean", 0.1, n_train=70)
     rows.append({**small, "run_id": "a-small", "split_sha256": "small"})
-    (family,) = make_board(pd.DataFrame(rows)).families
+    (family,) = board(pd.DataFrame(rows)).families
     assert points(ratio_sweep(family), "a") == {10: 0.8, 50: 0.6}
 
 
@@ -221,10 +219,10 @@ def test_of_two_splits_at_one_ratio_the_larger_is_drawn():
 
 def spanning(rows: list[dict[str, Any]]) -> dict[str, Figure]:
     """Figures of a report that span settings, by name."""
-    board = make_board(pd.DataFrame(rows))
+    known = board(pd.DataFrame(rows))
     return {
         name: figure
-        for _, _, chart in spanning_charts(board.radii, board.families)
+        for _, _, chart in spanning_charts(known.radii, known.families)
         for name, figure in print_chart(chart).items()
     }
 

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
-from report_fixtures import METHODS, charts, settings, suite
+from report_fixtures import METHODS, charts, render, settings, suite
 
-from ltrobust.report import figure_bytes, printed, render
+from ltrobust.report import figure_bytes, printed
 from ltrobust.report.labels import count_ticks
 from ltrobust.report.names import method_title
 

@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import metric_row, settings, suite
+from report_fixtures import leaderboard, metric_row, settings, suite
 
 from ltrobust.errors import UserError
-from ltrobust.report import leaderboard
 from ltrobust.report.groups import comparable_groups, format_eps
 from ltrobust.report.ranking import strongest_attack
 from ltrobust.report.setting import Setting

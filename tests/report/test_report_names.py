@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, suite
+from report_fixtures import METHODS, render, suite
 
 from ltrobust.method import METHODS as REGISTRY
 from ltrobust.method import load_builtin_methods
-from ltrobust.report import render
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.names import MARKED
 from ltrobust.report.style import MARKERS, PALETTE, marks_for

@@ -7,11 +7,10 @@ import math
 
 import pandas as pd
 import pytest
-from report_fixtures import charts, metric_row, settings, suite
+from report_fixtures import board, charts, metric_row, render, settings, suite
 
 from ltrobust.errors import UserError
-from ltrobust.report import render, terminal_tables
-from ltrobust.report.board import make_board
+from ltrobust.report import terminal_tables
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Quantity, Table, cell_text
 from ltrobust.report.printed import draw
@@ -382,6 +381,6 @@ def test_runs_without_cost_still_show_the_times_of_attacks():
 
 def test_cost_and_ratios_are_printed_too():
     metrics = at_ratios(10.0, 50.0)
-    titles = [str(t.title) for t in terminal_tables(make_board(metrics))]
+    titles = [str(t.title) for t in terminal_tables(board(metrics))]
     assert titles.count("Cost of training and evaluation") == 2
     assert titles.count("Balanced accuracy by imbalance ratio") == 1

@@ -7,9 +7,8 @@ import re
 
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, confused, settings, suite
+from report_fixtures import METHODS, confused, render, settings, suite
 
-from ltrobust.report import render
 from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Table

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from synthetic_runs import attack, finding, run_of, write_run
 
-from ltrobust.bench.reports import SuiteResults, build_report
+from ltrobust.bench.reports import SuiteResults, make_report
 from ltrobust.errors import UserError
 from ltrobust.evaluation.metrics import parse_groups, wilson
 from ltrobust.report import Rendered
 from ltrobust.report.groups import comparable_groups
+from ltrobust.results.filters import Filters
 from ltrobust.results.pairs import compare_runs
-from ltrobust.results.store import SuiteStore
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -35,7 +35,8 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def report(suite: Path, groups: str | None = None) -> SuiteResults:
-    return build_report(SuiteStore(suite), parse_groups(groups))
+    results, _ = make_report([suite], Filters(), parse_groups(groups), (), None)
+    return results
 
 
 # what matches -----------------------------------------------------------------------------------
