@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -423,6 +423,14 @@ def test_detached_everything_that_can_begin_is_submitted_and_nothing_is_looked_a
     assert any("1 more act on these" in line for line in here.lines)
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C is heeded, though what a shell starts in the background is told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop_with(kind: signal.Signals) -> Callable[[], Seen]:
     def step() -> Seen:
         os.kill(os.getpid(), kind)
@@ -442,7 +450,11 @@ def stop_with(kind: signal.Signals) -> Callable[[], Seen]:
     ],
 )
 def test_what_was_submitted_ends_with_the_driver_unless_it_is_to_go_on(
-    place: Callable[..., Place], kind: signal.Signals, survives: bool, cancelled: int
+    place: Callable[..., Place],
+    heeded: None,
+    kind: signal.Signals,
+    survives: bool,
+    cancelled: int,
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids

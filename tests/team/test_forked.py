@@ -1,0 +1,26 @@
+"""Runs the tests that fork in processes of their own.
+
+Where another test has made up a device, torch's gradients have threads and a fork of the process
+cannot compute any.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = ["test_every_method.py", "test_shared_evaluation.py"]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("file", FILES)
+def test_forked(file: str, request: pytest.FixtureRequest) -> None:
+    chosen = request.config.getoption("markexpr")
+    words = ["-n0", "-q", "-p", "no:cacheprovider", "-m", chosen, Path(__file__).with_name(file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
