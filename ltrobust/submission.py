@@ -104,6 +104,7 @@ def _of_table(name: str, made: pd.DataFrame, stored: pd.DataFrame, columns: list
     whole = ["class_index"] if "class_index" in columns else []
     numbers = {c: pd.to_numeric(stored[c], errors="coerce") for c in (*whole, *measured)}
     stored, keys = stored.assign(**numbers), ["run_id", "attack_id", *whole]
+    made, stored = (one[[*keys, *measured, "attack"]] for one in (made, stored))
     both = made.merge(stored, on=keys, how="outer", suffixes=("", "_stored"), indicator=True)
     if (both["_merge"] != "both").any():
         return [f"{name}: other runs, attacks or classes than the records; report it anew"]

@@ -14,6 +14,7 @@ from ltrobust.plugins import load_plugin
 from ltrobust.report.page import board_page
 from ltrobust.report.tables import group_table
 from ltrobust.results.custom import METRICS, register_metric
+from ltrobust.results.filters import Filters
 from ltrobust.testing_parts import check_metric
 
 METRIC = """
@@ -106,7 +107,7 @@ def suite(folder: Path) -> Path:
 
 def test_it_stands_in_every_table_with_mean_and_deviation(tmp_path: Path) -> None:
     register_metric("far-off", better="less", low=0, high=100)(far_off)
-    results = gather([suite(tmp_path)])
+    results = gather([suite(tmp_path)], Filters())
     assert sorted(results.metrics["far_off"]) == [0, 5, 15, 15]
     board = results.leaderboard.set_index("method")
     assert board.loc["good", "clean_far_off_mean"] == 2.5
@@ -130,7 +131,7 @@ def far_off(digest, train_counts):
 
 def test_a_share_is_shown_in_percent_and_more_of_it_is_best(tmp_path: Path) -> None:
     load_plugin(written(tmp_path, "min(shares)"))
-    table = group_table(gather([suite(tmp_path)]).board.settings[0])
+    table = group_table(gather([suite(tmp_path)], Filters()).board.settings[0])
     assert [found.value for found in table.frame["theirs"]] == [0.75, 0.0]
     assert "**75.00 ± 35.36 (n=2)**" in table.to_markdown()
 
@@ -138,9 +139,9 @@ def test_a_share_is_shown_in_percent_and_more_of_it_is_best(tmp_path: Path) -> N
 def test_one_that_fails_names_the_run(tmp_path: Path) -> None:
     load_plugin(written(tmp_path, "2"))
     with pytest.raises(UserError, match=r"theirs gives 2; .* \(good-[0-9a-f]+ under clean\)"):
-        gather([suite(tmp_path)])
+        gather([suite(tmp_path)], Filters())
 
 
 def test_without_it_nothing_is_there(tmp_path: Path) -> None:
-    results = gather([suite(tmp_path)])
+    results = gather([suite(tmp_path)], Filters())
     assert not [name for name in results.metrics if "far" in name or "theirs" in name]
