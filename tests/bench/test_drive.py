@@ -455,6 +455,19 @@ def test_what_was_submitted_ends_with_the_driver_unless_it_is_to_go_on(
     assert signal.getsignal(kind) is before
 
 
+def test_a_hangup_that_nohup_ignores_ends_nothing(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    launcher = Scripted({run_id: [[RUNNING, stop_with(signal.SIGHUP), here.done(run_id)]]})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert here.drive(launcher) == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert launcher.cancelled == 0
+
+
 def test_what_the_engine_refuses_is_told_in_its_own_words(place: Callable[..., Place]) -> None:
     here = place("pgd-at")
     launcher = Scripted({}, refuses="sbatch: invalid account")

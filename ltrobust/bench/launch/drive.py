@@ -388,7 +388,10 @@ def _last_line(one: _Open, suite: SuiteStore) -> str:
 
 @contextmanager
 def _heeding() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into a `LeftError`, where signals can be heeded."""
+    """Turn SIGTERM and SIGHUP into a `LeftError`, where signals can be heeded.
+
+    One that is ignored stays so: `nohup` is to hold.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -396,10 +399,11 @@ def _heeding() -> Iterator[None]:
     def leave(*_: object) -> None:
         raise LeftError
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [one for one in wanted if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in heeded}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
