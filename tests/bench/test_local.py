@@ -16,13 +16,14 @@ import pytest
 from bench_helpers import Cli, attacks_of, command, environment
 from rich.console import Console
 
-from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch import Seen, Site, Task, local, ray
 from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.launch.local import Local, cores, slot_count, threads_each
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, make_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
+from ltrobust.bench.work import GRACE
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.claims import holder
@@ -123,6 +124,11 @@ def test_cancelled_nothing_is_left_not_even_who_does_not_listen(
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
     assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("launcher", [local, ray])
+def test_workers_are_given_the_time_to_save_before_they_are_killed(launcher: Any) -> None:
+    assert launcher.PATIENCE > GRACE
 
 
 def test_each_cuda_device_is_a_slot_and_a_run_sees_its_own(

@@ -20,11 +20,11 @@ import torch
 from ltrobust.bench.launch import Seen, Site, Task
 from ltrobust.bench.launch.warm import COMMAND, Nursery
 from ltrobust.bench.plan import cores
-from ltrobust.bench.work import WITH_PARENT
+from ltrobust.bench.work import GRACE, WITH_PARENT
 from ltrobust.errors import UserError
 
-PATIENCE = 10.0
-"""Seconds that workers have to end before they are killed."""
+PATIENCE = GRACE + 5
+"""Seconds that workers have to end before they are killed: longer than they take to save."""
 
 
 class Process(Protocol):
