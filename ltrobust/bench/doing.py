@@ -21,7 +21,7 @@ from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.launch.local import slot_count, threads_each
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure, run_plan
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.tuning import tuned
@@ -159,7 +159,8 @@ def preview(doing: Doing, store: SuiteStore) -> str:
         return ""
     suite = store.path.absolute()
     ids = [planned.run.run_id for planned in doing.plan.runs]
-    tasks = [Task(one, work_command(suite, one), log_of(suite, one)) for one in ids]
+    file = fixed_plan(doing.plan, store, write=False)
+    tasks = [Task(one, work_command(suite, one, file), log_of(suite, one)) for one in ids]
     return doing.launcher.preview(tasks)
 
 

@@ -41,20 +41,26 @@ WITH_PARENT = "LTROBUST_WITH_PARENT"
 """Set in the environment of a worker that is to end with the process that started it."""
 
 
-def work(directory: Path, run_id: str, reporter: Reporter) -> int:
+def work(directory: Path, run_id: str, reporter: Reporter, file: Path | None = None) -> int:
     """Do one planned run; return the exit code.
+
+    Args:
+        directory: the suite's.
+        run_id: the run.
+        reporter: told what goes on.
+        file: the plan; None: the suite's plan.json.
 
     Raises:
         UserError: the run is not planned, or its device is not there.
         KeyboardInterrupt: it was asked to end.
     """
     suite = SuiteStore(directory)
-    planned, plan = planned_run(suite, run_id)
+    planned, plan = planned_run(suite, run_id, file)
     load_methods(plan.settings.plugin)
     use_device(plan.device)
     with stopping(suite.claims) as stop:
         try:
-            reason = _base_first(planned, suite, reporter, stop)
+            reason = _base_first(planned, suite, reporter, stop, file)
             reason = reason or _do(planned, plan, suite, reporter, stop)
         except ClaimedError as error:
             reporter.line(f"{error}; left to it")
@@ -69,12 +75,14 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
     return FAILED if reason else DONE
 
 
-def _base_first(planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop) -> str:
+def _base_first(
+    planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop, file: Path | None
+) -> str:
     """Train what a post-hoc run acts on, under its own claim, unless that is there."""
     if planned.base is None or suite.run(planned.base).trained:
         return ""
-    base, how = planned_run(suite, planned.base)
-    reason = _base_first(base, suite, reporter, stop)
+    base, how = planned_run(suite, planned.base, file)
+    reason = _base_first(base, suite, reporter, stop, file)
     if reason:
         return reason
     bare = replace(base, attacks=())  # its own worker attacks it

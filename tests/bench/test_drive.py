@@ -501,6 +501,23 @@ def test_a_second_plan_adds_to_the_first(place: Callable[..., Place]) -> None:
     assert [plan.settings.threads for plan in plans.values()] == [None, 3]
 
 
+def test_the_workers_of_a_driver_are_given_its_own_plan(place: Callable[..., Place]) -> None:
+    commands: list[tuple[str, ...]] = []
+
+    class Noted(Scripted):
+        def submit(self, tasks: Sequence[Task]) -> None:
+            commands.extend(task.command for task in tasks)
+            super().submit(tasks)
+
+    for attacks in ("clean", "pgd2"):
+        here = place("pgd-at", attacks=attacks)
+        here.drive(Noted({one: [[here.done(one)]] for one in here.ids}))
+        here.finished.clear()
+    files = [Path(words[words.index("--plan") + 1]) for words in commands]
+    read = [read_plan(here.suite, file)[here.ids[0]].runs[0].attacks for file in files]
+    assert [[spec.title for spec in attacks] for attacks in read] == [["clean"], ["PGD-2"]]
+
+
 def test_a_plan_is_read_as_it_was_written(place: Callable[..., Place], tmp_path: Path) -> None:
     here = place("pgd-at+tau-norm,taet", option="taet.alpha=0.3", eps="8/255", threads=2)
     plan = replace(here.plan, threads=5)

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, make_plan
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.work import DONE, FAILED, HELD, STOPPED, WITH_PARENT, work
@@ -110,6 +110,15 @@ def test_a_device_that_is_not_on_this_machine_is_one_line(tmp_path: Path, cli: C
     outcome = cli("work", tmp_path, run_id)
     assert outcome.code == 2
     assert "device cuda:9 is not there" in outcome.stderr
+
+
+def test_what_another_bench_plans_is_nothing_to_a_job_that_is_queued(tmp_path: Path) -> None:
+    plan, suite, (run_id,) = planned(tmp_path, attacks="pgd2", epochs=1)
+    file = fixed_plan(plan, suite)
+    planned(tmp_path, attacks="clean", epochs=1)
+    write_plan(replace(plan, device="cuda:9"), suite)
+    assert work(tmp_path, run_id, Reporter(), file) == DONE
+    assert set(plan.runs[0].attack_ids()) <= set(suite.run(run_id).attack_ids())
 
 
 def test_a_missing_base_is_trained_first_under_its_own_claim(tmp_path: Path) -> None:

@@ -118,9 +118,10 @@ def find_launcher(name: str, site: Site) -> Launcher:
     return launcher
 
 
-def work_command(suite: Path, run_id: str) -> tuple[str, ...]:
-    """The command that does one run of a suite's plan."""
-    return (sys.executable, "-m", "ltrobust", "work", str(suite), run_id)
+def work_command(suite: Path, run_id: str, plan: Path | None = None) -> tuple[str, ...]:
+    """The command that does one run of a suite's plan, or of the plan in a file."""
+    own = () if plan is None else ("--plan", str(plan))
+    return (sys.executable, "-m", "ltrobust", "work", str(suite), run_id, *own)
 
 
 def log_of(suite: Path, run_id: str) -> Path:

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ltrobust.bench.estimate import lengths
 from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.standing import clock, finished, progress_of, standing
 from ltrobust.bench.work import HELD
@@ -125,6 +126,7 @@ class _Loop:
         self._silent_since = ""
         self._waits: set[str] = set()
         self._watched = how.clock()
+        self._file: Path | None = None
 
     def run(self) -> list[Failure]:
         """Submit what is to do, and look until all of it is at its end."""
@@ -132,6 +134,7 @@ class _Loop:
         attached = self._launcher.attach() & {one.run.run_id for one in plan.runs}
         self._begin(attached)
         write_plan(plan, self._suite)
+        self._file = fixed_plan(plan, self._suite)
         reporter.begin("plan", "plan", len(plan.runs))
         reporter.advance("plan", len(plan.runs) - len(self.open))
         if attached:
@@ -203,7 +206,7 @@ class _Loop:
         tasks = [
             Task(
                 one.run_id,
-                work_command(self._suite.path.absolute(), one.run_id),
+                work_command(self._suite.path.absolute(), one.run_id, self._file),
                 log_of(self._suite.path.absolute(), one.run_id),
                 seconds[one.run_id],
             )
