@@ -161,7 +161,8 @@ def planned_run(
     found = read_plan(suite, file)
     if run_id not in found:
         raise UserError(
-            f"{run_id} is not planned in {file or suite.path}; `ltrobust status {suite.path}` shows what is"
+            f"{run_id} is not planned in {file or suite.path}; "
+            f"`ltrobust status {suite.path}` shows what is"
         )
     plan = found[run_id]
     return plan.runs[0], plan
