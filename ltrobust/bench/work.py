@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ltrobust.bench.launch import WITH_PARENT
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, use_device
 from ltrobust.bench.plan_file import planned_run
@@ -37,8 +38,6 @@ WAIT, WAIT_HERE = 600.0, 10.0
 """Seconds to wait for the holder of a run: on another machine it may be an earlier turn of the same
 job, cut off from its engine, and on this one an earlier turn that is ending."""
 AGAIN = 2.0
-WITH_PARENT = "LTROBUST_WITH_PARENT"
-"""Set in the environment of a worker that is to end with the process that started it."""
 
 
 def work(directory: Path, run_id: str, reporter: Reporter, file: Path | None = None) -> int:
@@ -120,7 +119,8 @@ def stopping(claims: Path) -> Iterator[Stop]:
     thread ends the process at once where all is saved, and says so in the claims.
     """
     stop, over = Stop(), threading.Event()
-    parent = os.getppid() if os.environ.get(WITH_PARENT) else None
+    # elsewhere it cannot be told: a parent keeps its number there when it is gone
+    parent = os.environ.get(WITH_PARENT) if os.name == "posix" else None
 
     def heed(*_: object) -> None:
         stop.asked = True
@@ -128,7 +128,7 @@ def stopping(claims: Path) -> Iterator[Stop]:
     def look() -> None:
         since = 0.0
         while not over.wait(0.2):
-            if parent is not None and os.getppid() != parent:
+            if parent is not None and str(os.getppid()) != parent:
                 stop.asked = True
             since = since + 0.2 if stop.asked else 0.0
             if since and (not stop.unsaved or since > GRACE):

@@ -16,6 +16,10 @@ from typing import Literal, Protocol
 from ltrobust.errors import unknown
 from ltrobust.results.store import SuiteStore
 
+WITH_PARENT = "LTROBUST_WITH_PARENT"
+"""In the environment of a worker that is to end with the process that started it: the number of
+that process, which may be gone before the worker can ask for it."""
+
 
 @dataclass(frozen=True)
 class Task:
