@@ -302,15 +302,27 @@ def test_runs_that_an_earlier_driver_submitted_are_not_submitted_again(
     assert any("attached to 2 runs" in line for line in here.lines)
 
 
-def test_an_attached_run_is_not_cleared(place: Callable[..., Place]) -> None:
+def test_nothing_is_cleared_where_the_engine_still_has_some_of_it(
+    place: Callable[..., Place],
+) -> None:
     here = place("pgd-at,at-bsl", overwrite="all")
-    kept, anew = here.ids
+    attached, since = here.ids
     for one in here.ids:
         here.suite.run(one).write_history([{"epoch": 1.0, "train_loss": 1.0}])
-    launcher = Scripted({one: [[here.done(one)]] for one in here.ids}, had={kept})
-    here.drive(launcher)
-    assert len(here.suite.run(kept).history()) == 1
-    assert here.suite.run(anew).history().empty
+    here.finished.add(since)
+    here.drive(Scripted({attached: [[here.done(attached)]]}, had={attached}))
+    assert [len(here.suite.run(one).history()) for one in here.ids] == [1, 1]
+    assert any(line.endswith("submitted before; no run is cleared") for line in here.lines)
+
+
+def test_runs_that_are_to_be_done_anew_are_cleared_by_the_driver_alone(
+    place: Callable[..., Place],
+) -> None:
+    here = place("pgd-at", overwrite="all")
+    (run_id,) = here.ids
+    here.suite.run(run_id).write_history([{"epoch": 1.0, "train_loss": 1.0}])
+    here.drive(Scripted({run_id: [[here.done(run_id)]]}))
+    assert here.suite.run(run_id).history().empty
     assert {plan.settings.overwrite for plan in read_plan(here.suite).values()} == {"failed"}
 
 
@@ -415,12 +427,13 @@ def test_a_post_hoc_run_fails_with_its_base(place: Callable[..., Place]) -> None
 def test_detached_everything_that_can_begin_is_submitted_and_nothing_is_looked_at(
     place: Callable[..., Place],
 ) -> None:
-    here = place("pgd-at+tau-norm,at-bsl")
+    here = place("pgd-at+tau-norm,at-bsl", detach=True, overwrite="all", launcher="slurm")
     launcher = Scripted({one: [[RUNNING]] for one in here.ids}, survives=True)
     assert here.drive(launcher, detach=True) == []
     assert set(launcher.submitted) == {p.run.run_id for p in here.plan.runs if p.base is None}
     assert launcher.looks == launcher.cancelled == 0
     assert any("1 more act on these" in line for line in here.lines)
+    assert any("same command without --detach and --overwrite all" in one for one in here.lines)
 
 
 def stop_with(kind: signal.Signals) -> Callable[[], Seen]:

@@ -75,7 +75,7 @@ class Drive:
             elif loop.open:
                 reporter.line(
                     f"{len(loop.open)} runs go on without this command; `ltrobust status "
-                    f"{suite.path}` shows them, and the same command attaches again"
+                    f"{suite.path}` shows them, and the same command{_without(plan)} attaches again"
                 )
             raise
         except BaseException:
@@ -138,7 +138,8 @@ class _Loop:
         reporter.begin("plan", "plan", len(plan.runs))
         reporter.advance("plan", len(plan.runs) - len(self.open))
         if attached:
-            reporter.line(f"attached to {len(attached)} runs that were submitted before")
+            kept = "; no run is cleared" if plan.settings.overwrite == "all" else ""
+            reporter.line(f"attached to {len(attached)} runs that were submitted before{kept}")
         self._submit()
         if self._how.detach:
             self._leave()
@@ -155,12 +156,16 @@ class _Loop:
     # what is to do ----------------------------------------------------------------------------
 
     def _begin(self, attached: set[str]) -> None:
-        """Find the runs that are to do, cleared where all are to be done anew."""
+        """Find the runs that are to do, cleared where all are to be done anew.
+
+        Nothing is cleared where the engine still has some of them: others may have been done since
+        they were submitted together.
+        """
         settings = self._plan.settings
         for planned in self._plan.runs:
             store = self._suite.run(planned.run.run_id)
             try:
-                if settings.overwrite == "all" and store.run_id not in attached:
+                if settings.overwrite == "all" and not attached:
                     self._clear(store.run_id)
                 elif finished(planned, store, no_checks=settings.no_checks):
                     continue
@@ -222,8 +227,8 @@ class _Loop:
         more = f"; {later} more act on these and are submitted by it later" if later else ""
         self._reporter.line(
             f"{len(self.open) - later} runs are submitted and go on without this command; "
-            f"`ltrobust status {self._suite.path}` shows them, and the same command attaches to "
-            f"them and makes the tables{more}"
+            f"`ltrobust status {self._suite.path}` shows them, and the same command"
+            f"{_without(self._plan)} attaches to them and makes the tables{more}"
         )
 
     # what comes of it -------------------------------------------------------------------------
@@ -364,6 +369,13 @@ class _Loop:
             self._watched = self._how.clock()
             self._reporter.advance("plan", 0)
             self._how.refresh()
+
+
+def _without(plan: Plan) -> str:
+    """The flags that would begin anew, or leave again, in words."""
+    given = {"--detach": plan.settings.detach, "--overwrite all": plan.settings.overwrite == "all"}
+    flags = " and ".join(flag for flag, here in given.items() if here)
+    return f" without {flags}" if flags else ""
 
 
 def _how_ended(seen: Seen) -> str:
