@@ -29,6 +29,8 @@ from ltrobust.team import LostError
 
 DONE, FAILED, HELD, STOPPED, LOST = 0, 1, 75, 130, 128 + 9
 """Exit codes; the last is that of a killed process, for one whose helper was killed."""
+NO_DEVICE = 69
+"""Exit code where the run's device is not there: the place is broken, not the run."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
@@ -50,13 +52,17 @@ def work(directory: Path, run_id: str, reporter: Reporter, file: Path | None = N
         file: the plan; None: the suite's plan.json.
 
     Raises:
-        UserError: the run is not planned, or its device is not there.
+        UserError: the run is not planned.
         KeyboardInterrupt: it was asked to end.
     """
     suite = SuiteStore(directory)
     planned, plan = planned_run(suite, run_id, file)
     load_methods(plan.settings.plugin)
-    use_device(plan.device)
+    try:
+        use_device(plan.device)
+    except UserError as error:
+        reporter.line(f"lost: {error}")
+        return NO_DEVICE
     with stopping(suite.claims) as stop:
         try:
             reason = _base_first(planned, suite, reporter, stop, file)

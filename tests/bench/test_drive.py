@@ -20,6 +20,7 @@ from ltrobust.bench.plan import Plan, make_plan
 from ltrobust.bench.plan_file import read_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.settings import make_settings
+from ltrobust.bench.work import NO_DEVICE
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.store import SuiteStore
@@ -274,6 +275,14 @@ def test_epochs_that_are_only_done_again_are_no_progress(place: Callable[..., Pl
     (failure,) = here.drive(launcher)
     assert "no progress" in failure.reason
     assert len(launcher.submitted) == 4  # the first of them got further than nothing
+
+
+def test_a_place_without_its_device_is_no_failure_of_the_run(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    launcher = Scripted({run_id: [[ended(NO_DEVICE)], [here.done(run_id)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [run_id, run_id]
 
 
 @pytest.mark.parametrize("code", [2, 127])

@@ -23,7 +23,7 @@ from ltrobust.bench.plan import Plan, make_plan
 from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.bench.work import DONE, FAILED, HELD, STOPPED, work
+from ltrobust.bench.work import DONE, FAILED, HELD, NO_DEVICE, STOPPED, work
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.store import SuiteStore
@@ -109,8 +109,8 @@ def test_a_device_that_is_not_on_this_machine_is_one_line(tmp_path: Path, cli: C
     plan, suite, (run_id,) = planned(tmp_path)
     write_plan(replace(plan, device="cuda:9"), suite)
     outcome = cli("work", tmp_path, run_id)
-    assert outcome.code == 2
-    assert "device cuda:9 is not there" in outcome.stderr
+    assert outcome.code == NO_DEVICE
+    assert "lost: device cuda:9 is not there" in outcome.stdout
 
 
 def test_what_another_bench_plans_is_nothing_to_a_job_that_is_queued(tmp_path: Path) -> None:

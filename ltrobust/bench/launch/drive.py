@@ -21,7 +21,7 @@ from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.standing import clock, finished, progress_of, standing
-from ltrobust.bench.work import HELD
+from ltrobust.bench.work import HELD, NO_DEVICE
 from ltrobust.errors import RunError, UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.claims import BEAT, SILENCE, ClaimedError, claimed, holder
@@ -269,7 +269,9 @@ class _Loop:
             who = "another ltrobust" if other is None else f"another ltrobust on {other}"
             one.held = (0, self._how.clock())
             self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
-        elif seen.code and not _signal(seen.code):  # bad input, or it could not be started
+        elif (
+            seen.code and seen.code != NO_DEVICE and not _signal(seen.code)
+        ):  # bad input, or it could not be started
             self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")
         else:
             self._lost(one, seen)

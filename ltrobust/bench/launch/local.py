@@ -21,7 +21,7 @@ import torch
 from ltrobust.bench.launch import WITH_PARENT, Seen, Site, Task
 from ltrobust.bench.launch.warm import COMMAND, Nursery
 from ltrobust.bench.plan import cores
-from ltrobust.bench.work import GRACE
+from ltrobust.bench.work import GRACE, NO_DEVICE
 from ltrobust.errors import UserError
 
 PATIENCE = GRACE + 5
@@ -89,7 +89,8 @@ class Local:
             code = process.poll()
             if code is not None:
                 del self._running[run_id]
-                self._free.append(slot)
+                if code != NO_DEVICE or not (self._free or self._running):  # else it stays out
+                    self._free.append(slot)
                 self._ended[run_id] = Seen("ended", slot.where, code)
         self._fill()
         waiting = {task.run_id: Seen("waiting") for task in self._queue}
