@@ -139,6 +139,15 @@ class Place:
         said = {"host": host, "pid": pid, "since": "", "token": "theirs", "beats": beats}
         (self.suite.claims / f"{run_id}.json").write_text(json.dumps(said))
 
+    def claimed_first(self, run_id: str, seen: Seen, **who: Any) -> Callable[[], Seen]:
+        """A step: another has come first, since the task was submitted."""
+
+        def step() -> Seen:
+            self.claim(run_id, **who)
+            return seen
+
+        return step
+
     def unclaim(self, run_id: str) -> None:
         (self.suite.claims / f"{run_id}.json").unlink()
 
@@ -345,11 +354,13 @@ def test_failed_runs_are_kept_where_that_is_wanted(place: Callable[..., Place]) 
     assert launcher.submitted == []
 
 
-def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place]) -> None:
+@pytest.mark.parametrize("when", ["before it was submitted", "since"])
+def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place], when: str) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    here.claim(run_id)
-    launcher = Scripted({run_id: [[ended(75)]]})
+    launcher = Scripted({run_id: [[here.claimed_first(run_id, ended(75)), ended(75)]]})
+    if when != "since":
+        here.claim(run_id)
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
@@ -360,7 +371,7 @@ def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place]) -> N
 
     launcher.look = look  # type: ignore[method-assign]
     assert here.drive(launcher) == []
-    assert launcher.submitted == [run_id]
+    assert launcher.submitted == ([run_id] if when == "since" else [])
     assert any("another ltrobust on n7 (process 1) is doing it" in line for line in here.lines)
 
 
@@ -370,12 +381,10 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    if how == "dead":
-        nobody = 2**22 + 1  # above the highest process number
-        here.claim(run_id, host=socket.gethostname(), pid=nobody)
-    else:
-        here.claim(run_id)
-    launcher = Scripted({run_id: [[ended(75)], [here.done(run_id)]]})
+    nobody = 2**22 + 1  # above the highest process number
+    who = {"host": socket.gethostname(), "pid": nobody} if how == "dead" else {}
+    first = here.claimed_first(run_id, ended(75), **who)
+    launcher = Scripted({run_id: [[first, ended(75)], [here.done(run_id)]]})
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
@@ -389,13 +398,27 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
     assert (launcher.looks > 60) == (how == "silent")
 
 
+def test_what_another_was_doing_is_submitted_when_that_is_gone(place: Callable[..., Place]) -> None:
+    here = place("pgd-at,at-bsl")
+    theirs, other = here.ids
+    here.claim(theirs)
+
+    def gone() -> Seen:
+        assert launcher.submitted == [other]
+        here.unclaim(theirs)
+        return here.done(other)()
+
+    launcher = Scripted({other: [[RUNNING, gone]], theirs: [[RUNNING, here.done(theirs)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [other, theirs]
+
+
 def test_a_task_that_ended_while_its_worker_lives_on_elsewhere_is_not_doubled(
     place: Callable[..., Place],
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    here.claim(run_id)
-    launcher = Scripted({run_id: [[RUNNING, ended()]]})
+    launcher = Scripted({run_id: [[here.claimed_first(run_id, RUNNING), ended()]]})
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:

@@ -93,6 +93,7 @@ class _Open:
         plan: a plan of it alone.
         failed: when it had failed before it was submitted, "" where it had not.
         submitted: whether the engine has it, or had it.
+        ours: whether who holds it may be a turn of ours: it was handed over, or waited for, before.
         turns: turns without getting further.
         best: how far it has come.
         held: signs of life of another that does it, and when the last one was seen.
@@ -104,6 +105,7 @@ class _Open:
     plan: Plan
     failed: str = ""
     submitted: bool = False
+    ours: bool = False
     turns: int = 0
     best: tuple[int, int, int] = (0, 0, 0)
     held: tuple[int, float] | None = None
@@ -182,6 +184,7 @@ class _Loop:
                 replace(self._plan, runs=(planned,)),
                 failed="" if before is None else before.made,
                 submitted=store.run_id in attached,
+                ours=store.run_id in attached,
                 best=progress_of(store),
             )
 
@@ -203,7 +206,9 @@ class _Loop:
             if base in self._failures and not self._suite.run(str(base)).trained:
                 reason = f"it acts on {base}, which is not trained ({self._failures[str(base)]})"
                 self._fail(one, reason)
-            elif base not in self.open or self._suite.run(str(base)).trained:
+            elif base in self.open and not self._suite.run(str(base)).trained:
+                continue
+            elif not self._left_to_another(one):
                 ready.append(one)
         if not ready:
             return
@@ -222,9 +227,22 @@ class _Loop:
             one.submitted = True
         self._launcher.submit(tasks)
 
+    def _left_to_another(self, one: _Open) -> bool:
+        """Whether another command does a run, for which no place of ours is to wait."""
+        other = None if one.ours else holder(self._suite.claims, one.run_id)
+        one.ours = True
+        if other is not None and other.alive:
+            self._wait_for(one, f"another ltrobust on {other}")
+        return one.held is not None
+
+    def _wait_for(self, one: _Open, who: str) -> None:
+        one.held = (0, self._how.clock())
+        self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
+
     def _leave(self) -> None:
         later = sum(not one.submitted for one in self.open.values())
-        more = f"; {later} more act on these and are submitted by it later" if later else ""
+        more = "; {} more act on these, or another does them, and are submitted by it later"
+        more = more.format(later) if later else ""
         self._reporter.line(
             f"{len(self.open) - later} runs are submitted and go on without this command; "
             f"`ltrobust status {self._suite.path}` shows them, and the same command"
@@ -266,12 +284,9 @@ class _Loop:
         if failure is not None and failure.made != one.failed:
             self._fail(one, failure.reason)
         elif seen.code == HELD or (other is not None and other.alive and seen.code is None):
-            who = "another ltrobust" if other is None else f"another ltrobust on {other}"
-            one.held = (0, self._how.clock())
-            self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
-        elif (
-            seen.code and seen.code != NO_DEVICE and not _signal(seen.code)
-        ):  # bad input, or it could not be started
+            self._wait_for(one, "another ltrobust" + ("" if other is None else f" on {other}"))
+        elif seen.code and seen.code != NO_DEVICE and not _signal(seen.code):
+            # bad input, or it could not be started
             self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")
         else:
             self._lost(one, seen)
