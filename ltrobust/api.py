@@ -477,6 +477,11 @@ def bench(suite: PathLike | None = None, **settings: Any) -> SuiteResults:
     """
     cells = make_cells(settings, None if suite is None else Path(suite))
     plan, store = make_grid(cells), SuiteStore(cells[0].output_dir)
+    if plan.settings.detach:
+        raise UserError(
+            "detach: the results that bench returns are not there when it leaves; leave it out, or "
+            "use the command: ltrobust bench --detach"
+        )
     doing, load, reporter = how_to_do(plan, store), Loader(plan), Reporter()
     store.prepare()
     with doing.runner(store, load, reporter) as run:

@@ -592,6 +592,9 @@ SuiteDirectory = Annotated[
 def work(
     directory: SuiteDirectory,
     run_id: Annotated[str, typer.Argument(help="A run of its plan.json.")],
+    plan: Annotated[
+        Path | None, _flag("The plan, where another than plan.json.", panel=RUNNING)
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Do one planned run: what launchers start. Exit: 0 done, 1 failed, 75 held by another."""
@@ -599,7 +602,7 @@ def work(
     from ltrobust.progress import Reporter
 
     with Reporter(out) as reporter:
-        code = do(directory, run_id, reporter)
+        code = do(directory, run_id, reporter, plan)
     raise typer.Exit(code)
 
 

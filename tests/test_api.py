@@ -452,3 +452,11 @@ def test_failed_runs_are_a_run_error_after_the_others(
     with pytest.raises(RunError, match=r"1 of 2 runs failed \(pgd-at-.*not finite"):
         ltrobust.bench(methods="pgd-at,at-bsl", no_checks=True, **words)
     assert set(ltrobust.report(tmp_path).metrics["method"]) == {"at-bsl"}
+
+
+def test_results_of_runs_that_are_left_alone_are_not_returned(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"methods": "plain", "dataset": "digits-lt", "device": "cpu"}
+    asked["output"] = tmp_path
+    with pytest.raises(UserError, match=r"detach: the results .* are not there"):
+        ltrobust.bench(**asked, launcher="slurm", detach=True)
+    assert not any(tmp_path.iterdir())

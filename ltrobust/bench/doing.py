@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ltrobust.bench.crew import LAUNCHED
 from ltrobust.bench.launch import Launcher, Site, Task, find_launcher, log_of, work_command
 from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.launch.local import slot_count, threads_each
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure, run_plan
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.tuning import tuned
@@ -93,12 +94,23 @@ class Doing:
 def how_to_do(plan: Plan, store: SuiteStore) -> Doing:
     """Decide where a plan is done.
 
+    Under torchrun that is this process: others of this machine belong to it already.
+
     Raises:
         UserError: flags that do not go together, an engine that is not installed, more jobs than
             devices.
     """
     settings = plan.settings
     _check(settings)
+    team = LAUNCHED.get()
+    if team is not None:
+        if settings.launcher is not None or settings.jobs not in (None, 1):
+            given = "--jobs" if settings.launcher is None else f"--launcher {settings.launcher}"
+            raise UserError(
+                f"{given} under a torchrun of {team.size} processes, which do one run after the "
+                "other together; leave one of the two out"
+            )
+        return Doing(plan, None)
     each = settings.devices_per_run
     slots = 1 if settings.remote else slot_count(plan.device, settings.jobs, each)
     alone = settings.jobs is None and (slots == 1 or len(plan.runs) == 1)
@@ -147,7 +159,8 @@ def preview(doing: Doing, store: SuiteStore) -> str:
         return ""
     suite = store.path.absolute()
     ids = [planned.run.run_id for planned in doing.plan.runs]
-    tasks = [Task(one, work_command(suite, one), log_of(suite, one)) for one in ids]
+    file = fixed_plan(doing.plan, store, write=False)
+    tasks = [Task(one, work_command(suite, one, file), log_of(suite, one)) for one in ids]
     return doing.launcher.preview(tasks)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.crew import processes
-from ltrobust.bench.plan import Plan, PlannedRun, thrift
+from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device
 from ltrobust.bench.provenance import device_memory
 from ltrobust.combination import find
 from ltrobust.config import AttackSpec, DataSpec, Run
@@ -57,13 +57,14 @@ def estimate(
         store: what is there already.
         load: gives the data of a run.
     """
+    use_device(plan.device)  # before the first tensor: freed memory is kept from here on
     seconds = 0.0
     probes: dict[tuple[str, str], float] = {}
     for planned in plan.runs:
         data = load(planned)
         key = (planned.run.arch, planned.run.precision)
         if key not in probes:
-            with computing_with(plan.settings.threads):
+            with computing_with(plan.settings.threads or plan.threads):
                 probes[key] = _probe_or_nothing(planned, data, plan.device)
         seconds += _left(planned, plan, store, data) * probes[key]
     warning = ""

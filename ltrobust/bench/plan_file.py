@@ -1,11 +1,14 @@
 """plan.json: what is to be done in a suite's directory, fully resolved, for who did not plan it.
 
 Workers do runs by it and `status` counts by it; neither resolves a device, a precision or a path
-again. What one bench plans is added to what others planned there.
+again. What one bench plans is added to what others planned there. Workers of a launcher have a file
+of their driver's own, in `plans/`, which never changes: what another bench plans meanwhile, with
+another device or other attacks, is nothing to jobs that are queued.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -90,9 +93,32 @@ def write_plan(plan: Plan, suite: SuiteStore) -> None:
         if suite.plan_file.is_file():
             with suppress(UserError):
                 known = read_plan(suite)
-        found = _absolute(plan)
-        ours = {p.run.run_id: replace(found, runs=(p,)) for p in found.runs}
-        _write({**known, **ours}, suite)
+        write_changed(suite.plan_file, _content({**known, **_apart(plan)}))
+
+
+def fixed_plan(plan: Plan, suite: SuiteStore, *, write: bool = True) -> Path:
+    """A file of this plan alone, named by its content, for workers whom no other plan concerns.
+
+    Args:
+        plan: what to do.
+        suite: where.
+        write: whether to write it; else only its name is told.
+
+    Returns:
+        Its absolute path.
+    """
+    content = _content(_apart(plan))
+    file = suite.plans.absolute() / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+    if write:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_changed(file, content)
+    return file
+
+
+def _apart(plan: Plan) -> dict[str, Plan]:
+    """Run ids of a plan, each with a plan of this one run that holds in any process."""
+    found = _absolute(plan)
+    return {p.run.run_id: replace(found, runs=(p,)) for p in found.runs}
 
 
 def forget(run_ids: Collection[str], suite: SuiteStore) -> None:
@@ -100,34 +126,43 @@ def forget(run_ids: Collection[str], suite: SuiteStore) -> None:
     if suite.plan_file.is_file():
         with _alone(suite):
             kept = {key: one for key, one in read_plan(suite).items() if key not in run_ids}
-            _write(kept, suite)
+            write_changed(suite.plan_file, _content(kept))
 
 
-def read_plan(suite: SuiteStore) -> dict[str, Plan]:
+def read_plan(suite: SuiteStore, file: Path | None = None) -> dict[str, Plan]:
     """All that is planned in a suite's directory: run ids, each with a plan of this one run.
 
+    Args:
+        suite: where.
+        file: one driver's plan; None: plan.json, with all.
+
     Raises:
-        UserError: there is no plan, or plan.json is damaged.
+        UserError: there is no plan, or the file is damaged.
     """
-    if not suite.plan_file.is_file():
+    if file is not None and not file.is_file():
+        raise UserError(f"there is no {file}; the bench that wrote it, given again, writes it anew")
+    if file is None and not suite.plan_file.is_file():
         raise UserError(
             f"{suite.path} holds no plan.json; ltrobust bench writes it, and `ltrobust runs "
             f"{suite.path}` lists what is there without one"
         )
-    record = read_record(PlanRecord, suite.plan_file)
+    record = read_record(PlanRecord, file or suite.plan_file)
     return {one.run_id: _as_plan(one, record.settings) for one in record.runs}
 
 
-def planned_run(suite: SuiteStore, run_id: str) -> tuple[PlannedRun, Plan]:
-    """One run of a suite's plan, and how it is done.
+def planned_run(
+    suite: SuiteStore, run_id: str, file: Path | None = None
+) -> tuple[PlannedRun, Plan]:
+    """One run of a suite's plan, or of one driver's, and how it is done.
 
     Raises:
         UserError: as `read_plan`, or the run is not planned.
     """
-    found = read_plan(suite)
+    found = read_plan(suite, file)
     if run_id not in found:
         raise UserError(
-            f"{run_id} is not planned in {suite.path}; `ltrobust status {suite.path}` shows what is"
+            f"{run_id} is not planned in {file or suite.path}; "
+            f"`ltrobust status {suite.path}` shows what is"
         )
     plan = found[run_id]
     return plan.runs[0], plan
@@ -169,7 +204,7 @@ def _resolved(settings: Settings) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def _write(plans: dict[str, Plan], suite: SuiteStore) -> None:
+def _content(plans: dict[str, Plan]) -> bytes:
     settings: dict[Settings, int] = {}
 
     def place(one: Settings) -> int:
@@ -192,8 +227,7 @@ def _write(plans: dict[str, Plan], suite: SuiteStore) -> None:
                 cell=None if cell in (None, plan.settings) else place(cell),
             )
         )
-    record = PlanRecord(settings=list(settings), runs=runs)
-    write_changed(suite.plan_file, to_bytes(record))
+    return to_bytes(PlanRecord(settings=list(settings), runs=runs))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ltrobust.bench.launch import WITH_PARENT
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, PlannedRun, use_device
 from ltrobust.bench.plan_file import planned_run
@@ -28,6 +29,8 @@ from ltrobust.team import LostError
 
 DONE, FAILED, HELD, STOPPED, LOST = 0, 1, 75, 130, 128 + 9
 """Exit codes; the last is that of a killed process, for one whose helper was killed."""
+NO_DEVICE = 69
+"""Exit code where the run's device is not there: the place is broken, not the run."""
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
@@ -37,24 +40,32 @@ WAIT, WAIT_HERE = 600.0, 10.0
 """Seconds to wait for the holder of a run: on another machine it may be an earlier turn of the same
 job, cut off from its engine, and on this one an earlier turn that is ending."""
 AGAIN = 2.0
-WITH_PARENT = "LTROBUST_WITH_PARENT"
-"""Set in the environment of a worker that is to end with the process that started it."""
 
 
-def work(directory: Path, run_id: str, reporter: Reporter) -> int:
+def work(directory: Path, run_id: str, reporter: Reporter, file: Path | None = None) -> int:
     """Do one planned run; return the exit code.
 
+    Args:
+        directory: the suite's.
+        run_id: the run.
+        reporter: told what goes on.
+        file: the plan; None: the suite's plan.json.
+
     Raises:
-        UserError: the run is not planned, or its device is not there.
+        UserError: the run is not planned.
         KeyboardInterrupt: it was asked to end.
     """
     suite = SuiteStore(directory)
-    planned, plan = planned_run(suite, run_id)
+    planned, plan = planned_run(suite, run_id, file)
     load_methods(plan.settings.plugin)
-    use_device(plan.device)
+    try:
+        use_device(plan.device)
+    except UserError as error:
+        reporter.line(f"lost: {error}")
+        return NO_DEVICE
     with stopping(suite.claims) as stop:
         try:
-            reason = _base_first(planned, suite, reporter, stop)
+            reason = _base_first(planned, suite, reporter, stop, file)
             reason = reason or _do(planned, plan, suite, reporter, stop)
         except ClaimedError as error:
             reporter.line(f"{error}; left to it")
@@ -69,12 +80,14 @@ def work(directory: Path, run_id: str, reporter: Reporter) -> int:
     return FAILED if reason else DONE
 
 
-def _base_first(planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop) -> str:
+def _base_first(
+    planned: PlannedRun, suite: SuiteStore, reporter: Reporter, stop: Stop, file: Path | None
+) -> str:
     """Train what a post-hoc run acts on, under its own claim, unless that is there."""
     if planned.base is None or suite.run(planned.base).trained:
         return ""
-    base, how = planned_run(suite, planned.base)
-    reason = _base_first(base, suite, reporter, stop)
+    base, how = planned_run(suite, planned.base, file)
+    reason = _base_first(base, suite, reporter, stop, file)
     if reason:
         return reason
     bare = replace(base, attacks=())  # its own worker attacks it
@@ -112,7 +125,8 @@ def stopping(claims: Path) -> Iterator[Stop]:
     thread ends the process at once where all is saved, and says so in the claims.
     """
     stop, over = Stop(), threading.Event()
-    parent = os.getppid() if os.environ.get(WITH_PARENT) else None
+    # elsewhere it cannot be told: a parent keeps its number there when it is gone
+    parent = os.environ.get(WITH_PARENT) if os.name == "posix" else None
 
     def heed(*_: object) -> None:
         stop.asked = True
@@ -120,7 +134,7 @@ def stopping(claims: Path) -> Iterator[Stop]:
     def look() -> None:
         since = 0.0
         while not over.wait(0.2):
-            if parent is not None and os.getppid() != parent:
+            if parent is not None and str(os.getppid()) != parent:
                 stop.asked = True
             since = since + 0.2 if stop.asked else 0.0
             if since and (not stop.unsaved or since > GRACE):

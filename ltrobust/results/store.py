@@ -492,8 +492,13 @@ class SuiteStore:
 
     @property
     def plan_file(self) -> Path:
-        """What is to be done here, for workers and `status`."""
+        """What is to be done here, for `status`."""
         return self.path / "plan.json"
+
+    @property
+    def plans(self) -> Path:
+        """What each driver's workers do, a file a plan."""
+        return self.path / "plans"
 
     @property
     def logs(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from ltrobust.bench import doing
+from ltrobust.bench.crew import LAUNCHED
 from ltrobust.bench.doing import Doing, how_to_do
 from ltrobust.bench.launch.local import Local
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import UserError
 from ltrobust.results.store import SuiteStore
+from ltrobust.team import Team
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +63,23 @@ def test_several_cuda_devices_are_used_without_being_asked_for(
     assert done_how(tmp_path, **asked).at_once == 3
     assert done_how(tmp_path, **asked, jobs=2).at_once == 2
     assert done_how(tmp_path, **asked, methods="pgd-at").launcher is None
+
+
+@pytest.fixture
+def four_devices_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("ltrobust.bench.plan.resolve_device", lambda name: "cuda")
+    monkeypatch.setattr("ltrobust.bench.launch.local.visible_devices", lambda: list("0123"))
+    token = LAUNCHED.set(Team(0, 4))
+    yield
+    LAUNCHED.reset(token)
+
+
+@pytest.mark.usefixtures("four_devices_under_torchrun")
+def test_under_torchrun_every_run_is_done_by_its_processes(tmp_path: Path) -> None:
+    assert done_how(tmp_path, precision="fp32").launcher is None
+    for asked in ({"launcher": "local"}, {"launcher": "slurm"}, {"jobs": 2}):
+        with pytest.raises(UserError, match=r"under a torchrun of 4 processes.*leave one"):
+            done_how(tmp_path, precision="fp32", **asked)
 
 
 def test_choosing_among_trained_runs_cannot_be_left_alone(

@@ -20,6 +20,7 @@ from ltrobust.bench.plan import Plan, make_plan
 from ltrobust.bench.plan_file import read_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.settings import make_settings
+from ltrobust.bench.work import NO_DEVICE
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.store import SuiteStore
@@ -137,6 +138,15 @@ class Place:
         self.suite.claims.mkdir(parents=True, exist_ok=True)
         said = {"host": host, "pid": pid, "since": "", "token": "theirs", "beats": beats}
         (self.suite.claims / f"{run_id}.json").write_text(json.dumps(said))
+
+    def claimed_first(self, run_id: str, seen: Seen, **who: Any) -> Callable[[], Seen]:
+        """A step: another has come first, since the task was submitted."""
+
+        def step() -> Seen:
+            self.claim(run_id, **who)
+            return seen
+
+        return step
 
     def unclaim(self, run_id: str) -> None:
         (self.suite.claims / f"{run_id}.json").unlink()
@@ -276,6 +286,14 @@ def test_epochs_that_are_only_done_again_are_no_progress(place: Callable[..., Pl
     assert len(launcher.submitted) == 4  # the first of them got further than nothing
 
 
+def test_a_place_without_its_device_is_no_failure_of_the_run(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    launcher = Scripted({run_id: [[ended(NO_DEVICE)], [here.done(run_id)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [run_id, run_id]
+
+
 @pytest.mark.parametrize("code", [2, 127])
 def test_a_worker_that_refuses_is_a_failure_with_its_own_words(
     place: Callable[..., Place], code: int
@@ -302,15 +320,27 @@ def test_runs_that_an_earlier_driver_submitted_are_not_submitted_again(
     assert any("attached to 2 runs" in line for line in here.lines)
 
 
-def test_an_attached_run_is_not_cleared(place: Callable[..., Place]) -> None:
+def test_nothing_is_cleared_where_the_engine_still_has_some_of_it(
+    place: Callable[..., Place],
+) -> None:
     here = place("pgd-at,at-bsl", overwrite="all")
-    kept, anew = here.ids
+    attached, since = here.ids
     for one in here.ids:
         here.suite.run(one).write_history([{"epoch": 1.0, "train_loss": 1.0}])
-    launcher = Scripted({one: [[here.done(one)]] for one in here.ids}, had={kept})
-    here.drive(launcher)
-    assert len(here.suite.run(kept).history()) == 1
-    assert here.suite.run(anew).history().empty
+    here.finished.add(since)
+    here.drive(Scripted({attached: [[here.done(attached)]]}, had={attached}))
+    assert [len(here.suite.run(one).history()) for one in here.ids] == [1, 1]
+    assert any(line.endswith("submitted before; no run is cleared") for line in here.lines)
+
+
+def test_runs_that_are_to_be_done_anew_are_cleared_by_the_driver_alone(
+    place: Callable[..., Place],
+) -> None:
+    here = place("pgd-at", overwrite="all")
+    (run_id,) = here.ids
+    here.suite.run(run_id).write_history([{"epoch": 1.0, "train_loss": 1.0}])
+    here.drive(Scripted({run_id: [[here.done(run_id)]]}))
+    assert here.suite.run(run_id).history().empty
     assert {plan.settings.overwrite for plan in read_plan(here.suite).values()} == {"failed"}
 
 
@@ -324,11 +354,13 @@ def test_failed_runs_are_kept_where_that_is_wanted(place: Callable[..., Place]) 
     assert launcher.submitted == []
 
 
-def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place]) -> None:
+@pytest.mark.parametrize("when", ["before it was submitted", "since"])
+def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place], when: str) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    here.claim(run_id)
-    launcher = Scripted({run_id: [[ended(75)]]})
+    launcher = Scripted({run_id: [[here.claimed_first(run_id, ended(75)), ended(75)]]})
+    if when != "since":
+        here.claim(run_id)
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
@@ -339,7 +371,7 @@ def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place]) -> N
 
     launcher.look = look  # type: ignore[method-assign]
     assert here.drive(launcher) == []
-    assert launcher.submitted == [run_id]
+    assert launcher.submitted == ([run_id] if when == "since" else [])
     assert any("another ltrobust on n7 (process 1) is doing it" in line for line in here.lines)
 
 
@@ -349,12 +381,10 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    if how == "dead":
-        nobody = 2**22 + 1  # above the highest process number
-        here.claim(run_id, host=socket.gethostname(), pid=nobody)
-    else:
-        here.claim(run_id)
-    launcher = Scripted({run_id: [[ended(75)], [here.done(run_id)]]})
+    nobody = 2**22 + 1  # above the highest process number
+    who = {"host": socket.gethostname(), "pid": nobody} if how == "dead" else {}
+    first = here.claimed_first(run_id, ended(75), **who)
+    launcher = Scripted({run_id: [[first, ended(75)], [here.done(run_id)]]})
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
@@ -368,13 +398,27 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
     assert (launcher.looks > 60) == (how == "silent")
 
 
+def test_what_another_was_doing_is_submitted_when_that_is_gone(place: Callable[..., Place]) -> None:
+    here = place("pgd-at,at-bsl")
+    theirs, other = here.ids
+    here.claim(theirs)
+
+    def gone() -> Seen:
+        assert launcher.submitted == [other]
+        here.unclaim(theirs)
+        return here.done(other)()
+
+    launcher = Scripted({other: [[RUNNING, gone]], theirs: [[RUNNING, here.done(theirs)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [other, theirs]
+
+
 def test_a_task_that_ended_while_its_worker_lives_on_elsewhere_is_not_doubled(
     place: Callable[..., Place],
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    here.claim(run_id)
-    launcher = Scripted({run_id: [[RUNNING, ended()]]})
+    launcher = Scripted({run_id: [[here.claimed_first(run_id, RUNNING), ended()]]})
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
@@ -415,12 +459,13 @@ def test_a_post_hoc_run_fails_with_its_base(place: Callable[..., Place]) -> None
 def test_detached_everything_that_can_begin_is_submitted_and_nothing_is_looked_at(
     place: Callable[..., Place],
 ) -> None:
-    here = place("pgd-at+tau-norm,at-bsl")
+    here = place("pgd-at+tau-norm,at-bsl", detach=True, overwrite="all", launcher="slurm")
     launcher = Scripted({one: [[RUNNING]] for one in here.ids}, survives=True)
     assert here.drive(launcher, detach=True) == []
     assert set(launcher.submitted) == {p.run.run_id for p in here.plan.runs if p.base is None}
     assert launcher.looks == launcher.cancelled == 0
     assert any("1 more act on these" in line for line in here.lines)
+    assert any("same command without --detach and --overwrite all" in one for one in here.lines)
 
 
 @pytest.fixture
@@ -467,6 +512,19 @@ def test_what_was_submitted_ends_with_the_driver_unless_it_is_to_go_on(
     assert signal.getsignal(kind) is before
 
 
+def test_a_hangup_that_nohup_ignores_ends_nothing(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    launcher = Scripted({run_id: [[RUNNING, stop_with(signal.SIGHUP), here.done(run_id)]]})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert here.drive(launcher) == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert launcher.cancelled == 0
+
+
 def test_what_the_engine_refuses_is_told_in_its_own_words(place: Callable[..., Place]) -> None:
     here = place("pgd-at")
     launcher = Scripted({}, refuses="sbatch: invalid account")
@@ -498,6 +556,23 @@ def test_a_second_plan_adds_to_the_first(place: Callable[..., Place]) -> None:
     plans = read_plan(second.suite)
     assert list(plans) == [*first.ids, *second.ids]
     assert [plan.settings.threads for plan in plans.values()] == [None, 3]
+
+
+def test_the_workers_of_a_driver_are_given_its_own_plan(place: Callable[..., Place]) -> None:
+    commands: list[tuple[str, ...]] = []
+
+    class Noted(Scripted):
+        def submit(self, tasks: Sequence[Task]) -> None:
+            commands.extend(task.command for task in tasks)
+            super().submit(tasks)
+
+    for attacks in ("clean", "pgd2"):
+        here = place("pgd-at", attacks=attacks)
+        here.drive(Noted({one: [[here.done(one)]] for one in here.ids}))
+        here.finished.clear()
+    files = [Path(words[words.index("--plan") + 1]) for words in commands]
+    read = [read_plan(here.suite, file)[here.ids[0]].runs[0].attacks for file in files]
+    assert [[spec.title for spec in attacks] for attacks in read] == [["clean"], ["PGD-2"]]
 
 
 def test_a_plan_is_read_as_it_was_written(place: Callable[..., Place], tmp_path: Path) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from ltrobust.bench.estimate import PASSES, training_passes
+import pytest
+import torch
+
+from ltrobust.bench.estimate import PASSES, estimate, training_passes
+from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.method import METHODS, load_builtin_methods
+from ltrobust.results.store import SuiteStore
 
 load_builtin_methods()
 
@@ -36,3 +43,20 @@ def test_every_defense_tells_its_passes_in_words_that_are_read() -> None:
     shipped = [cls for cls in defenses if cls.__module__.startswith("ltrobust.methods.")]
     for cls in shipped:
         assert PASSES.match(cls.passes) or cls.passes.isdecimal(), f"{cls.name}: '{cls.passes}'"
+
+
+def test_time_is_measured_as_the_runs_will_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+
+    def probe(*_: object) -> float:
+        done.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr("ltrobust.bench.estimate.use_device", done.append, raising=False)
+    monkeypatch.setattr("ltrobust.bench.estimate._probe_or_nothing", probe)
+    asked = {"methods": "plain", "dataset": "digits-lt", "device": "cpu", "output": tmp_path}
+    plan = replace(make_plan(make_settings(asked)), threads=3)
+    estimate(plan, SuiteStore(tmp_path), Loader(plan))
+    assert done == ["cpu", 3]

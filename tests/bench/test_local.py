@@ -16,13 +16,14 @@ import pytest
 from bench_helpers import Cli, attacks_of, command, environment
 from rich.console import Console
 
-from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch import Seen, Site, Task, local, ray
 from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.launch.local import Local, cores, slot_count, threads_each
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, make_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
+from ltrobust.bench.work import GRACE, NO_DEVICE
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.claims import holder
@@ -123,6 +124,24 @@ def test_cancelled_nothing_is_left_not_even_who_does_not_listen(
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
     assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("launcher", [local, ray])
+def test_workers_are_given_the_time_to_save_before_they_are_killed(launcher: Any) -> None:
+    assert launcher.PATIENCE > GRACE
+
+
+def test_a_slot_whose_device_is_gone_is_given_no_other_task(tmp_path: Path) -> None:
+    launcher = Local(Site(tmp_path, "cpu", jobs=2))
+    goes_on = f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done"
+    broken = f"exit {NO_DEVICE}"
+    launcher.submit([shell(tmp_path, "a", broken), shell(tmp_path, "b", goes_on)])
+    look_until(launcher, lambda seen: seen["a"].state == "ended")
+    launcher.submit([shell(tmp_path, "c", broken), shell(tmp_path, "d", "true")])
+    assert states(launcher.look())["c"] == "waiting"
+    (tmp_path / "go").touch()
+    seen = look_until(launcher, all_ended)  # the last slot is kept: each task has its turn
+    assert {seen[name].where for name in "bcd"} == {"slot 1"}
 
 
 def test_each_cuda_device_is_a_slot_and_a_run_sees_its_own(

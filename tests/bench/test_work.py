@@ -17,12 +17,13 @@ import pytest
 from bench_helpers import Cli, write_plugin
 from filelock import FileLock
 
+from ltrobust.bench.launch import WITH_PARENT
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, make_plan
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
-from ltrobust.bench.work import DONE, FAILED, HELD, STOPPED, WITH_PARENT, work
+from ltrobust.bench.work import DONE, FAILED, HELD, NO_DEVICE, STOPPED, work
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.store import SuiteStore
@@ -108,8 +109,17 @@ def test_a_device_that_is_not_on_this_machine_is_one_line(tmp_path: Path, cli: C
     plan, suite, (run_id,) = planned(tmp_path)
     write_plan(replace(plan, device="cuda:9"), suite)
     outcome = cli("work", tmp_path, run_id)
-    assert outcome.code == 2
-    assert "device cuda:9 is not there" in outcome.stderr
+    assert outcome.code == NO_DEVICE
+    assert "lost: device cuda:9 is not there" in outcome.stdout
+
+
+def test_what_another_bench_plans_is_nothing_to_a_job_that_is_queued(tmp_path: Path) -> None:
+    plan, suite, (run_id,) = planned(tmp_path, attacks="pgd2", epochs=1)
+    file = fixed_plan(plan, suite)
+    planned(tmp_path, attacks="clean", epochs=1)
+    write_plan(replace(plan, device="cuda:9"), suite)
+    assert work(tmp_path, run_id, Reporter(), file) == DONE
+    assert set(plan.runs[0].attack_ids()) <= set(suite.run(run_id).attack_ids())
 
 
 def test_a_missing_base_is_trained_first_under_its_own_claim(tmp_path: Path) -> None:
@@ -236,7 +246,8 @@ def test_it_ends_at_once_where_nothing_is_lost_and_in_time_where_something_is(
 
 ORPHAN = """
 import os, subprocess, sys
-process = subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]], stdout=1)
+env = {**os.environ, sys.argv.pop(1): str(os.getpid())}
+process = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdout=1, env=env)
 print(process.pid, flush=True)
 sys.stdin.readline()
 os._exit(1)
@@ -245,11 +256,10 @@ os._exit(1)
 
 def test_a_worker_of_a_driver_that_was_killed_ends_itself(tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, TRAINING_FOR_EVER, str(tmp_path), "saved"],
+        [sys.executable, "-c", ORPHAN, WITH_PARENT, TRAINING_FOR_EVER, str(tmp_path), "saved"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, WITH_PARENT: "1"},
     )
     assert driver.stdout is not None
     pid, ready = driver.stdout.readline(), driver.stdout.readline()
@@ -259,6 +269,13 @@ def test_a_worker_of_a_driver_that_was_killed_ends_itself(tmp_path: Path) -> Non
     driver.kill()
     driver.communicate()  # to the end of the worker's output, which is its own end
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_worker_whose_driver_was_killed_before_it_began_ends_itself(tmp_path: Path) -> None:
+    gone = 2**22 + 1  # above the highest process number
+    process = waiting_worker(tmp_path, "saved", **{WITH_PARENT: str(gone)})
+    assert process.wait(20) == STOPPED
+    process.communicate()
 
 
 def test_the_last_epoch_is_always_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

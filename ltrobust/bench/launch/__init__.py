@@ -16,6 +16,10 @@ from typing import Literal, Protocol
 from ltrobust.errors import unknown
 from ltrobust.results.store import SuiteStore
 
+WITH_PARENT = "LTROBUST_WITH_PARENT"
+"""In the environment of a worker that is to end with the process that started it: the number of
+that process, which may be gone before the worker can ask for it."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -118,9 +122,10 @@ def find_launcher(name: str, site: Site) -> Launcher:
     return launcher
 
 
-def work_command(suite: Path, run_id: str) -> tuple[str, ...]:
-    """The command that does one run of a suite's plan."""
-    return (sys.executable, "-m", "ltrobust", "work", str(suite), run_id)
+def work_command(suite: Path, run_id: str, plan: Path | None = None) -> tuple[str, ...]:
+    """The command that does one run of a suite's plan, or of the plan in a file."""
+    own = () if plan is None else ("--plan", str(plan))
+    return (sys.executable, "-m", "ltrobust", "work", str(suite), run_id, *own)
 
 
 def log_of(suite: Path, run_id: str) -> Path:

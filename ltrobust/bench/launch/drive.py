@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ltrobust.bench.estimate import lengths
 from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.plan_file import write_plan
+from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.standing import clock, finished, progress_of, standing
-from ltrobust.bench.work import HELD
+from ltrobust.bench.work import HELD, NO_DEVICE
 from ltrobust.errors import RunError, UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.claims import BEAT, SILENCE, ClaimedError, claimed, holder
@@ -74,7 +75,7 @@ class Drive:
             elif loop.open:
                 reporter.line(
                     f"{len(loop.open)} runs go on without this command; `ltrobust status "
-                    f"{suite.path}` shows them, and the same command attaches again"
+                    f"{suite.path}` shows them, and the same command{_without(plan)} attaches again"
                 )
             raise
         except BaseException:
@@ -92,6 +93,7 @@ class _Open:
         plan: a plan of it alone.
         failed: when it had failed before it was submitted, "" where it had not.
         submitted: whether the engine has it, or had it.
+        ours: whether who holds it may be a turn of ours: it was handed over, or waited for, before.
         turns: turns without getting further.
         best: how far it has come.
         held: signs of life of another that does it, and when the last one was seen.
@@ -103,6 +105,7 @@ class _Open:
     plan: Plan
     failed: str = ""
     submitted: bool = False
+    ours: bool = False
     turns: int = 0
     best: tuple[int, int, int] = (0, 0, 0)
     held: tuple[int, float] | None = None
@@ -125,6 +128,7 @@ class _Loop:
         self._silent_since = ""
         self._waits: set[str] = set()
         self._watched = how.clock()
+        self._file: Path | None = None
 
     def run(self) -> list[Failure]:
         """Submit what is to do, and look until all of it is at its end."""
@@ -132,10 +136,12 @@ class _Loop:
         attached = self._launcher.attach() & {one.run.run_id for one in plan.runs}
         self._begin(attached)
         write_plan(plan, self._suite)
+        self._file = fixed_plan(plan, self._suite)
         reporter.begin("plan", "plan", len(plan.runs))
         reporter.advance("plan", len(plan.runs) - len(self.open))
         if attached:
-            reporter.line(f"attached to {len(attached)} runs that were submitted before")
+            kept = "; no run is cleared" if plan.settings.overwrite == "all" else ""
+            reporter.line(f"attached to {len(attached)} runs that were submitted before{kept}")
         self._submit()
         if self._how.detach:
             self._leave()
@@ -152,12 +158,16 @@ class _Loop:
     # what is to do ----------------------------------------------------------------------------
 
     def _begin(self, attached: set[str]) -> None:
-        """Find the runs that are to do, cleared where all are to be done anew."""
+        """Find the runs that are to do, cleared where all are to be done anew.
+
+        Nothing is cleared where the engine still has some of them: others may have been done since
+        they were submitted together.
+        """
         settings = self._plan.settings
         for planned in self._plan.runs:
             store = self._suite.run(planned.run.run_id)
             try:
-                if settings.overwrite == "all" and store.run_id not in attached:
+                if settings.overwrite == "all" and not attached:
                     self._clear(store.run_id)
                 elif finished(planned, store, no_checks=settings.no_checks):
                     continue
@@ -174,6 +184,7 @@ class _Loop:
                 replace(self._plan, runs=(planned,)),
                 failed="" if before is None else before.made,
                 submitted=store.run_id in attached,
+                ours=store.run_id in attached,
                 best=progress_of(store),
             )
 
@@ -195,7 +206,9 @@ class _Loop:
             if base in self._failures and not self._suite.run(str(base)).trained:
                 reason = f"it acts on {base}, which is not trained ({self._failures[str(base)]})"
                 self._fail(one, reason)
-            elif base not in self.open or self._suite.run(str(base)).trained:
+            elif base in self.open and not self._suite.run(str(base)).trained:
+                continue
+            elif not self._left_to_another(one):
                 ready.append(one)
         if not ready:
             return
@@ -203,7 +216,7 @@ class _Loop:
         tasks = [
             Task(
                 one.run_id,
-                work_command(self._suite.path.absolute(), one.run_id),
+                work_command(self._suite.path.absolute(), one.run_id, self._file),
                 log_of(self._suite.path.absolute(), one.run_id),
                 seconds[one.run_id],
             )
@@ -214,13 +227,26 @@ class _Loop:
             one.submitted = True
         self._launcher.submit(tasks)
 
+    def _left_to_another(self, one: _Open) -> bool:
+        """Whether another command does a run, for which no place of ours is to wait."""
+        other = None if one.ours else holder(self._suite.claims, one.run_id)
+        one.ours = True
+        if other is not None and other.alive:
+            self._wait_for(one, f"another ltrobust on {other}")
+        return one.held is not None
+
+    def _wait_for(self, one: _Open, who: str) -> None:
+        one.held = (0, self._how.clock())
+        self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
+
     def _leave(self) -> None:
         later = sum(not one.submitted for one in self.open.values())
-        more = f"; {later} more act on these and are submitted by it later" if later else ""
+        more = "; {} more act on these, or another does them, and are submitted by it later"
+        more = more.format(later) if later else ""
         self._reporter.line(
             f"{len(self.open) - later} runs are submitted and go on without this command; "
-            f"`ltrobust status {self._suite.path}` shows them, and the same command attaches to "
-            f"them and makes the tables{more}"
+            f"`ltrobust status {self._suite.path}` shows them, and the same command"
+            f"{_without(self._plan)} attaches to them and makes the tables{more}"
         )
 
     # what comes of it -------------------------------------------------------------------------
@@ -258,10 +284,9 @@ class _Loop:
         if failure is not None and failure.made != one.failed:
             self._fail(one, failure.reason)
         elif seen.code == HELD or (other is not None and other.alive and seen.code is None):
-            who = "another ltrobust" if other is None else f"another ltrobust on {other}"
-            one.held = (0, self._how.clock())
-            self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
-        elif seen.code and not _signal(seen.code):  # bad input, or it could not be started
+            self._wait_for(one, "another ltrobust" + ("" if other is None else f" on {other}"))
+        elif seen.code and seen.code != NO_DEVICE and not _signal(seen.code):
+            # bad input, or it could not be started
             self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")
         else:
             self._lost(one, seen)
@@ -363,6 +388,13 @@ class _Loop:
             self._how.refresh()
 
 
+def _without(plan: Plan) -> str:
+    """The flags that would begin anew, or leave again, in words."""
+    given = {"--detach": plan.settings.detach, "--overwrite all": plan.settings.overwrite == "all"}
+    flags = " and ".join(flag for flag, here in given.items() if here)
+    return f" without {flags}" if flags else ""
+
+
 def _how_ended(seen: Seen) -> str:
     if seen.code is None:
         return ""
@@ -388,7 +420,10 @@ def _last_line(one: _Open, suite: SuiteStore) -> str:
 
 @contextmanager
 def _heeding() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into a `LeftError`, where signals can be heeded."""
+    """Turn SIGTERM and SIGHUP into a `LeftError`, where signals can be heeded.
+
+    One that is ignored stays so: `nohup` is to hold.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -396,10 +431,11 @@ def _heeding() -> Iterator[None]:
     def leave(*_: object) -> None:
         raise LeftError
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [one for one in wanted if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in heeded}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

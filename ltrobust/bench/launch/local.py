@@ -1,13 +1,14 @@
 """Runs on this machine, several at once: a process a run, a CUDA device or a share of cores each.
 
 Nothing outlives the driver: workers are ended with it, and end themselves where it was killed.
-Commands of ltrobust begin warm, where processes can be forked.
+Commands of ltrobust begin warm on Linux; elsewhere a fork of what has threads is not safe.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,14 @@ from typing import Protocol
 
 import torch
 
-from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch import WITH_PARENT, Seen, Site, Task
 from ltrobust.bench.launch.warm import COMMAND, Nursery
 from ltrobust.bench.plan import cores
-from ltrobust.bench.work import WITH_PARENT
+from ltrobust.bench.work import GRACE, NO_DEVICE
 from ltrobust.errors import UserError
 
-PATIENCE = 10.0
-"""Seconds that workers have to end before they are killed."""
+PATIENCE = GRACE + 5
+"""Seconds that workers have to end before they are killed: longer than they take to save."""
 
 
 class Process(Protocol):
@@ -88,7 +89,8 @@ class Local:
             code = process.poll()
             if code is not None:
                 del self._running[run_id]
-                self._free.append(slot)
+                if code != NO_DEVICE or not (self._free or self._running):  # else it stays out
+                    self._free.append(slot)
                 self._ended[run_id] = Seen("ended", slot.where, code)
         self._fill()
         waiting = {task.run_id: Seen("waiting") for task in self._queue}
@@ -126,12 +128,11 @@ class Local:
     def _start(self, task: Task, slot: Slot) -> Process:
         """Start a worker, warm where that is possible."""
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        if task.command[: len(COMMAND)] != COMMAND or not hasattr(os, "fork"):
+        if task.command[: len(COMMAND)] != COMMAND or sys.platform != "linux":
             return _start_cold(task, slot)
         if self._nursery is None or not self._nursery.alive:
             self._nursery = Nursery(self._shared)
-        told = {**slot.environment, WITH_PARENT: "1"}
-        return self._nursery.start(task.command[len(COMMAND) :], told, task.log)
+        return self._nursery.start(task.command[len(COMMAND) :], slot.environment, task.log)
 
 
 def _start_cold(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
@@ -142,7 +143,7 @@ def _start_cold(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **slot.environment, WITH_PARENT: "1"},
+            env={**os.environ, **slot.environment, WITH_PARENT: str(os.getpid())},
             start_new_session=True,
         )
 

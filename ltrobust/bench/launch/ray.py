@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch import WITH_PARENT, Seen, Site, Task
 from ltrobust.errors import UserError
 
 TELL_EVERY = 20.0
@@ -137,12 +137,9 @@ class Ray:
 
     def _fill(self) -> None:
         """Hand tasks to Ray, as many as may be there."""
-        from ltrobust.bench.work import WITH_PARENT  # imports torch, which no node needs for this
-
         cpus, gpus = self._needs()
         turn = self._ray.remote(_turn).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         kept = {key: value for key, value in os.environ.items() if key.startswith("LTROBUST_")}
-        kept[WITH_PARENT] = "1"
         while self._queue and (self.at_once is None or len(self._running) < self.at_once):
             task, number = self._queue.popleft(), next(self._numbers)
             ref = turn.remote(number, task.command, task.log, kept, self._board)
@@ -194,7 +191,7 @@ def _turn(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, WITH_PARENT: str(os.getpid())},
         )
     told = float("-inf")
     try:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltrobust.bench.launch import WITH_PARENT
 from ltrobust.method import load_methods
 
 COMMAND = (sys.executable, "-m", "ltrobust")
@@ -63,7 +64,8 @@ class Nursery:
         """Start `ltrobust WORDS` with its output at the end of a log."""
         number = len(self._children)
         self._children[number] = Warm(self)
-        asked = {"number": number, "words": words, "environment": dict(environment)}
+        told = {**environment, WITH_PARENT: str(self._process.pid)}
+        asked = {"number": number, "words": words, "environment": told}
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it counts as lost
             self._process.stdin.write(json.dumps({**asked, "log": str(log)}).encode() + b"\n")

@@ -112,7 +112,6 @@ def test_each_run_is_a_task_of_its_threads_and_one_gpu(
     ((number, command, log, environment, _),) = fake.tasks
     assert (number, command, log) == (0, ("work", "a"), Path("logs/a.log"))
     assert environment["LTROBUST_DATA_DIR"] == "/data"
-    assert environment["LTROBUST_WITH_PARENT"] == "1"
     launcher(tmp_path, device="cpu").submit(tasks("b"))
     assert fake.options == {"num_cpus": 1, "num_gpus": 0, "max_retries": 0}
 
