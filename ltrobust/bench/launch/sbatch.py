@@ -22,6 +22,10 @@ NAME = "ltrobust-"
 PATIENCE = 60.0
 """Seconds that a program may take to answer."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
+WARNING = 120
+"""Seconds before the time limit at which SLURM is to tell a job."""
+LEAVE = 20
+"""Seconds of these that ending and asking for another turn may take."""
 OPTION = re.compile(r"[a-z][a-z0-9-]*(=.*)?", re.DOTALL)
 OURS = ("array", "clusters", "job-name", "parsable", "test-only", "wait", "wrap")
 """Options of sbatch that decide how jobs are found again."""
@@ -40,16 +44,17 @@ exec >> {log} 2>&1
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 echo "turn ${{SLURM_RESTART_COUNT:-0}} of job $task on $SLURMD_NODENAME"
 
-# what grows while the run gets further
+# what changes when something of the run is saved
 standing() {{
     (cd {run} 2> /dev/null &&
-        stat -c "%n %y" history.csv trained.json attacks probes ./*.part.safetensors 2> /dev/null)
+        stat -c "%n %y" state.pt trained.json attacks probes ./*.part.safetensors 2> /dev/null)
 }}
 # a signal wakes the shell; the run, which saves what it can, is waited for again
-stop() {{ echo "$1"; asked=1; woken=1; kill -TERM "$child" 2> /dev/null; }}
-trap 'stop "told to stop"' TERM INT
-trap 'stop "time limit near"' USR1 USR2
+stop() {{ echo "$2"; asked=1; woken=1; kill -"$1" "$child" 2> /dev/null; }}
+trap 'stop TERM "told to stop"' TERM INT
+trap 'stop USR2 "time limit near"' USR1 USR2
 
+export {grace_in}={grace}
 before=$(standing) asked=0 woken=1
 {command} &
 child=$!
@@ -194,15 +199,25 @@ def sbatch_words(
     array = f"0-{len(tasks) - 1}" + (f"%{at_once}" if at_once else "")
     output = str(tasks[0].log.parent / "slurm-").replace("%", "%%") + "%A.log"
     words = ["sbatch", "--parsable", f"--job-name={name}", f"--array={array}"]
-    words += ["--requeue", "--open-mode=append", f"--output={output}", "--signal=B:USR2@120"]
+    words += ["--requeue", "--open-mode=append", f"--output={output}", f"--signal=B:USR2@{WARNING}"]
     if threads is not None:
         words.append(f"--cpus-per-task={threads}")
     return [*words, *(f"--{option}" for option in options)]
 
 
-def job_script(suite: Path, tasks: Sequence[Task]) -> str:
-    """The job script of an array. Commands and logs of its tasks differ by the run's id."""
+def job_script(suite: Path, tasks: Sequence[Task], options: Sequence[str] = ()) -> str:
+    """The job script of an array. Commands and logs of its tasks differ by the run's id.
+
+    Args:
+        suite: the suite's directory.
+        tasks: of the array.
+        options: what the user gave for sbatch, which may ask for another signal.
+    """
+    from ltrobust.bench.work import LIMIT_GRACE_IN  # imports torch, which looking does not need
+
     first = tasks[0]
+    signals = [re.search(r"@(\d+)$", one) for one in options if one.startswith("signal=")]
+    warning = int(signals[-1][1]) if signals and signals[-1] else WARNING
     command = ('"$run"' if w == first.run_id else shlex.quote(w) for w in first.command)
     return SCRIPT.format(
         suite=" ".join(str(suite).split()),
@@ -210,4 +225,6 @@ def job_script(suite: Path, tasks: Sequence[Task]) -> str:
         log=f'{shlex.quote(str(first.log.parent))}/"$run".log',
         run=f'{shlex.quote(str(suite / "runs"))}/"$run"',
         command=" ".join(command),
+        grace_in=LIMIT_GRACE_IN,
+        grace=max(0, warning - LEAVE),
     )

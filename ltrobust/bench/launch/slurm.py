@@ -188,7 +188,7 @@ class Slurm:
         shown = []
         for tasks_of_one, at_once in self._arrays(tasks):
             words = self._words(f"{NAME}...", tasks_of_one, at_once)
-            script = job_script(self.site.suite, tasks_of_one)
+            script = self._script(tasks_of_one)
             shown.append(f"{shlex.join(words)} <<'END'\n{script}END\n")
         return "\n".join(shown)
 
@@ -203,6 +203,9 @@ class Slurm:
 
     def _words(self, name: str, tasks: Sequence[Task], at_once: int | None) -> list[str]:
         return sbatch_words(name, tasks, at_once, self.site.threads, self.site.slurm)
+
+    def _script(self, tasks: Sequence[Task]) -> str:
+        return job_script(self.site.suite, tasks, self.site.slurm)
 
     def _submit_what_fits(self, tasks: Sequence[Task], at_once: int | None) -> None:
         """Submit as many tasks as SLURM takes, in ever smaller arrays, and hold the others."""
@@ -244,7 +247,7 @@ class Slurm:
         self._write_jobs()
         words = self._words(submission.name, tasks, at_once)
         try:
-            said = ask(*words, script=job_script(self.site.suite, tasks))
+            said = ask(*words, script=self._script(tasks))
             submission.job = said.partition(";")[0]
         except SilentError as error:
             self._look_for(submission, str(error))

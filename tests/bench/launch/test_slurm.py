@@ -329,13 +329,15 @@ def test_the_preview_is_what_would_be_submitted(fake: Fake, suite: Path) -> None
 # the job script in a shell ------------------------------------------------------------------------
 
 CHILD = """
-import signal, sys, time
-def stop(*_):
-    print("saves", flush=True)
+import os, signal, sys, time
+def stop(number, _):
+    grace = os.environ["LTROBUST_LIMIT_GRACE"] + " s" if number == signal.SIGUSR2 else "at once"
+    os.write(1, f"saves {grace}\\n".encode())  # print may be at work
     if sys.argv[3]:
         open(sys.argv[3], "a").write("an epoch")
     sys.exit(int(sys.argv[2]))
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR2, stop)
 print("works on", sys.argv[1], flush=True)
 for _ in range(100 if sys.argv[2] != "7" else 0):
     time.sleep(0.1)
@@ -343,15 +345,17 @@ sys.exit(7)
 """
 
 
-def start_script(suite: Path, code: int, *, further: bool = True) -> subprocess.Popen[str]:
+def start_script(
+    suite: Path, code: int, *, writes: str = "state.pt", options: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """A task whose process ends with a code, when it is told to or, with 7, by itself."""
-    history = suite / "runs" / "b" / "history.csv"
-    words = (sys.executable, "-ISc", CHILD, "b", str(code), str(history) if further else "")
+    file = suite / "runs" / "b" / writes
+    words = (sys.executable, "-ISc", CHILD, "b", str(code), str(file) if writes else "")
     tasks = [Task(run, words, suite / "logs" / f"{run}.log") for run in ("a", "b")]
     (suite / "logs").mkdir()
-    history.parent.mkdir(parents=True)
+    (suite / "runs" / "b").mkdir(parents=True)
     script = suite / "script"
-    script.write_text(job_script(suite, tasks))
+    script.write_text(job_script(suite, tasks, options))
     env = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1", "SLURMD_NODENAME": "n1"}
     return subprocess.Popen(["bash", str(script)], env={**os.environ, **env}, text=True)
 
@@ -378,12 +382,23 @@ def test_near_the_time_limit_the_run_is_stopped_and_requeued(
     script.send_signal(getattr(signal, name))
     assert script.wait(20) == 130
     said = (suite / "logs" / "b.log").read_text()
-    assert "time limit near\nsaves\nanother turn\n" in said
+    assert "time limit near\nsaves 100 s\nanother turn\n" in said
     assert fake.state["calls"][-1] == ["scontrol", "requeue", "12_1"]
 
 
-def test_a_turn_that_got_no_further_is_left_to_the_driver(fake: Fake, suite: Path) -> None:
-    script = start_script(suite, 130, further=False)
+def test_an_earlier_warning_is_time_for_the_run(fake: Fake, suite: Path) -> None:
+    script = start_script(suite, 130, options=("signal=USR1@60", "time=5", "signal=B:USR2@300"))
+    wait_for(suite / "logs" / "b.log", "works on b")
+    script.send_signal(signal.SIGUSR2)
+    assert script.wait(20) == 130
+    assert "saves 280 s\n" in (suite / "logs" / "b.log").read_text()
+
+
+@pytest.mark.parametrize("writes", ["", "history.csv"])  # epochs without a saved state are lost
+def test_a_turn_that_saved_nothing_is_left_to_the_driver(
+    fake: Fake, suite: Path, writes: str
+) -> None:
+    script = start_script(suite, 130, writes=writes)
     wait_for(suite / "logs" / "b.log", "works on b")
     script.send_signal(signal.SIGUSR2)
     assert script.wait(20) == 130
@@ -418,5 +433,5 @@ def test_sigterm_reaches_the_run_and_a_cancelled_job_stays_so(
     wait_for(suite / "logs" / "b.log", "works on b")
     script.terminate()
     assert script.wait(20) == 130
-    assert "told to stop\nsaves\n" in (suite / "logs" / "b.log").read_text()
+    assert "told to stop\nsaves at once\n" in (suite / "logs" / "b.log").read_text()
     assert (["scontrol", "requeue", "12_1"] in fake.state["calls"]) is asks
