@@ -261,6 +261,8 @@ class _Loop:
             who = "another ltrobust" if other is None else f"another ltrobust on {other}"
             one.held = (0, self._how.clock())
             self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
+        elif seen.final:
+            self._fail(one, seen.final)
         elif seen.code and not _signal(seen.code):  # bad input, or it could not be started
             self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")
         else:

@@ -22,6 +22,10 @@ NAME = "ltrobust-"
 PATIENCE = 60.0
 """Seconds that a program may take to answer."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
+REASON = re.compile(r"\b(?:QOS|Assoc)\w*Limit\b")
+"""How sbatch names the limit that a job is beyond; it may say only what `POLICY` finds."""
+POLICY = "submit limit"
+"""In its general words for any limit, that on the number of jobs among them."""
 WARNING = 120
 """Seconds before the time limit at which SLURM is to tell a job."""
 LEAVE = 20
@@ -154,6 +158,17 @@ def queue() -> list[Queued]:
         if name.startswith(NAME) and index.isdigit() and len(rest) >= len(FIELDS) - 2:
             found.append(Queued(name, int(index), *rest[: len(FIELDS) - 2]))
     return found
+
+
+def limit_on_jobs(words: str, queued: int) -> bool:
+    """Whether sbatch refuses only while this user has so many jobs.
+
+    Args:
+        words: what it says.
+        queued: jobs that would make room; general words are not taken for this limit without any.
+    """
+    named = REASON.findall(words)
+    return any("Submit" in one for one in named) if named else POLICY in words and queued > 0
 
 
 def max_array_size() -> int:

@@ -24,6 +24,7 @@ from ltrobust.bench.launch.sbatch import (
     check_installed,
     check_option,
     job_script,
+    limit_on_jobs,
     max_array_size,
     queue,
     sbatch_words,
@@ -34,8 +35,9 @@ from ltrobust.results.files import read_object, write_atomic
 JOBS = "jobs.json"
 ENDING = 120.0
 """Seconds that cancelled jobs may take to end; SLURM kills them after 30 or so."""
-LIMIT = "submit limit"
-"""How sbatch speaks of a user who has as many jobs as allowed."""
+REFUSALS = 30
+"""Tries, one a look, after which a refusal of sbatch is final: its controller may be busy or just
+being started."""
 
 
 @dataclass
@@ -73,7 +75,12 @@ class Slurm:
     _last: dict[str, Seen] = field(default_factory=dict)
     _missed: set[str] = field(default_factory=set)
     _held: list[Task] = field(default_factory=list)
+    _given_up: dict[str, Seen] = field(default_factory=dict)
+    _begun: bool = False
     _queued: int = 0
+    _room: int = 0
+    _refusal: str = ""
+    _refusals: int = 0
 
     def __post_init__(self) -> None:
         for option in self.site.slurm:
@@ -109,6 +116,7 @@ class Slurm:
         names = {name for name, _ in there}
         self._submitted = [one for one in earlier if one.name in names]
         self._queued = len(self._tasks)
+        self._begun = bool(self._tasks)
         self._write_jobs()
         return set(self._tasks)
 
@@ -116,16 +124,19 @@ class Slurm:
         """Submit tasks as one array, or as several where SLURM allows none so large.
 
         Where a user may have only so many jobs, the others are held and submitted by later looks.
+        Once something has been submitted, so is what sbatch refuses for another reason.
 
         Raises:
-            UserError: sbatch refused; its own words.
+            UserError: sbatch refused the first of all; its own words.
         """
+        for task in tasks:
+            self._given_up.pop(task.run_id, None)
         for tasks_of_one, at_once in self._arrays(tasks):
             self._submit_what_fits(tasks_of_one, at_once)
         if self._held:
             warnings.warn(
-                f"SLURM takes no more jobs of this user; {len(self._held)} runs are submitted when "
-                "others have ended, by this command while it lives or by the same one given again",
+                f"{self._refusal}; {len(self._held)} runs are submitted later, by this command "
+                "while it lives or by the same one given again",
                 Notice,
                 stacklevel=2,
             )
@@ -144,8 +155,11 @@ class Slurm:
         gone = Seen("ended")
         now = {run_id: there.get(task, gone) for run_id, task in self._tasks.items()}
         self._submit_held(sum(seen.state != "ended" for seen in now.values()))
-        held = Seen("waiting", "waits: no more jobs of this user")
-        found = dict.fromkeys((task.run_id for task in self._held), held)
+        limit = limit_on_jobs(self._refusal, self._queued)
+        why = "no more jobs of this user" if limit else "refused by sbatch, which is asked again"
+        held = Seen("waiting", f"waits: {why}")
+        found = {**self._given_up, **dict.fromkeys((task.run_id for task in self._held), held)}
+        found.update({run: self._last[run] for run in self._tasks.keys() - now.keys()})
         for run_id, seen in now.items():
             before = self._last.get(run_id, gone)
             if seen.state == "ended" and run_id not in self._missed:
@@ -215,29 +229,41 @@ class Slurm:
             try:
                 self._submit_array(tasks[:size], at_once)
             except UserError as error:
-                if LIMIT not in str(error) or (size == 1 and not self._queued):
+                self._refusal = str(error)
+                if size > 1 and limit_on_jobs(self._refusal, 1):
+                    size //= 2
+                    continue
+                if not self._begun:
                     raise
-                if size == 1:
-                    break
-                size //= 2
+                break
             else:
+                self._begun = True
                 self._queued += size
+                self._refusals = 0
                 tasks = tasks[size:]
         for task in tasks:
             self._tasks.pop(task.run_id, None)
         self._held += tasks
 
     def _submit_held(self, queued: int) -> None:
-        """Submit tasks that were held, where some have ended."""
-        ended = self._queued - queued
+        """Submit tasks that were held: beyond a limit on jobs as many as have ended, else all."""
+        self._room += max(0, self._queued - queued)
         self._queued = queued
-        if self._held and ended > 0:
-            tasks, self._held = self._held[:ended], self._held[ended:]
-            try:
-                self._submit_what_fits(tasks, None)
-            except UserError:  # the next look tries again
-                self._held = [task for task in tasks if task.run_id not in self._tasks] + self._held
-                self._queued += 1
+        limit = limit_on_jobs(self._refusal, queued)
+        if not self._held or (limit and queued and not self._room):
+            return
+        tasks, before = self._held, len(self._held)
+        number = max(1, self._room) if limit else before
+        self._held = []
+        self._submit_what_fits(tasks[:number], None)
+        self._held += tasks[number:]
+        self._room = min(self._room, 1) if self._held else 0
+        if len(self._held) == before and not limit_on_jobs(self._refusal, queued):
+            self._refusals += 1
+        if self._refusals >= REFUSALS:
+            given_up = Seen("ended", final=self._refusal)
+            self._given_up.update(dict.fromkeys((task.run_id for task in self._held), given_up))
+            self._held, self._refusals = [], 0
 
     def _submit_array(self, tasks: Sequence[Task], at_once: int | None) -> None:
         submission = Submission(f"{NAME}{uuid.uuid4().hex[:12]}", [task.run_id for task in tasks])
@@ -260,13 +286,13 @@ class Slurm:
     def _look_for(self, submission: Submission, words: str) -> None:
         """Whether SLURM took a job after all, whose sbatch ended badly; UserError where not.
 
-        Where it cannot say, it counts as taken while others run: when SLURM answers again, the next
+        Where it cannot say, it counts as taken once others are: when SLURM answers again, the next
         looks find the tasks, or find them ended and they are submitted again.
         """
         try:
             there = any(one.name == submission.name for one in queue())
         except SilentError as error:
-            if self._queued:
+            if self._begun:
                 return
             raise UserError(
                 f"sbatch: {words}, and squeue: {error}; give the same command again later, which "

@@ -272,7 +272,7 @@ def test_large_arrays_are_split_and_share_what_may_run_at_once(fake: Fake, suite
 def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     fake.set(most=3)
     launcher = slurm(suite)
-    with pytest.warns(Notice, match="^SLURM takes no more jobs of this user; 2 runs are submitted"):
+    with pytest.warns(Notice, match="^sbatch refused: .*SubmitJob.*; 2 runs are submitted later"):
         launcher.submit(tasks_of(suite, list("abcde")))
     assert [fake.array(job) for job in fake.jobs] == ["0-1", "0-0"]
     seen = launcher.look()
@@ -287,6 +287,63 @@ def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     other = slurm(suite)
     with pytest.raises(UserError, match=r"^sbatch refused: .*submit limit"):
         other.submit(tasks_of(suite, ["a"]))
+
+
+def begun(suite: Path, fake: Fake) -> Launcher:
+    """A launcher with one run in SLURM, and another that SLURM is to refuse."""
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a"]))
+    return launcher
+
+
+def test_what_is_refused_later_is_tried_again_and_its_runs_alone_fail(
+    fake: Fake, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.REFUSALS", 3)
+    launcher = begun(suite, fake)
+    fake.set(refuse="sbatch: error: Socket timed out on send/recv operation")
+    with pytest.warns(Notice, match=r"^sbatch refused: .*Socket timed out.*; 2 runs are submitted"):
+        launcher.submit(tasks_of(suite, ["b", "c"]))
+    assert states(launcher) == ["waiting"] * 3
+    fake.set(refuse=None)
+    assert states(launcher) == ["waiting"] * 3
+    assert launcher.look()["b"].where == f"waits: Priority (job {fake.jobs[1]}_0)"
+    fake.set(refuse="sbatch: error: Invalid account")
+    with pytest.warns(Notice, match="Invalid account"):
+        launcher.submit(tasks_of(suite, ["d"]))
+    assert [states(launcher)[-1] for _ in range(2)] == ["waiting"] * 2
+    seen = launcher.look()
+    assert seen["d"] == Seen("ended", final="sbatch refused: sbatch: error: Invalid account")
+    assert [seen[run].state for run in "abc"] == ["waiting"] * 3
+    fake.set(refuse=None)
+    launcher.submit(tasks_of(suite, ["d"]))
+    assert states(launcher) == ["waiting"] * 4
+
+
+GENERAL = "sbatch: error: Job violates accounting/QOS policy (job submit limit, time limits)"
+
+
+@pytest.mark.parametrize(
+    ("words", "lasts"),
+    [
+        (GENERAL, False),  # nothing of ours can make room
+        (f"sbatch: error: QOSMaxWallDurationPerJobLimit {GENERAL}", False),
+        (f"sbatch: error: AssocMaxSubmitJobLimit {GENERAL}", True),
+    ],
+)
+def test_only_a_limit_on_jobs_is_waited_for(
+    fake: Fake, suite: Path, monkeypatch: pytest.MonkeyPatch, words: str, lasts: bool
+) -> None:
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.REFUSALS", 2)
+    launcher = begun(suite, fake)
+    fake.set(refuse=words)
+    with pytest.warns(Notice, match="submit limit"):
+        launcher.submit(tasks_of(suite, ["b"]))
+    fake.set(jobs={})
+    found = [launcher.look()["b"] for _ in range(4)]
+    assert found[0].state == "waiting"
+    assert (found[-1].state == "waiting") is lasts
+    assert lasts or words in found[-1].final
 
 
 def test_a_silent_slurm_cannot_be_told_to_end_jobs(fake: Fake, suite: Path) -> None:
