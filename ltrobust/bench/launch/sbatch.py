@@ -5,12 +5,11 @@ No accounting database is asked: sites do without, and those that have one wait 
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,14 +142,17 @@ def ask(*words: str, script: str = "") -> str:
 FIELDS = ("Name", "ArrayTaskID", "ArrayJobID", "State", "exit_code", "NodeList", "Reason")
 
 
-def queue() -> list[Queued]:
-    """Tasks of this user's arrays that SLURM knows; for some minutes also those that have ended.
+def queue(users: Collection[int]) -> list[Queued]:
+    """Tasks of some users' arrays that SLURM knows; for some minutes also those that have ended.
+
+    Args:
+        users: their numbers; a site may hide the jobs of others.
 
     Raises:
         SilentError: it does not answer, which says nothing about them.
     """
     form = "--Format=" + ",".join(f"{field}:|" for field in FIELDS)
-    user = f"--user={os.getuid()}"
+    user = "--user=" + ",".join(map(str, sorted(users)))
     text = ask("squeue", "--noheader", "--array", "--states=all", user, form)
     found = []
     for line in text.splitlines():

@@ -1,13 +1,14 @@
 """Runs on a SLURM cluster: job arrays by sbatch, watched by squeue, ended by scancel.
 
 SLURM queues, limits, requeues and preempts. Whether a run is done is no question for it: that is
-in the run's own files. What was submitted stands in `jobs.json` before it is submitted, so that
-another driver finds the jobs of one that is gone.
+in the run's own files. What was submitted stands in a file of `jobs` before it is submitted, so
+that another driver finds the jobs of one that is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 import uuid
@@ -19,6 +20,7 @@ from pathlib import Path
 from ltrobust.bench.launch import Seen, Site, Task
 from ltrobust.bench.launch.sbatch import (
     NAME,
+    Queued,
     SilentError,
     ask,
     check_installed,
@@ -32,7 +34,7 @@ from ltrobust.bench.launch.sbatch import (
 from ltrobust.errors import Notice, RunError, UserError
 from ltrobust.results.files import read_object, write_atomic
 
-JOBS = "jobs.json"
+JOBS = "jobs"
 ENDING = 120.0
 """Seconds that cancelled jobs may take to end; SLURM kills them after 30 or so."""
 REFUSALS = 30
@@ -48,11 +50,18 @@ class Submission:
         name: the job's name, ours alone: it finds the job even where sbatch did not answer.
         runs: the runs by their index in the array.
         job: its id; "" where that is not known.
+        user: the number of who submitted it.
     """
 
     name: str
     runs: list[str]
     job: str = ""
+    user: int = field(default_factory=os.getuid)
+
+    @property
+    def ours(self) -> bool:
+        """Whether this user may end it, and sees it whatever the site hides."""
+        return self.user == os.getuid()
 
 
 @dataclass
@@ -93,17 +102,24 @@ class Slurm:
         return self.site.at_once
 
     def attach(self) -> set[str]:
-        """Runs of earlier submissions that SLURM still has.
+        """Runs of earlier submissions that SLURM still has, also of other users where it shows them.
+
+        What one look does not find is looked for again: an empty answer is no news.
 
         Raises:
-            UserError: SLURM does not answer, so that nobody knows; or jobs.json is damaged.
+            UserError: SLURM does not answer, so that nobody knows; or a file of jobs is damaged.
         """
         self._tasks.clear()
+        self._missed.clear()
         earlier = self._read_jobs()
         if not earlier:
             return set()
+        self._submitted = earlier
         try:
-            there = {one.task for one in queue() if one.seen().state != "ended"}
+            there = self._alive()
+            if any(one.ours and one.name not in {name for name, _ in there} for one in earlier):
+                time.sleep(self.pause)
+                there |= self._alive()
         except SilentError as error:
             raise UserError(
                 f"SLURM does not answer ({error}), so which jobs of {self._jobs} still run is not "
@@ -111,13 +127,13 @@ class Slurm:
             ) from None
         for submission in earlier:
             for index, run_id in enumerate(submission.runs):
-                if (submission.name, index) in there:
-                    self._tasks[run_id] = submission.name, index
+                task = submission.name, index
+                if task in there:
+                    self._tasks[run_id], self._last[run_id] = task, there[task]
         names = {name for name, _ in there}
-        self._submitted = [one for one in earlier if one.name in names]
+        self._forget([one for one in earlier if one.ours and one.name not in names])
         self._queued = len(self._tasks)
         self._begun = bool(self._tasks)
-        self._write_jobs()
         return set(self._tasks)
 
     def submit(self, tasks: Sequence[Task]) -> None:
@@ -148,7 +164,7 @@ class Slurm:
         of a controller that has just been started has made others submit everything again.
         """
         try:
-            there = {one.task: one.seen() for one in queue()}
+            there = {one.task: one.seen() for one in self._queue()}
         except SilentError as error:
             silent = Seen("unknown", f"SLURM does not answer ({error})")
             return dict.fromkeys([*self._tasks, *(task.run_id for task in self._held)], silent)
@@ -173,29 +189,29 @@ class Slurm:
         return found
 
     def cancel(self) -> None:
-        """End all jobs, and wait until they are out of the queue.
+        """End all jobs of this user, and wait until they are out of the queue.
 
         Raises:
             RunError: SLURM does not answer.
         """
-        names = {one.name for one in self._submitted}
-        jobs = [one.job for one in self._submitted if one.job]
+        ours = [one for one in self._submitted if one.ours]
+        names = {one.name for one in ours}
+        jobs = [one.job for one in ours if one.job]
         self._held.clear()
         try:
-            jobs = sorted({one.job for one in queue() if one.name in names}, key=int)
+            jobs = sorted({one.job for one in self._queue() if one.name in names}, key=int)
             if jobs:
                 ask("scancel", "--quiet", *jobs)
             end = time.monotonic() + ENDING
             while time.monotonic() < end and any(
-                one.name in names and one.seen().state != "ended" for one in queue()
+                one.name in names and one.seen().state != "ended" for one in self._queue()
             ):
                 time.sleep(min(1.0, self.pause))
         except SilentError as error:
             raise RunError(
                 f"SLURM does not answer ({error}); end the jobs later: scancel {' '.join(jobs)}"
             ) from None
-        self._submitted.clear()
-        self._write_jobs()
+        self._forget(ours)
 
     def preview(self, tasks: Sequence[Task]) -> str:
         """The calls of sbatch, each with its job script."""
@@ -205,6 +221,15 @@ class Slurm:
             script = self._script(tasks_of_one)
             shown.append(f"{shlex.join(words)} <<'END'\n{script}END\n")
         return "\n".join(shown)
+
+    def _queue(self) -> list[Queued]:
+        """What SLURM knows of all whose submissions are known here."""
+        return queue({os.getuid(), *(one.user for one in self._submitted)})
+
+    def _alive(self) -> dict[tuple[str, int], Seen]:
+        """Tasks that have not ended."""
+        seen = {one.task: one.seen() for one in self._queue()}
+        return {task: one for task, one in seen.items() if one.state != "ended"}
 
     def _arrays(self, tasks: Sequence[Task]) -> list[tuple[Sequence[Task], int | None]]:
         """Tasks dealt out to as few arrays as SLURM allows, with each one's share at once."""
@@ -270,14 +295,14 @@ class Slurm:
         for folder in {task.log.parent for task in tasks}:
             folder.mkdir(parents=True, exist_ok=True)
         self._submitted.append(submission)
-        self._write_jobs()
+        self._write(submission)
         words = self._words(submission.name, tasks, at_once)
         try:
             said = ask(*words, script=self._script(tasks))
             submission.job = said.partition(";")[0]
         except SilentError as error:
             self._look_for(submission, str(error))
-        self._write_jobs()
+        self._write(submission)
         for index, task in enumerate(tasks):
             self._tasks[task.run_id] = submission.name, index
             self._last[task.run_id] = Seen("waiting")
@@ -290,7 +315,7 @@ class Slurm:
         looks find the tasks, or find them ended and they are submitted again.
         """
         try:
-            there = any(one.name == submission.name for one in queue())
+            there = any(one.name == submission.name for one in self._queue())
         except SilentError as error:
             if self._begun:
                 return
@@ -299,8 +324,7 @@ class Slurm:
                 "finds out whether the jobs were submitted"
             ) from None
         if not there:
-            self._submitted.remove(submission)
-            self._write_jobs()
+            self._forget([submission])
             raise UserError(f"sbatch refused: {words}")
 
     @property
@@ -308,22 +332,30 @@ class Slurm:
         return self.site.suite / JOBS
 
     def _read_jobs(self) -> list[Submission]:
-        """Earlier submissions; none where there is no jobs.json."""
-        if not self._jobs.is_file():
-            return []
-        remedy = "delete it; runs that still have a job are left to it"
-        content = read_object(self._jobs, remedy)
-        try:
-            return [
-                Submission(str(one["name"]), [str(run) for run in one["runs"]], str(one["job"]))
-                for one in content["submitted"]
-            ]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{self._jobs} is damaged ({error!r}); {remedy}") from None
+        """Earlier submissions, of whoever made them; a file each, so that no drivers share one."""
+        found = []
+        for file in sorted(self._jobs.glob("*.json")):
+            remedy = "delete it; runs that still have a job are left to it"
+            one = read_object(file, remedy)
+            try:
+                runs = [str(run) for run in one["runs"]]
+                found.append(Submission(str(one["name"]), runs, str(one["job"]), int(one["user"])))
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{file} is damaged ({error!r}); {remedy}") from None
+        return found
 
-    def _write_jobs(self) -> None:
-        content = {"submitted": [asdict(one) for one in self._submitted]}
-        write_atomic(self._jobs, (json.dumps(content, indent=1) + "\n").encode())
+    def _write(self, submission: Submission) -> None:
+        self._jobs.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(asdict(submission), indent=1) + "\n"
+        write_atomic(self._file(submission), content.encode())
+
+    def _forget(self, submissions: Sequence[Submission]) -> None:
+        for one in submissions:
+            self._submitted.remove(one)
+            self._file(one).unlink(missing_ok=True)
+
+    def _file(self, submission: Submission) -> Path:
+        return self._jobs / f"{submission.name}.json"
 
 
 def _place(seen: Seen) -> str:

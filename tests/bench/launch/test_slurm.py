@@ -70,6 +70,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.Slurm.pause", 0.0)
     return Fake(tmp_path)
 
 
@@ -219,6 +220,45 @@ def test_another_driver_finds_the_jobs_of_one_that_is_gone(fake: Fake, suite: Pa
     assert slurm(suite).attach() == set()
 
 
+def test_one_empty_answer_is_no_news_to_another_driver(fake: Fake, suite: Path) -> None:
+    slurm(suite).submit(tasks_of(suite, ["a"]))
+    fake.change(fake.jobs[0], 0, "RUNNING n1")
+    another = slurm(suite)
+    fake.set(empty=1)
+    assert another.attach() == {"a"}
+    fake.set(empty=1)
+    assert [states(another) for _ in range(2)] == [["running"]] * 2
+    fake.set(empty=2)
+    assert slurm(suite).attach() == set()
+    assert list((suite / "jobs").iterdir()) == []
+
+
+def test_two_drivers_forget_nothing_of_each_other(fake: Fake, suite: Path) -> None:
+    first, second = slurm(suite), slurm(suite)
+    first.submit(tasks_of(suite, ["a"]))
+    second.submit(tasks_of(suite, ["b"]))
+    first.submit(tasks_of(suite, ["c"]))
+    assert slurm(suite).attach() == {"a", "b", "c"}
+    second.cancel()
+    assert slurm(suite).attach() == {"a", "c"}
+
+
+def test_jobs_of_other_users_are_attached_to_and_never_forgotten(fake: Fake, suite: Path) -> None:
+    slurm(suite).submit(tasks_of(suite, ["a"]))
+    (file,), jobs = (suite / "jobs").iterdir(), fake.state["jobs"]
+    other = os.getuid() + 1
+    file.write_text(json.dumps({**json.loads(file.read_text()), "user": other}))
+    fake.set(jobs={job: {**what, "user": other} for job, what in jobs.items()})
+    launcher = slurm(suite)
+    assert launcher.attach() == {"a"}
+    assert states(launcher) == ["waiting"]
+    launcher.cancel()
+    assert len(fake.jobs) == 1
+    fake.set(hidden=[other])
+    assert slurm(suite).attach() == set()
+    assert file.is_file()
+
+
 def test_a_job_whose_sbatch_did_not_answer_is_not_submitted_twice(fake: Fake, suite: Path) -> None:
     fake.set(lost="sbatch: error: Batch job submission failed: Socket timed out")
     launcher = slurm(suite)
@@ -232,9 +272,8 @@ def test_a_job_whose_sbatch_did_not_answer_is_not_submitted_twice(fake: Fake, su
 
 def test_who_is_gone_between_sbatch_and_its_answer_is_found_too(fake: Fake, suite: Path) -> None:
     slurm(suite).submit(tasks_of(suite, ["a"]))
-    jobs = json.loads((suite / "jobs.json").read_text())
-    jobs["submitted"][0]["job"] = ""
-    (suite / "jobs.json").write_text(json.dumps(jobs))
+    (file,) = (suite / "jobs").iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "job": ""}))
     assert slurm(suite).attach() == {"a"}
 
 
@@ -243,8 +282,9 @@ def test_nothing_is_submitted_while_nobody_knows_what_runs(fake: Fake, suite: Pa
     fake.set(silent="squeue: error: timed out")
     with pytest.raises(UserError, match=r"^SLURM does not answer \(squeue: error: timed out\), so"):
         slurm(suite).attach()
-    (suite / "jobs.json").write_text('{"submitted": [{"name": 1}]}')
-    with pytest.raises(UserError, match=r"jobs.json is damaged \(KeyError.*; delete it"):
+    (file,) = (suite / "jobs").iterdir()
+    file.write_text('{"name": 1}')
+    with pytest.raises(UserError, match=r"\.json is damaged \(KeyError.*; delete it"):
         slurm(suite).attach()
 
 
@@ -254,7 +294,7 @@ def test_sbatch_refuses_in_its_own_words(fake: Fake, suite: Path) -> None:
     refusal = r"^sbatch refused: sbatch: error: invalid partition specified: gpu sbatch: error"
     with pytest.raises(UserError, match=refusal):
         launcher.submit(tasks_of(suite, ["a"]))
-    assert json.loads((suite / "jobs.json").read_text()) == {"submitted": []}
+    assert list((suite / "jobs").iterdir()) == []
     assert launcher.look() == {}
 
 
