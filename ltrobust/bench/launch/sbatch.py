@@ -102,7 +102,8 @@ class Queued:
         task = f"job {self.job}_{self.index}"
         if self.state in OVER:
             where = f"{self.nodes} ({task}, {self.state.lower()})" if self.nodes else task
-            return Seen("ended", where, self.code)
+            cancelled = f"{task} was cancelled; the same command submits it again"
+            return Seen("ended", where, self.code, cancelled if self.state == "CANCELLED" else "")
         if self.state in ON_A_NODE:
             doing = "" if self.state == "RUNNING" else f", {self.state.lower()}"
             return Seen("running", f"{self.nodes} ({task}{doing})")

@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ltrobust.bench.launch import Seen, Site, Task
@@ -102,7 +102,7 @@ class Slurm:
         return self.site.at_once
 
     def attach(self) -> set[str]:
-        """Runs of earlier submissions that SLURM still has, also of other users where it shows them.
+        """Runs of earlier submissions that SLURM still has; of other users where it shows them.
 
         What one look does not find is looked for again: an empty answer is no news.
 
@@ -182,7 +182,7 @@ class Slurm:
                 self._missed.add(run_id)
                 found[run_id] = before
             elif seen.state == "ended":
-                found[run_id] = Seen("ended", seen.where or _place(before), seen.code)
+                found[run_id] = replace(seen, where=seen.where or _place(before))
             else:
                 self._missed.discard(run_id)
                 self._last[run_id] = found[run_id] = seen

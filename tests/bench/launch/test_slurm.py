@@ -171,6 +171,20 @@ def test_how_a_task_ended_is_told_as_far_as_it_is_known(
     assert slurm(suite).attach() == set()
 
 
+@pytest.mark.parametrize("state", ["CANCELLED", "PREEMPTED", "NODE_FAIL"])
+def test_only_what_somebody_cancelled_is_not_tried_again(
+    fake: Fake, suite: Path, state: str
+) -> None:
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a"]))
+    (job,) = fake.jobs
+    fake.change(job, 0, f"{state} n1 15")
+    launcher.look()
+    final = launcher.look()["a"].final
+    cancelled = f"job {job}_0 was cancelled; the same command submits it again"
+    assert final == (cancelled if state == "CANCELLED" else "")
+
+
 def test_a_retry_while_slurm_is_silent_counts_as_submitted(fake: Fake, suite: Path) -> None:
     launcher = slurm(suite)
     tasks = tasks_of(suite, ["a", "b"])
