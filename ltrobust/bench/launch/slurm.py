@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ltrobust.bench.launch import Seen, Site, Task
+from ltrobust.bench.launch import Seen, Site, Task, log_of
 from ltrobust.bench.launch.sbatch import (
     NAME,
     Queued,
@@ -182,6 +182,9 @@ class Slurm:
                 self._missed.add(run_id)
                 found[run_id] = before
             elif seen.state == "ended":
+                array_there = any(name == self._tasks[run_id][0] for name, _ in there)
+                if seen is gone and array_there and self._never_began(run_id):
+                    seen = Seen("ended", final="its task was cancelled before it began")
                 found[run_id] = replace(seen, where=seen.where or _place(before))
             else:
                 self._missed.discard(run_id)
@@ -269,6 +272,16 @@ class Slurm:
         for task in tasks:
             self._tasks.pop(task.run_id, None)
         self._held += tasks
+
+    def _never_began(self, run_id: str) -> bool:
+        """Whether a task has written nothing; SLURM drops one that is cancelled while it waits."""
+        name, index = self._tasks[run_id]
+        job = next(one.job for one in self._submitted if one.name == name)
+        try:
+            said = log_of(self.site.suite, run_id).read_text(errors="replace")
+        except OSError:
+            said = ""
+        return bool(job) and f"of job {job}_{index} " not in said
 
     def _submit_held(self, queued: int) -> None:
         """Submit tasks that were held: beyond a limit on jobs as many as have ended, else all."""

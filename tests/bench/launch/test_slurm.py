@@ -132,6 +132,7 @@ def test_silence_is_unknown_and_missing_once_is_not_gone(fake: Fake, suite: Path
     launcher.submit(tasks_of(suite, ["a", "b"]))
     (job,) = fake.jobs
     fake.change(job, 0, "RUNNING n1")
+    log_of(suite, "a").write_text(f"turn 0 of job {job}_0 on n1\n")
     launcher.look()
     fake.set(silent="slurm_load_jobs error: Unable to contact slurm controller")
     for _ in range(3):
@@ -183,6 +184,19 @@ def test_only_what_somebody_cancelled_is_not_tried_again(
     final = launcher.look()["a"].final
     cancelled = f"job {job}_0 was cancelled; the same command submits it again"
     assert final == (cancelled if state == "CANCELLED" else "")
+
+
+def test_a_waiting_task_that_is_gone_from_its_array_was_cancelled(fake: Fake, suite: Path) -> None:
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a", "b", "c"]))
+    (job,) = fake.jobs
+    log_of(suite, "b").write_text(f"turn 0 of job {job}_1 on n1\n")  # it began and was purged
+    for index in (0, 1):
+        fake.change(job, index, None)
+    launcher.look()
+    seen = launcher.look()
+    assert seen["a"].final == "its task was cancelled before it began"
+    assert seen["b"] == Seen("ended")
 
 
 def test_a_retry_while_slurm_is_silent_counts_as_submitted(fake: Fake, suite: Path) -> None:
