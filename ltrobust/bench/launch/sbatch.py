@@ -210,7 +210,7 @@ def sbatch_words(
     name: str,
     tasks: Sequence[Task],
     at_once: int | None,
-    threads: int | None,
+    cores: int | None,
     options: Sequence[str],
 ) -> list[str]:
     """The call of sbatch for one array; what the user gave comes last and wins."""
@@ -218,8 +218,8 @@ def sbatch_words(
     output = str(tasks[0].log.parent / "slurm-").replace("%", "%%") + "%A.log"
     words = ["sbatch", "--parsable", f"--job-name={name}", f"--array={array}"]
     words += ["--requeue", "--open-mode=append", f"--output={output}", f"--signal=B:USR2@{WARNING}"]
-    if threads is not None:
-        words.append(f"--cpus-per-task={threads}")
+    if cores is not None:
+        words.append(f"--cpus-per-task={cores}")
     return [*words, *(f"--{option}" for option in options)]
 
 

@@ -244,7 +244,8 @@ class Slurm:
         ]
 
     def _words(self, name: str, tasks: Sequence[Task], at_once: int | None) -> list[str]:
-        return sbatch_words(name, tasks, at_once, self.site.threads, self.site.slurm)
+        cores = None if self.site.threads is None else self.site.threads * self.site.devices
+        return sbatch_words(name, tasks, at_once, cores, self.site.slurm)
 
     def _script(self, tasks: Sequence[Task]) -> str:
         return job_script(self.site.suite, tasks, self.site.slurm)

@@ -109,6 +109,11 @@ def test_runs_are_one_array_longest_first_and_options_pass_through(fake: Fake, s
     }
 
 
+def test_every_process_of_a_run_has_its_threads(fake: Fake, suite: Path) -> None:
+    shown = slurm(suite, threads=3, devices=4).preview(tasks_of(suite, ["a"]))
+    assert "--cpus-per-task=12 " in shown
+
+
 def tmp_of(suite: Path) -> str:
     return str(suite).replace("%", "%%")
 
