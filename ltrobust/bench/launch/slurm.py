@@ -13,6 +13,7 @@ import shlex
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,12 +52,14 @@ class Submission:
         runs: the runs by their index in the array.
         job: its id; "" where that is not known.
         user: the number of who submitted it.
+        at_once: runs of it at once; 0: any number.
     """
 
     name: str
     runs: list[str]
     job: str = ""
     user: int = field(default_factory=os.getuid)
+    at_once: int = 0
 
     @property
     def ours(self) -> bool:
@@ -83,6 +86,7 @@ class Slurm:
     _tasks: dict[str, tuple[str, int]] = field(default_factory=dict)
     _last: dict[str, Seen] = field(default_factory=dict)
     _missed: set[str] = field(default_factory=set)
+    _over: set[str] = field(default_factory=set)
     _held: list[Task] = field(default_factory=list)
     _given_up: dict[str, Seen] = field(default_factory=dict)
     _begun: bool = False
@@ -111,6 +115,7 @@ class Slurm:
         """
         self._tasks.clear()
         self._missed.clear()
+        self._over.clear()
         earlier = self._read_jobs()
         if not earlier:
             return set()
@@ -139,8 +144,9 @@ class Slurm:
     def submit(self, tasks: Sequence[Task]) -> None:
         """Submit tasks as one array, or as several where SLURM allows none so large.
 
-        Where a user may have only so many jobs, the others are held and submitted by later looks.
-        Once something has been submitted, so is what sbatch refuses for another reason.
+        Where a user may have only so many jobs, or arrays that are there already do as many runs at
+        once as are wanted, the others are held and submitted by later looks. Once something has
+        been submitted, so is what sbatch refuses for another reason.
 
         Raises:
             UserError: sbatch refused the first of all; its own words.
@@ -151,8 +157,8 @@ class Slurm:
             self._submit_what_fits(tasks_of_one, at_once)
         if self._held:
             warnings.warn(
-                f"{self._refusal}; {len(self._held)} runs are submitted later, by this command "
-                "while it lives or by the same one given again",
+                f"{self._refusal or f'--at-once {self.at_once}'}; {len(self._held)} runs are "
+                "submitted later, by this command while it lives or by the same one given again",
                 Notice,
                 stacklevel=2,
             )
@@ -170,12 +176,7 @@ class Slurm:
             return dict.fromkeys([*self._tasks, *(task.run_id for task in self._held)], silent)
         gone = Seen("ended")
         now = {run_id: there.get(task, gone) for run_id, task in self._tasks.items()}
-        self._submit_held(sum(seen.state != "ended" for seen in now.values()))
-        limit = limit_on_jobs(self._refusal, self._queued)
-        why = "no more jobs of this user" if limit else "refused by sbatch, which is asked again"
-        held = Seen("waiting", f"waits: {why}")
-        found = {**self._given_up, **dict.fromkeys((task.run_id for task in self._held), held)}
-        found.update({run: self._last[run] for run in self._tasks.keys() - now.keys()})
+        found: dict[str, Seen] = {}
         for run_id, seen in now.items():
             before = self._last.get(run_id, gone)
             if seen.state == "ended" and run_id not in self._missed:
@@ -186,10 +187,22 @@ class Slurm:
                 if seen is gone and array_there and self._never_began(run_id):
                     seen = Seen("ended", final="its task was cancelled before it began")
                 found[run_id] = replace(seen, where=seen.where or _place(before))
+                self._over.add(run_id)
             else:
                 self._missed.discard(run_id)
                 self._last[run_id] = found[run_id] = seen
-        return found
+        self._submit_held(sum(seen.state != "ended" for seen in found.values()))
+        new = {run_id: self._last[run_id] for run_id in self._tasks.keys() - now.keys()}
+        held = dict.fromkeys((task.run_id for task in self._held), Seen("waiting", self._why()))
+        return {**found, **new, **held, **self._given_up}
+
+    def _why(self) -> str:
+        """What held tasks wait for."""
+        if not self._refusal:
+            return f"waits: --at-once {self.at_once}"
+        if limit_on_jobs(self._refusal, self._queued):
+            return "waits: no more jobs of this user"
+        return "waits: refused by sbatch, which is asked again"
 
     def cancel(self) -> None:
         """End all jobs of this user, and wait until they are out of the queue.
@@ -253,10 +266,10 @@ class Slurm:
     def _submit_what_fits(self, tasks: Sequence[Task], at_once: int | None) -> None:
         """Submit as many tasks as SLURM takes, in ever smaller arrays, and hold the others."""
         size = len(tasks)
-        while tasks:
+        while tasks and (free := self._free()) != 0:
             size = min(size, len(tasks))
             try:
-                self._submit_array(tasks[:size], at_once)
+                self._submit_array(tasks[:size], min(at_once or 0, free or 0) or None)
             except UserError as error:
                 self._refusal = str(error)
                 if size > 1 and limit_on_jobs(self._refusal, 1):
@@ -268,11 +281,20 @@ class Slurm:
             else:
                 self._begun = True
                 self._queued += size
-                self._refusals = 0
+                self._refusal, self._refusals = "", 0
                 tasks = tasks[size:]
         for task in tasks:
             self._tasks.pop(task.run_id, None)
         self._held += tasks
+
+    def _free(self) -> int | None:
+        """Runs that new tasks may do at once, beside those that are there; None: any number."""
+        if self.at_once is None:
+            return None
+        there = Counter(name for run, (name, _) in self._tasks.items() if run not in self._over)
+        at_once = {one.name: one.at_once for one in self._submitted}
+        taken = sum(min(at_once.get(name) or number, number) for name, number in there.items())
+        return max(0, self.at_once - taken)
 
     def _never_began(self, run_id: str) -> bool:
         """Whether a task has written nothing; SLURM drops one that is cancelled while it waits."""
@@ -289,15 +311,16 @@ class Slurm:
         self._room += max(0, self._queued - queued)
         self._queued = queued
         limit = limit_on_jobs(self._refusal, queued)
-        if not self._held or (limit and queued and not self._room):
+        if not self._held or self._free() == 0 or (limit and queued and not self._room):
             return
         tasks, before = self._held, len(self._held)
         number = max(1, self._room) if limit else before
         self._held = []
-        self._submit_what_fits(tasks[:number], None)
+        for tasks_of_one, at_once in self._arrays(tasks[:number]):
+            self._submit_what_fits(tasks_of_one, at_once)
         self._held += tasks[number:]
         self._room = min(self._room, 1) if self._held else 0
-        if len(self._held) == before and not limit_on_jobs(self._refusal, queued):
+        if self._refusal and len(self._held) == before and not limit_on_jobs(self._refusal, queued):
             self._refusals += 1
         if self._refusals >= REFUSALS:
             given_up = Seen("ended", final=self._refusal)
@@ -305,7 +328,8 @@ class Slurm:
             self._held, self._refusals = [], 0
 
     def _submit_array(self, tasks: Sequence[Task], at_once: int | None) -> None:
-        submission = Submission(f"{NAME}{uuid.uuid4().hex[:12]}", [task.run_id for task in tasks])
+        name, runs = f"{NAME}{uuid.uuid4().hex[:12]}", [task.run_id for task in tasks]
+        submission = Submission(name, runs, at_once=at_once or 0)
         for folder in {task.log.parent for task in tasks}:
             folder.mkdir(parents=True, exist_ok=True)
         self._submitted.append(submission)
@@ -321,6 +345,7 @@ class Slurm:
             self._tasks[task.run_id] = submission.name, index
             self._last[task.run_id] = Seen("waiting")
             self._missed.discard(task.run_id)
+            self._over.discard(task.run_id)
 
     def _look_for(self, submission: Submission, words: str) -> None:
         """Whether SLURM took a job after all, whose sbatch ended badly; UserError where not.
@@ -352,8 +377,10 @@ class Slurm:
             remedy = "delete it; runs that still have a job are left to it"
             one = read_object(file, remedy)
             try:
-                runs = [str(run) for run in one["runs"]]
-                found.append(Submission(str(one["name"]), runs, str(one["job"]), int(one["user"])))
+                runs, numbers = [str(run) for run in one["runs"]], (one["user"], one["at_once"])
+                found.append(
+                    Submission(str(one["name"]), runs, str(one["job"]), *map(int, numbers))
+                )
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{file} is damaged ({error!r}); {remedy}") from None
         return found

@@ -342,6 +342,26 @@ def test_large_arrays_are_split_and_share_what_may_run_at_once(fake: Fake, suite
     assert "    r0\n    r3\n    r6\n    r9\n" in first  # each array has long and short ones
 
 
+def test_no_more_are_at_once_than_wanted_over_several_arrays(fake: Fake, suite: Path) -> None:
+    fake.set(largest=2)
+    launcher = slurm(suite, at_once=2)
+    with pytest.warns(Notice, match=r"^--at-once 2; 2 runs are submitted later"):
+        launcher.submit(tasks_of(suite, list("abcdef")))
+    assert [fake.array(job) for job in fake.jobs] == ["0-1%1", "0-1%1"]
+    assert launcher.look()["f"] == Seen("waiting", "waits: --at-once 2")
+    with pytest.warns(Notice, match=r"^--at-once 2; 3 runs"):
+        launcher.submit(tasks_of(suite, ["again"]))
+    another = slurm(suite, at_once=3)
+    assert len(another.attach()) == 4
+    another.submit(tasks_of(suite, ["other"]))
+    assert fake.array(fake.jobs[-1]) == "0-0%1"
+    for index in (0, 1):
+        fake.change(fake.jobs[0], index, "COMPLETED n1")
+    assert len(fake.jobs) == 3
+    states(launcher), states(launcher)
+    assert [fake.array(job) for job in fake.jobs[3:]] == ["0-1%1"]
+
+
 def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     fake.set(most=3)
     launcher = slurm(suite)
@@ -351,6 +371,7 @@ def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     seen = launcher.look()
     assert [seen[run].where for run in "de"] == ["waits: no more jobs of this user"] * 2
     fake.change(fake.jobs[0], 0, None)
+    launcher.look()
     launcher.look()
     assert [fake.array(job) for job in fake.jobs] == ["0-1", "0-0", "0-0"]
     seen = launcher.look()
