@@ -6,6 +6,7 @@ to end by a signal, it first saves the epoch that it is in, if one would be lost
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -35,7 +36,11 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 GRACE = 20.0
-"""Seconds that the end of an epoch is waited for after a signal; SLURM kills after 30."""
+"""Seconds that the end of an epoch is waited for after a SIGTERM; SLURM kills after 30."""
+LIMIT_GRACE = 100.0
+"""The same after USR1 or USR2, which say that a time limit is near."""
+LIMIT_GRACE_IN = "LTROBUST_LIMIT_GRACE"
+"""Where the environment has another number for it: how long before the limit a job is told."""
 WAIT, WAIT_HERE = 600.0, 10.0
 """Seconds to wait for the holder of a run: on another machine it may be an earlier turn of the same
 job, cut off from its engine, and on this one an earlier turn that is ending."""
@@ -119,7 +124,7 @@ def _do(planned: PlannedRun, plan: Plan, suite: SuiteStore, reporter: Reporter, 
 
 @contextmanager
 def stopping(claims: Path) -> Iterator[Stop]:
-    """Let signals end this process when nothing is lost by it, at the latest after `GRACE`.
+    """Let signals end this process when nothing is lost by it, at the latest after their grace.
 
     Only a flag is set by the signal itself: an exception out of its handler could meet any code. A
     thread ends the process at once where all is saved, and says so in the claims.
@@ -128,16 +133,20 @@ def stopping(claims: Path) -> Iterator[Stop]:
     # elsewhere it cannot be told: a parent keeps its number there when it is gone
     parent = os.environ.get(WITH_PARENT) if os.name == "posix" else None
 
-    def heed(*_: object) -> None:
+    latest = math.inf
+
+    def heed(number: int, *_: object) -> None:
+        nonlocal latest
+        limit = float(os.environ.get(LIMIT_GRACE_IN, LIMIT_GRACE))
+        grace = GRACE if number == signal.SIGTERM else limit
+        latest = min(latest, time.monotonic() + grace)
         stop.asked = True
 
     def look() -> None:
-        since = 0.0
         while not over.wait(0.2):
             if parent is not None and str(os.getppid()) != parent:
-                stop.asked = True
-            since = since + 0.2 if stop.asked else 0.0
-            if since and (not stop.unsaved or since > GRACE):
+                heed(signal.SIGTERM)
+            if stop.asked and (not stop.unsaved or time.monotonic() > latest):
                 with suppress(OSError, UserError):
                     end_claims(claims)
                 os._exit(STOPPED)

@@ -309,6 +309,14 @@ def test_a_worker_that_refuses_is_a_failure_with_its_own_words(
     assert launcher.submitted == [run_id]
 
 
+def test_what_the_engine_calls_final_is_not_tried_again(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    launcher = Scripted({run_id: [[Seen("ended", "n1", final="refused")]]})
+    assert here.drive(launcher) == [Failure(run_id, "refused")]
+    assert launcher.submitted == [run_id]
+
+
 def test_runs_that_an_earlier_driver_submitted_are_not_submitted_again(
     place: Callable[..., Place],
 ) -> None:

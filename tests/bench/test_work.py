@@ -211,7 +211,7 @@ import sys, time
 from pathlib import Path
 from ltrobust.bench import work
 from ltrobust.results.claims import claimed
-work.GRACE = 0.0
+work.GRACE = 0.5
 with work.stopping(Path(sys.argv[1])) as stop, claimed(Path(sys.argv[1]), "run", stop=stop):
     stop.unsaved = sys.argv[2] == "unsaved"
     print("ready", flush=True)
@@ -242,6 +242,23 @@ def test_it_ends_at_once_where_nothing_is_lost_and_in_time_where_something_is(
     assert process.wait(20) == STOPPED
     process.communicate()
     assert not (tmp_path / "run.json").exists()
+
+
+def test_near_a_time_limit_an_epoch_has_longer_unless_a_sigterm_follows(tmp_path: Path) -> None:
+    process = waiting_worker(tmp_path, "unsaved")
+    process.send_signal(signal.SIGUSR2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.2)
+    process.terminate()
+    assert process.wait(20) == STOPPED
+    process.communicate()
+
+
+def test_how_long_before_a_time_limit_a_job_is_told_is_heeded(tmp_path: Path) -> None:
+    process = waiting_worker(tmp_path, "unsaved", LTROBUST_LIMIT_GRACE="0")
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == STOPPED
+    process.communicate()
 
 
 ORPHAN = """

@@ -46,11 +46,13 @@ class Seen:
         state: how far it is.
         where: such as "n17 (job 4711_12)", "cuda:3" or "waits: Priority".
         code: exit code of an ended process, below zero for a signal, where the engine knows it.
+        final: why an ended task is not to be tried again, where the engine says so.
     """
 
     state: Literal["waiting", "running", "ended", "unknown"]
     where: str = ""
     code: int | None = None
+    final: str = ""
 
 
 class Launcher(Protocol):

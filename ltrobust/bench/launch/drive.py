@@ -285,6 +285,8 @@ class _Loop:
             self._fail(one, failure.reason)
         elif seen.code == HELD or (other is not None and other.alive and seen.code is None):
             self._wait_for(one, "another ltrobust" + ("" if other is None else f" on {other}"))
+        elif seen.final:
+            self._fail(one, seen.final)
         elif seen.code and seen.code != NO_DEVICE and not _signal(seen.code):
             # bad input, or it could not be started
             self._fail(one, f"{_last_line(one, self._suite)} (exit code {seen.code})")

@@ -5,12 +5,11 @@ No accounting database is asked: sites do without, and those that have one wait 
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,14 @@ NAME = "ltrobust-"
 PATIENCE = 60.0
 """Seconds that a program may take to answer."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
+REASON = re.compile(r"\b(?:QOS|Assoc)\w*Limit\b")
+"""How sbatch names the limit that a job is beyond; it may say only what `POLICY` finds."""
+POLICY = "submit limit"
+"""In its general words for any limit, that on the number of jobs among them."""
+WARNING = 120
+"""Seconds before the time limit at which SLURM is to tell a job."""
+LEAVE = 20
+"""Seconds of these that ending and asking for another turn may take."""
 OPTION = re.compile(r"[a-z][a-z0-9-]*(=.*)?", re.DOTALL)
 OURS = ("array", "clusters", "job-name", "parsable", "test-only", "wait", "wrap")
 """Options of sbatch that decide how jobs are found again."""
@@ -40,16 +47,17 @@ exec >> {log} 2>&1
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 echo "turn ${{SLURM_RESTART_COUNT:-0}} of job $task on $SLURMD_NODENAME"
 
-# what grows while the run gets further
+# what changes when something of the run is saved
 standing() {{
     (cd {run} 2> /dev/null &&
-        stat -c "%n %y" history.csv trained.json attacks probes ./*.part.safetensors 2> /dev/null)
+        stat -c "%n %y" state.pt trained.json attacks probes ./*.part.safetensors 2> /dev/null)
 }}
 # a signal wakes the shell; the run, which saves what it can, is waited for again
-stop() {{ echo "$1"; asked=1; woken=1; kill -TERM "$child" 2> /dev/null; }}
-trap 'stop "told to stop"' TERM INT
-trap 'stop "time limit near"' USR1 USR2
+stop() {{ echo "$2"; asked=1; woken=1; kill -"$1" "$child" 2> /dev/null; }}
+trap 'stop TERM "told to stop"' TERM INT
+trap 'stop USR2 "time limit near"' USR1 USR2
 
+export {grace_in}={grace}
 before=$(standing) asked=0 woken=1
 {command} &
 child=$!
@@ -94,7 +102,8 @@ class Queued:
         task = f"job {self.job}_{self.index}"
         if self.state in OVER:
             where = f"{self.nodes} ({task}, {self.state.lower()})" if self.nodes else task
-            return Seen("ended", where, self.code)
+            cancelled = f"{task} was cancelled; the same command submits it again"
+            return Seen("ended", where, self.code, cancelled if self.state == "CANCELLED" else "")
         if self.state in ON_A_NODE:
             doing = "" if self.state == "RUNNING" else f", {self.state.lower()}"
             return Seen("running", f"{self.nodes} ({task}{doing})")
@@ -134,14 +143,17 @@ def ask(*words: str, script: str = "") -> str:
 FIELDS = ("Name", "ArrayTaskID", "ArrayJobID", "State", "exit_code", "NodeList", "Reason")
 
 
-def queue() -> list[Queued]:
-    """Tasks of this user's arrays that SLURM knows; for some minutes also those that have ended.
+def queue(users: Collection[int]) -> list[Queued]:
+    """Tasks of some users' arrays that SLURM knows; for some minutes also those that have ended.
+
+    Args:
+        users: their numbers; a site may hide the jobs of others.
 
     Raises:
         SilentError: it does not answer, which says nothing about them.
     """
     form = "--Format=" + ",".join(f"{field}:|" for field in FIELDS)
-    user = f"--user={os.getuid()}"
+    user = "--user=" + ",".join(map(str, sorted(users)))
     text = ask("squeue", "--noheader", "--array", "--states=all", user, form)
     found = []
     for line in text.splitlines():
@@ -149,6 +161,17 @@ def queue() -> list[Queued]:
         if name.startswith(NAME) and index.isdigit() and len(rest) >= len(FIELDS) - 2:
             found.append(Queued(name, int(index), *rest[: len(FIELDS) - 2]))
     return found
+
+
+def limit_on_jobs(words: str, queued: int) -> bool:
+    """Whether sbatch refuses only while this user has so many jobs.
+
+    Args:
+        words: what it says.
+        queued: jobs that would make room; general words are not taken for this limit without any.
+    """
+    named = REASON.findall(words)
+    return any("Submit" in one for one in named) if named else POLICY in words and queued > 0
 
 
 def max_array_size() -> int:
@@ -187,22 +210,32 @@ def sbatch_words(
     name: str,
     tasks: Sequence[Task],
     at_once: int | None,
-    threads: int | None,
+    cores: int | None,
     options: Sequence[str],
 ) -> list[str]:
     """The call of sbatch for one array; what the user gave comes last and wins."""
     array = f"0-{len(tasks) - 1}" + (f"%{at_once}" if at_once else "")
     output = str(tasks[0].log.parent / "slurm-").replace("%", "%%") + "%A.log"
     words = ["sbatch", "--parsable", f"--job-name={name}", f"--array={array}"]
-    words += ["--requeue", "--open-mode=append", f"--output={output}", "--signal=B:USR2@120"]
-    if threads is not None:
-        words.append(f"--cpus-per-task={threads}")
+    words += ["--requeue", "--open-mode=append", f"--output={output}", f"--signal=B:USR2@{WARNING}"]
+    if cores is not None:
+        words.append(f"--cpus-per-task={cores}")
     return [*words, *(f"--{option}" for option in options)]
 
 
-def job_script(suite: Path, tasks: Sequence[Task]) -> str:
-    """The job script of an array. Commands and logs of its tasks differ by the run's id."""
+def job_script(suite: Path, tasks: Sequence[Task], options: Sequence[str] = ()) -> str:
+    """The job script of an array. Commands and logs of its tasks differ by the run's id.
+
+    Args:
+        suite: the suite's directory.
+        tasks: of the array.
+        options: what the user gave for sbatch, which may ask for another signal.
+    """
+    from ltrobust.bench.work import LIMIT_GRACE_IN  # imports torch, which looking does not need
+
     first = tasks[0]
+    signals = [re.search(r"@(\d+)$", one) for one in options if one.startswith("signal=")]
+    warning = int(signals[-1][1]) if signals and signals[-1] else WARNING
     command = ('"$run"' if w == first.run_id else shlex.quote(w) for w in first.command)
     return SCRIPT.format(
         suite=" ".join(str(suite).split()),
@@ -210,4 +243,6 @@ def job_script(suite: Path, tasks: Sequence[Task]) -> str:
         log=f'{shlex.quote(str(first.log.parent))}/"$run".log',
         run=f'{shlex.quote(str(suite / "runs"))}/"$run"',
         command=" ".join(command),
+        grace_in=LIMIT_GRACE_IN,
+        grace=max(0, warning - LEAVE),
     )

@@ -29,6 +29,8 @@ COMMAND = (sys.executable, "-m", "ltrobust")
 """How commands begin that can be done so."""
 IMPORTED = ("ltrobust.cli", "ltrobust.bench.work", "torch._dynamo", "sklearn.datasets")
 """What every worker needs, and what torch and the data import on their first use."""
+START = 60.0
+"""Seconds that a worker may take to begin before one that is to end is given up."""
 LOOK = 0.02
 """Seconds between two looks for workers that have ended."""
 
@@ -132,7 +134,10 @@ class Warm:
         self._send(signal.SIGKILL)
 
     def _send(self, kind: signal.Signals) -> None:
+        end = time.monotonic() + START
         while self.poll() is None and self.pid is None:
+            if time.monotonic() > end:  # nothing begins there any more
+                self._nursery.end()
             time.sleep(LOOK)
         if self.code is None and self.pid is not None:
             with suppress(ProcessLookupError):

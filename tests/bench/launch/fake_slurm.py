@@ -9,6 +9,7 @@ Nothing runs. The folder in $FAKE_SLURM holds `state.json`, which tests write an
     silent  what every program says instead of answering
     shown   the state that `scontrol show job` tells; `disabled`: what requeues are refused with
     lost    sbatch submits, and says this as if it had not
+    empty   so many answers of squeue are empty; `hidden`: users whose jobs it never shows
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def sbatch(state: dict[str, Any], program: str, words: list[str]) -> str:
         "name": given["job-name"],
         "script": sys.stdin.read(),
         "words": words,
+        "user": os.getuid(),
         "tasks": {str(index): "PENDING (Priority)" for index in range(tasks)},
     }
     fail(state.pop("lost", None))
@@ -56,9 +58,14 @@ def sbatch(state: dict[str, Any], program: str, words: list[str]) -> str:
 
 def squeue(state: dict[str, Any], program: str, words: list[str]) -> str:
     fail(state.get("silent"))
+    if state.get("empty"):
+        state["empty"] -= 1
+        return ""
+    (users,) = (word.removeprefix("--user=") for word in words if word.startswith("--user="))
+    shown = set(map(int, users.split(","))) - set(state.get("hidden", []))
     lines = []
     for number, job in state["jobs"].items():
-        for index, task in job["tasks"].items():
+        for index, task in job["tasks"].items() if job["user"] in shown else ():
             now, _, more = task.partition(" ")
             node, _, status = ("", "", "0") if more.startswith("(") else more.partition(" ")
             reason = more.strip("()") if more.startswith("(") else "None"

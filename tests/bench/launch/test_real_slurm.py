@@ -99,7 +99,7 @@ def test_a_run_beyond_its_time_limit_takes_another_turn(
     runs: Runs, unbroken: dict[str, tuple[str, ...]]
 ) -> None:
     # the signal comes 40 to 100 seconds after the start: SLURM may be a minute early
-    limit = ("--slurm", "time=3", "--slurm", "signal=B:USR2@80")
+    limit = ("--slurm", "time=3", "--slurm", "signal=B:USR2@80", "--save-every", "300")
     bench = runs.bench("limit", "--seeds", "0", *ON, *limit, pace=9)
     (run_id,) = runs.begun("limit", 1)
     said = runs.ended("limit", bench)
@@ -130,6 +130,18 @@ def test_two_copies_after_a_cut_network_do_not_disturb_each_other(
     same(runs, "brain", unbroken)
     history = runs.folder / "brain" / "runs" / run_id / "history.csv"
     assert history.read_text().count("\n") == EPOCHS + 1
+
+
+def test_what_somebody_cancels_fails_until_the_command_is_given_again(
+    runs: Runs, unbroken: dict[str, tuple[str, ...]]
+) -> None:
+    bench = runs.bench("cancelled", "--seeds", "0", *ON, pace=PACE)
+    runs.begun("cancelled")
+    call("scancel", call("squeue", "--noheader", "-o", "%A"))
+    assert "was cancelled; the same command" in runs.ended("cancelled", bench, 1)
+    assert call("squeue", "--noheader") == ""
+    runs.ended("cancelled", runs.bench("cancelled", "--seeds", "0", *ON))
+    same(runs, "cancelled", unbroken)
 
 
 def test_ctrl_c_empties_the_queue_and_the_command_goes_on(

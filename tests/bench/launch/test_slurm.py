@@ -70,6 +70,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.Slurm.pause", 0.0)
     return Fake(tmp_path)
 
 
@@ -108,6 +109,11 @@ def test_runs_are_one_array_longest_first_and_options_pass_through(fake: Fake, s
     }
 
 
+def test_every_process_of_a_run_has_its_threads(fake: Fake, suite: Path) -> None:
+    shown = slurm(suite, threads=3, devices=4).preview(tasks_of(suite, ["a"]))
+    assert "--cpus-per-task=12 " in shown
+
+
 def tmp_of(suite: Path) -> str:
     return str(suite).replace("%", "%%")
 
@@ -131,6 +137,7 @@ def test_silence_is_unknown_and_missing_once_is_not_gone(fake: Fake, suite: Path
     launcher.submit(tasks_of(suite, ["a", "b"]))
     (job,) = fake.jobs
     fake.change(job, 0, "RUNNING n1")
+    log_of(suite, "a").write_text(f"turn 0 of job {job}_0 on n1\n")
     launcher.look()
     fake.set(silent="slurm_load_jobs error: Unable to contact slurm controller")
     for _ in range(3):
@@ -168,6 +175,33 @@ def test_how_a_task_ended_is_told_as_far_as_it_is_known(
     assert states(launcher) == ["waiting"]
     assert launcher.look() == {"a": Seen("ended", f"n1 (job {job}_0, {how})", code)}
     assert slurm(suite).attach() == set()
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "PREEMPTED", "NODE_FAIL"])
+def test_only_what_somebody_cancelled_is_not_tried_again(
+    fake: Fake, suite: Path, state: str
+) -> None:
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a"]))
+    (job,) = fake.jobs
+    fake.change(job, 0, f"{state} n1 15")
+    launcher.look()
+    final = launcher.look()["a"].final
+    cancelled = f"job {job}_0 was cancelled; the same command submits it again"
+    assert final == (cancelled if state == "CANCELLED" else "")
+
+
+def test_a_waiting_task_that_is_gone_from_its_array_was_cancelled(fake: Fake, suite: Path) -> None:
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a", "b", "c"]))
+    (job,) = fake.jobs
+    log_of(suite, "b").write_text(f"turn 0 of job {job}_1 on n1\n")  # it began and was purged
+    for index in (0, 1):
+        fake.change(job, index, None)
+    launcher.look()
+    seen = launcher.look()
+    assert seen["a"].final == "its task was cancelled before it began"
+    assert seen["b"] == Seen("ended")
 
 
 def test_a_retry_while_slurm_is_silent_counts_as_submitted(fake: Fake, suite: Path) -> None:
@@ -219,6 +253,45 @@ def test_another_driver_finds_the_jobs_of_one_that_is_gone(fake: Fake, suite: Pa
     assert slurm(suite).attach() == set()
 
 
+def test_one_empty_answer_is_no_news_to_another_driver(fake: Fake, suite: Path) -> None:
+    slurm(suite).submit(tasks_of(suite, ["a"]))
+    fake.change(fake.jobs[0], 0, "RUNNING n1")
+    another = slurm(suite)
+    fake.set(empty=1)
+    assert another.attach() == {"a"}
+    fake.set(empty=1)
+    assert [states(another) for _ in range(2)] == [["running"]] * 2
+    fake.set(empty=2)
+    assert slurm(suite).attach() == set()
+    assert list((suite / "jobs").iterdir()) == []
+
+
+def test_two_drivers_forget_nothing_of_each_other(fake: Fake, suite: Path) -> None:
+    first, second = slurm(suite), slurm(suite)
+    first.submit(tasks_of(suite, ["a"]))
+    second.submit(tasks_of(suite, ["b"]))
+    first.submit(tasks_of(suite, ["c"]))
+    assert slurm(suite).attach() == {"a", "b", "c"}
+    second.cancel()
+    assert slurm(suite).attach() == {"a", "c"}
+
+
+def test_jobs_of_other_users_are_attached_to_and_never_forgotten(fake: Fake, suite: Path) -> None:
+    slurm(suite).submit(tasks_of(suite, ["a"]))
+    (file,), jobs = (suite / "jobs").iterdir(), fake.state["jobs"]
+    other = os.getuid() + 1
+    file.write_text(json.dumps({**json.loads(file.read_text()), "user": other}))
+    fake.set(jobs={job: {**what, "user": other} for job, what in jobs.items()})
+    launcher = slurm(suite)
+    assert launcher.attach() == {"a"}
+    assert states(launcher) == ["waiting"]
+    launcher.cancel()
+    assert len(fake.jobs) == 1
+    fake.set(hidden=[other])
+    assert slurm(suite).attach() == set()
+    assert file.is_file()
+
+
 def test_a_job_whose_sbatch_did_not_answer_is_not_submitted_twice(fake: Fake, suite: Path) -> None:
     fake.set(lost="sbatch: error: Batch job submission failed: Socket timed out")
     launcher = slurm(suite)
@@ -232,9 +305,8 @@ def test_a_job_whose_sbatch_did_not_answer_is_not_submitted_twice(fake: Fake, su
 
 def test_who_is_gone_between_sbatch_and_its_answer_is_found_too(fake: Fake, suite: Path) -> None:
     slurm(suite).submit(tasks_of(suite, ["a"]))
-    jobs = json.loads((suite / "jobs.json").read_text())
-    jobs["submitted"][0]["job"] = ""
-    (suite / "jobs.json").write_text(json.dumps(jobs))
+    (file,) = (suite / "jobs").iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "job": ""}))
     assert slurm(suite).attach() == {"a"}
 
 
@@ -243,8 +315,9 @@ def test_nothing_is_submitted_while_nobody_knows_what_runs(fake: Fake, suite: Pa
     fake.set(silent="squeue: error: timed out")
     with pytest.raises(UserError, match=r"^SLURM does not answer \(squeue: error: timed out\), so"):
         slurm(suite).attach()
-    (suite / "jobs.json").write_text('{"submitted": [{"name": 1}]}')
-    with pytest.raises(UserError, match=r"jobs.json is damaged \(KeyError.*; delete it"):
+    (file,) = (suite / "jobs").iterdir()
+    file.write_text('{"name": 1}')
+    with pytest.raises(UserError, match=r"\.json is damaged \(KeyError.*; delete it"):
         slurm(suite).attach()
 
 
@@ -254,7 +327,7 @@ def test_sbatch_refuses_in_its_own_words(fake: Fake, suite: Path) -> None:
     refusal = r"^sbatch refused: sbatch: error: invalid partition specified: gpu sbatch: error"
     with pytest.raises(UserError, match=refusal):
         launcher.submit(tasks_of(suite, ["a"]))
-    assert json.loads((suite / "jobs.json").read_text()) == {"submitted": []}
+    assert list((suite / "jobs").iterdir()) == []
     assert launcher.look() == {}
 
 
@@ -269,15 +342,36 @@ def test_large_arrays_are_split_and_share_what_may_run_at_once(fake: Fake, suite
     assert "    r0\n    r3\n    r6\n    r9\n" in first  # each array has long and short ones
 
 
+def test_no_more_are_at_once_than_wanted_over_several_arrays(fake: Fake, suite: Path) -> None:
+    fake.set(largest=2)
+    launcher = slurm(suite, at_once=2)
+    with pytest.warns(Notice, match=r"^--at-once 2; 2 runs are submitted later"):
+        launcher.submit(tasks_of(suite, list("abcdef")))
+    assert [fake.array(job) for job in fake.jobs] == ["0-1%1", "0-1%1"]
+    assert launcher.look()["f"] == Seen("waiting", "waits: --at-once 2")
+    with pytest.warns(Notice, match=r"^--at-once 2; 3 runs"):
+        launcher.submit(tasks_of(suite, ["again"]))
+    another = slurm(suite, at_once=3)
+    assert len(another.attach()) == 4
+    another.submit(tasks_of(suite, ["other"]))
+    assert fake.array(fake.jobs[-1]) == "0-0%1"
+    for index in (0, 1):
+        fake.change(fake.jobs[0], index, "COMPLETED n1")
+    assert len(fake.jobs) == 3
+    states(launcher), states(launcher)
+    assert [fake.array(job) for job in fake.jobs[3:]] == ["0-1%1"]
+
+
 def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     fake.set(most=3)
     launcher = slurm(suite)
-    with pytest.warns(Notice, match="^SLURM takes no more jobs of this user; 2 runs are submitted"):
+    with pytest.warns(Notice, match="^sbatch refused: .*SubmitJob.*; 2 runs are submitted later"):
         launcher.submit(tasks_of(suite, list("abcde")))
     assert [fake.array(job) for job in fake.jobs] == ["0-1", "0-0"]
     seen = launcher.look()
     assert [seen[run].where for run in "de"] == ["waits: no more jobs of this user"] * 2
     fake.change(fake.jobs[0], 0, None)
+    launcher.look()
     launcher.look()
     assert [fake.array(job) for job in fake.jobs] == ["0-1", "0-0", "0-0"]
     seen = launcher.look()
@@ -287,6 +381,63 @@ def test_a_limit_on_jobs_holds_the_others_back(fake: Fake, suite: Path) -> None:
     other = slurm(suite)
     with pytest.raises(UserError, match=r"^sbatch refused: .*submit limit"):
         other.submit(tasks_of(suite, ["a"]))
+
+
+def begun(suite: Path, fake: Fake) -> Launcher:
+    """A launcher with one run in SLURM, and another that SLURM is to refuse."""
+    launcher = slurm(suite)
+    launcher.submit(tasks_of(suite, ["a"]))
+    return launcher
+
+
+def test_what_is_refused_later_is_tried_again_and_its_runs_alone_fail(
+    fake: Fake, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.REFUSALS", 3)
+    launcher = begun(suite, fake)
+    fake.set(refuse="sbatch: error: Socket timed out on send/recv operation")
+    with pytest.warns(Notice, match=r"^sbatch refused: .*Socket timed out.*; 2 runs are submitted"):
+        launcher.submit(tasks_of(suite, ["b", "c"]))
+    assert states(launcher) == ["waiting"] * 3
+    fake.set(refuse=None)
+    assert states(launcher) == ["waiting"] * 3
+    assert launcher.look()["b"].where == f"waits: Priority (job {fake.jobs[1]}_0)"
+    fake.set(refuse="sbatch: error: Invalid account")
+    with pytest.warns(Notice, match="Invalid account"):
+        launcher.submit(tasks_of(suite, ["d"]))
+    assert [states(launcher)[-1] for _ in range(2)] == ["waiting"] * 2
+    seen = launcher.look()
+    assert seen["d"] == Seen("ended", final="sbatch refused: sbatch: error: Invalid account")
+    assert [seen[run].state for run in "abc"] == ["waiting"] * 3
+    fake.set(refuse=None)
+    launcher.submit(tasks_of(suite, ["d"]))
+    assert states(launcher) == ["waiting"] * 4
+
+
+GENERAL = "sbatch: error: Job violates accounting/QOS policy (job submit limit, time limits)"
+
+
+@pytest.mark.parametrize(
+    ("words", "lasts"),
+    [
+        (GENERAL, False),  # nothing of ours can make room
+        (f"sbatch: error: QOSMaxWallDurationPerJobLimit {GENERAL}", False),
+        (f"sbatch: error: AssocMaxSubmitJobLimit {GENERAL}", True),
+    ],
+)
+def test_only_a_limit_on_jobs_is_waited_for(
+    fake: Fake, suite: Path, monkeypatch: pytest.MonkeyPatch, words: str, lasts: bool
+) -> None:
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.REFUSALS", 2)
+    launcher = begun(suite, fake)
+    fake.set(refuse=words)
+    with pytest.warns(Notice, match="submit limit"):
+        launcher.submit(tasks_of(suite, ["b"]))
+    fake.set(jobs={})
+    found = [launcher.look()["b"] for _ in range(4)]
+    assert found[0].state == "waiting"
+    assert (found[-1].state == "waiting") is lasts
+    assert lasts or words in found[-1].final
 
 
 def test_a_silent_slurm_cannot_be_told_to_end_jobs(fake: Fake, suite: Path) -> None:
@@ -329,13 +480,15 @@ def test_the_preview_is_what_would_be_submitted(fake: Fake, suite: Path) -> None
 # the job script in a shell ------------------------------------------------------------------------
 
 CHILD = """
-import signal, sys, time
-def stop(*_):
-    print("saves", flush=True)
+import os, signal, sys, time
+def stop(number, _):
+    grace = os.environ["LTROBUST_LIMIT_GRACE"] + " s" if number == signal.SIGUSR2 else "at once"
+    os.write(1, f"saves {grace}\\n".encode())  # print may be at work
     if sys.argv[3]:
         open(sys.argv[3], "a").write("an epoch")
     sys.exit(int(sys.argv[2]))
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR2, stop)
 print("works on", sys.argv[1], flush=True)
 for _ in range(100 if sys.argv[2] != "7" else 0):
     time.sleep(0.1)
@@ -343,15 +496,17 @@ sys.exit(7)
 """
 
 
-def start_script(suite: Path, code: int, *, further: bool = True) -> subprocess.Popen[str]:
+def start_script(
+    suite: Path, code: int, *, writes: str = "state.pt", options: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """A task whose process ends with a code, when it is told to or, with 7, by itself."""
-    history = suite / "runs" / "b" / "history.csv"
-    words = (sys.executable, "-ISc", CHILD, "b", str(code), str(history) if further else "")
+    file = suite / "runs" / "b" / writes
+    words = (sys.executable, "-ISc", CHILD, "b", str(code), str(file) if writes else "")
     tasks = [Task(run, words, suite / "logs" / f"{run}.log") for run in ("a", "b")]
     (suite / "logs").mkdir()
-    history.parent.mkdir(parents=True)
+    (suite / "runs" / "b").mkdir(parents=True)
     script = suite / "script"
-    script.write_text(job_script(suite, tasks))
+    script.write_text(job_script(suite, tasks, options))
     env = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1", "SLURMD_NODENAME": "n1"}
     return subprocess.Popen(["bash", str(script)], env={**os.environ, **env}, text=True)
 
@@ -378,12 +533,23 @@ def test_near_the_time_limit_the_run_is_stopped_and_requeued(
     script.send_signal(getattr(signal, name))
     assert script.wait(20) == 130
     said = (suite / "logs" / "b.log").read_text()
-    assert "time limit near\nsaves\nanother turn\n" in said
+    assert "time limit near\nsaves 100 s\nanother turn\n" in said
     assert fake.state["calls"][-1] == ["scontrol", "requeue", "12_1"]
 
 
-def test_a_turn_that_got_no_further_is_left_to_the_driver(fake: Fake, suite: Path) -> None:
-    script = start_script(suite, 130, further=False)
+def test_an_earlier_warning_is_time_for_the_run(fake: Fake, suite: Path) -> None:
+    script = start_script(suite, 130, options=("signal=USR1@60", "time=5", "signal=B:USR2@300"))
+    wait_for(suite / "logs" / "b.log", "works on b")
+    script.send_signal(signal.SIGUSR2)
+    assert script.wait(20) == 130
+    assert "saves 280 s\n" in (suite / "logs" / "b.log").read_text()
+
+
+@pytest.mark.parametrize("writes", ["", "history.csv"])  # epochs without a saved state are lost
+def test_a_turn_that_saved_nothing_is_left_to_the_driver(
+    fake: Fake, suite: Path, writes: str
+) -> None:
+    script = start_script(suite, 130, writes=writes)
     wait_for(suite / "logs" / "b.log", "works on b")
     script.send_signal(signal.SIGUSR2)
     assert script.wait(20) == 130
@@ -418,5 +584,5 @@ def test_sigterm_reaches_the_run_and_a_cancelled_job_stays_so(
     wait_for(suite / "logs" / "b.log", "works on b")
     script.terminate()
     assert script.wait(20) == 130
-    assert "told to stop\nsaves\n" in (suite / "logs" / "b.log").read_text()
+    assert "told to stop\nsaves at once\n" in (suite / "logs" / "b.log").read_text()
     assert (["scontrol", "requeue", "12_1"] in fake.state["calls"]) is asks
