@@ -597,7 +597,7 @@ def work(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Do one planned run: what launchers start. Exit: 0 done, 1 failed, 75 held by another."""
+    """Do one planned run: what launchers start. Exit: 0 done, 1 failed, 69 no device, 75 held."""
     from ltrobust.bench.work import work as do
     from ltrobust.progress import Reporter
 

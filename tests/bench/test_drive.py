@@ -416,7 +416,9 @@ def test_what_another_was_doing_is_submitted_when_that_is_gone(place: Callable[.
         here.unclaim(theirs)
         return here.done(other)()
 
-    launcher = Scripted({other: [[RUNNING, gone]], theirs: [[RUNNING, here.done(theirs)]]})
+    launcher = Scripted(
+        {other: [[RUNNING, gone, ended(0)]], theirs: [[RUNNING, here.done(theirs)]]}
+    )
     assert here.drive(launcher) == []
     assert launcher.submitted == [other, theirs]
 
@@ -580,7 +582,7 @@ def test_the_workers_of_a_driver_are_given_its_own_plan(place: Callable[..., Pla
         here.finished.clear()
     files = [Path(words[words.index("--plan") + 1]) for words in commands]
     read = [read_plan(here.suite, file)[here.ids[0]].runs[0].attacks for file in files]
-    assert [[spec.title for spec in attacks] for attacks in read] == [["clean"], ["PGD-2"]]
+    assert [[spec.title for spec in attacks] for attacks in read] == [["clean"], ["pgd2"]]
 
 
 def test_a_plan_is_read_as_it_was_written(place: Callable[..., Place], tmp_path: Path) -> None:
