@@ -496,12 +496,10 @@ def _execute(doing: Doing, store: SuiteStore, mirror: Mirror | None = None) -> N
             err.print(f"{text}, and starts again with it", soft_wrap=True)
             raise SystemExit(STOPPED) from None
         reporter.pause()
-        if plan.settings.detach:
-            return
         try:
-            if not plan.settings.no_report:
+            if not (plan.settings.no_report or plan.settings.detach):
                 _show_report(store)
-            if plan.settings.profile:
+            if plan.settings.profile and not plan.settings.detach:
                 _show_profile(plan, store)
         finally:  # told even where the report cannot be written
             for one in failures:

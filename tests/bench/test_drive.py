@@ -352,12 +352,15 @@ def test_runs_that_are_to_be_done_anew_are_cleared_by_the_driver_alone(
     assert {plan.settings.overwrite for plan in read_plan(here.suite).values()} == {"failed"}
 
 
-def test_failed_runs_are_kept_where_that_is_wanted(place: Callable[..., Place]) -> None:
-    here = place("pgd-at", overwrite="never")
+@pytest.mark.parametrize("detach", [False, True])
+def test_failed_runs_are_kept_where_that_is_wanted(
+    place: Callable[..., Place], detach: bool
+) -> None:
+    here = place("pgd-at", overwrite="never", detach=detach, launcher="slurm")
     (run_id,) = here.ids
     here.suite.run(run_id).fail("no memory")
-    launcher = Scripted({})
-    (failure,) = here.drive(launcher)
+    launcher = Scripted({}, survives=True)
+    (failure,) = here.drive(launcher, detach=detach)
     assert failure.reason == "no memory (kept; --overwrite failed tries again)"
     assert launcher.submitted == []
 

@@ -145,8 +145,7 @@ class _Loop:
         self._submit()
         if self._how.detach:
             self._leave()
-            return []
-        while self.open:
+        while self.open and not self._how.detach:
             self._look()
             self._submit()
             self._watch()
