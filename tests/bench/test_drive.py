@@ -483,10 +483,12 @@ def test_detached_everything_that_can_begin_is_submitted_and_nothing_is_looked_a
 
 @pytest.fixture
 def heeded() -> Iterator[None]:
-    """Ctrl-C is heeded, though what a shell starts in the background is told to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals are heeded, though what a shell or nohup starts may be told to ignore them."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {kind: signal.signal(kind, handler) for kind, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 def stop_with(kind: signal.Signals) -> Callable[[], Seen]:
