@@ -111,7 +111,7 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _end_with_input(folder: Path) -> None:
+def _end_with_input(folder: Path) -> threading.Thread:
     """End this process when its input ends: who started it is gone, and so goes its folder."""
 
     def wait() -> None:
@@ -119,18 +119,24 @@ def _end_with_input(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    threading.Thread(target=wait, name="ltrobust-input", daemon=True).start()
+    thread = threading.Thread(target=wait, name="ltrobust-input", daemon=True)
+    thread.start()
+    return thread
 
 
 def main() -> None:
     """`python -m ltrobust.bench.follow RANK SIZE STORE`."""
     rank, size, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    _end_with_input(file.parent)
-    with _silent(), on_loopback():
-        store = dist.FileStore(str(file), size)
-        store.set(f"{HERE}{rank}", "")
-        with joined(store, rank, size) as team:
-            follow(team)
+    ending = _end_with_input(file.parent)
+    try:
+        with _silent(), on_loopback():
+            store = dist.FileStore(str(file), size)
+            store.set(f"{HERE}{rank}", "")
+            with joined(store, rank, size) as team:
+                follow(team)
+    except BaseException:
+        ending.join(1.0)  # where process 0 is gone, its folder goes first
+        raise
 
 
 if __name__ == "__main__":
