@@ -24,7 +24,7 @@ from typing import IO, Any
 import torch
 import torch.distributed as dist
 
-from ltrobust.bench.plan import PlannedRun, check_devices, cores
+from ltrobust.bench.plan import PlannedRun, check_devices, threads_each
 from ltrobust.bench.settings import Settings
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
@@ -201,11 +201,9 @@ def processes(settings: Settings) -> int:
     return settings.devices_per_run if team is None else team.size
 
 
-def threads_each(settings: Settings, device: str) -> int | None:
+def threads_of(settings: Settings, device: str) -> int | None:
     """CPU threads of each of a run's processes where nobody says a number; None: torch's choice."""
-    if settings.devices_per_run == 1 or device != "cpu":
-        return None
-    return max(1, cores() // settings.devices_per_run)
+    return threads_each(1, settings.devices_per_run) if device == "cpu" else None
 
 
 @contextmanager

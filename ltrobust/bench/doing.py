@@ -18,9 +18,9 @@ from pathlib import Path
 from ltrobust.bench.crew import LAUNCHED
 from ltrobust.bench.launch import Launcher, Site, Task, find_launcher, log_of, work_command
 from ltrobust.bench.launch.drive import Drive
-from ltrobust.bench.launch.local import slot_count, threads_each
+from ltrobust.bench.launch.local import slot_count
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan
+from ltrobust.bench.plan import Plan, threads_each
 from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import Failure, run_plan
 from ltrobust.bench.settings import Settings

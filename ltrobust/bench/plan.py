@@ -258,6 +258,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_each(slots: int, each: int = 1) -> int | None:
+    """CPU threads of each of several processes that share the cores; None: torch's choice for one.
+
+    Args:
+        slots: runs at once.
+        each: processes of a run.
+    """
+    return None if slots * each == 1 else max(1, cores() // (slots * each))
+
+
 STATES = ("new", "stopped", "failed", "trained", "evaluated")
 """How far a run can have come."""
 

@@ -25,7 +25,7 @@ from ltrobust.data import LOCAL_PREFIXES
 from ltrobust.data.opening import data_root
 from ltrobust.errors import UserError
 from ltrobust.results.files import write_changed
-from ltrobust.results.records import Part, Record, read_record, to_bytes
+from ltrobust.results.records import Part, Record, check_key, read_record, to_bytes
 from ltrobust.results.store import SuiteStore
 
 PATIENCE = 60.0
@@ -59,8 +59,7 @@ class PlannedPart(Part):
 
     @model_validator(mode="after")
     def _is_its_key(self) -> PlannedPart:
-        if self.run.run_id != self.run_id:
-            raise ValueError(f"run has the key {self.run.run_id}, not {self.run_id}")
+        check_key(self.run, self.run_id)
         return self
 
 

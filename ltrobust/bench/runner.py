@@ -20,7 +20,7 @@ from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
-from ltrobust.bench.crew import Crew, assembled, processes, threads_each
+from ltrobust.bench.crew import Crew, assembled, processes, threads_of
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
 from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device
@@ -135,7 +135,7 @@ def do_run(
         store = suite.run(planned.run.run_id)
         store.sweep()
         own = _threads(store, plan.settings) or plan.threads
-        with computing_with(own or threads_each(plan.settings, plan.device)):
+        with computing_with(own or threads_of(plan.settings, plan.device)):
             return _do_run(planned, suite, claim, load, plan, reporter)
 
 

@@ -61,7 +61,7 @@ def paired_counts(a: pd.DataFrame, b: pd.DataFrame, num_classes: int) -> pd.Data
     )
 
 
-def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
+def paired_interval(counts: pd.DataFrame | FloatArray) -> tuple[float, float]:
     """95% interval of the mean over strata of accuracy A - accuracy B.
 
     Newcombe's square-and-add interval for paired proportions (1998, method 10): the score
@@ -71,16 +71,12 @@ def paired_interval(counts: pd.DataFrame) -> tuple[float, float]:
     two stratified means. It has a width even when no image is decided differently.
 
     Args:
-        counts: a row a stratum (class), columns `CELLS`; every stratum has images.
+        counts: a row a stratum (class), columns `CELLS` in their order; every stratum has images.
 
     Returns:
         low and high, in [-1, 1].
     """
-    return _interval(counts[CELLS].to_numpy(dtype=float))
-
-
-def _interval(cells: FloatArray) -> tuple[float, float]:
-    both, only_a, only_b, neither = cells.T
+    both, only_a, only_b, neither = np.asarray(counts, dtype=float).T
     n = both + only_a + only_b + neither
     share_a, share_b = (both + only_a) / n, (both + only_b) / n
     mean_a, mean_b = float(share_a.mean()), float(share_b.mean())
@@ -123,7 +119,7 @@ def paired_row(counts: pd.DataFrame, images: str) -> dict[str, Any]:
     n = cells.sum(axis=1)
     a = float(((cells[:, 0] + cells[:, 1]) / n).mean())
     b = float(((cells[:, 0] + cells[:, 2]) / n).mean())
-    low, high = _interval(cells.astype(float))
+    low, high = paired_interval(cells)
     _, only_a, only_b, _ = (int(count) for count in cells.sum(axis=0))
     return {
         "images": images,

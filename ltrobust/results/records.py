@@ -140,9 +140,14 @@ class RunRecord(Record):
 
     @model_validator(mode="after")
     def _is_its_key(self) -> RunRecord:
-        if self.run.run_id != self.run_id:
-            raise ValueError(f"run has the key {self.run.run_id}, not {self.run_id}")
+        check_key(self.run, self.run_id)
         return self
+
+
+def check_key(run: AnyRun, run_id: str) -> None:
+    """Raise ValueError unless a run's key is what a record calls it."""
+    if run.run_id != run_id:
+        raise ValueError(f"run has the key {run.run_id}, not {run_id}")
 
 
 class BaseFacts(Part):

@@ -19,7 +19,7 @@ from bench_helpers import Cli, attacks_of, command, content, environment, error_
 import ltrobust
 from ltrobust.bench import crew, work
 from ltrobust.bench.launch import Site, local
-from ltrobust.bench.plan import check_devices, make_plan
+from ltrobust.bench.plan import check_devices, cores, make_plan, threads_each
 from ltrobust.bench.plan_file import write_plan
 from ltrobust.bench.settings import Settings, make_settings
 from ltrobust.errors import UserError
@@ -223,7 +223,7 @@ def test_a_slot_of_this_machine_has_the_devices_of_a_run(
     assert slots == [{"CUDA_VISIBLE_DEVICES": few} for few in ("1,3", "5,7")]
     with pytest.raises(UserError, match=r"a run has 2 devices of its own, .* give --jobs 2"):
         local.slot_count("cuda", 3, 2)
-    assert local.threads_each(1, local.cores()) == (1 if local.cores() > 1 else None)
+    assert threads_each(1, cores()) == (1 if cores() > 1 else None)
 
 
 def test_a_worker_whose_helper_is_killed_counts_as_killed(

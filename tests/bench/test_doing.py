@@ -23,7 +23,7 @@ from ltrobust.team import Team
 
 @pytest.fixture(autouse=True)
 def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrobust.bench.launch.local.cores", lambda: 8)
+    monkeypatch.setattr("ltrobust.bench.plan.cores", lambda: 8)
 
 
 def done_how(place: Path, **settings: Any) -> Doing:

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from ltrobust.bench.launch import Seen, Site, Task, local, ray
 from ltrobust.bench.launch.drive import Drive
-from ltrobust.bench.launch.local import Local, cores, slot_count, threads_each
+from ltrobust.bench.launch.local import Local, slot_count
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, make_plan
+from ltrobust.bench.plan import Plan, cores, make_plan, threads_each
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.work import GRACE, NO_DEVICE

@@ -20,7 +20,6 @@ import torch
 
 from ltrobust.bench.launch import WITH_PARENT, Seen, Site, Task
 from ltrobust.bench.launch.warm import COMMAND, Nursery
-from ltrobust.bench.plan import cores
 from ltrobust.bench.work import GRACE, NO_DEVICE
 from ltrobust.errors import UserError
 
@@ -177,16 +176,6 @@ def visible_devices() -> list[str]:
     there = [str(number) for number in range(torch.cuda.device_count())]
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return named[: len(there)] if len(named) >= len(there) > 0 and named != [""] else there
-
-
-def threads_each(slots: int, each: int = 1) -> int | None:
-    """CPU threads of each of several processes that share the cores; None: torch's choice for one.
-
-    Args:
-        slots: runs at once.
-        each: processes of a run.
-    """
-    return None if slots * each == 1 else max(1, cores() // (slots * each))
 
 
 def _slots(site: Site) -> list[Slot]:
