@@ -39,6 +39,7 @@ def call(cwd: Path, *stages: str, **more: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_runs_come_back_by_deadline_with_curves_and_weights(tmp_path: Path) -> None:
     done = call(
         tmp_path,

@@ -47,6 +47,7 @@ def calls(study: ModuleType, suite: Path, settings: int) -> int:
     return pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_calls_grow_no_faster_than_runs(study: ModuleType, tmp_path: Path) -> None:
     calls(study, tmp_path / "first", 2)  # what is only done once
     few, many = calls(study, tmp_path / "few", 4), calls(study, tmp_path / "many", 12)

@@ -47,6 +47,7 @@ def test_memory_of_a_loss_is_counted_without_its_input_twice(study: ModuleType) 
     assert found == log_softmax + labels + weight
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_every_case(tmp_path: Path) -> None:
     file = tmp_path / "scaling.json"
     subprocess.run(

@@ -111,6 +111,7 @@ def test_shared_steps_are_measured_and_compute_the_same(tmp_path: Path) -> None:
     assert row["ms"] > 0
 
 
+@pytest.mark.slow
 def test_captured_steps_are_measured_as_ordinary_ones_without_a_gpu(tmp_path: Path) -> None:
     target = tmp_path / "captured.json"
     command = [sys.executable, str(SPEED / "captured.py"), "--device", "cpu", "--quick"]
@@ -121,6 +122,7 @@ def test_captured_steps_are_measured_as_ordinary_ones_without_a_gpu(tmp_path: Pa
     assert all(value > 0 for value in rows["pgd-at/bf16/ordinary"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_script_runs_from_anywhere_and_writes_its_cases(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out" / "figures.json"
