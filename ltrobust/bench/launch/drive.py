@@ -18,7 +18,7 @@ from pathlib import Path
 from ltrobust.bench.estimate import lengths
 from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.plan_file import fixed_plan, write_plan
+from ltrobust.bench.plan_file import plan_in_use, write_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.standing import clock, finished, progress_of, standing
 from ltrobust.bench.work import HELD, NO_DEVICE
@@ -133,11 +133,14 @@ class _Loop:
 
     def run(self) -> list[Failure]:
         """Submit what is to do, and look until all of it is at its end."""
+        with plan_in_use(self._plan, self._suite) as self._file:
+            return self._run()
+
+    def _run(self) -> list[Failure]:
         plan, reporter = self._plan, self._reporter
         attached = self._launcher.attach() & {one.run.run_id for one in plan.runs}
         self._begin(attached)
         write_plan(plan, self._suite)
-        self._file = fixed_plan(plan, self._suite)
         reporter.begin("plan", "plan", len(plan.runs))
         reporter.advance("plan", len(plan.runs) - len(self.open))
         if attached:
