@@ -94,7 +94,11 @@ class Nursery:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that workers come from; those that live end themselves."""
     process.kill()
-    process.communicate()
+    for pipe in (process.stdin, process.stdout):  # a worker that has not begun may hold its end
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 class Warm:
