@@ -131,10 +131,25 @@ def test_status_reads_only_and_gives_json(finished: Finished, cli: Cli) -> None:
     assert tree(finished.suite) == before
 
 
-def test_without_a_plan_status_names_the_way_out(tmp_path: Path, cli: Cli) -> None:
-    outcome = cli("status", tmp_path)
+@pytest.mark.parametrize("place", ["", "nowhere", "file"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status",), "holds no plan.json; ltrobust bench writes it, and `ltrobust runs"),
+        (("runs",), "holds no runs; give a suite's directory"),
+        (("runs", "--remove", "--yes"), "holds no runs"),
+    ],
+)
+def test_what_is_no_suite_is_one_line(
+    tmp_path: Path, cli: Cli, place: str, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "file").touch()
+    command, *flags = words
+    outcome = cli(command, tmp_path / place, *flags)
     assert outcome.code == 2
-    assert "ltrobust runs" in outcome.stderr
+    assert said in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_is_finished_lacks_nothing(finished: Finished) -> None:

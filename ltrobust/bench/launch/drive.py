@@ -160,11 +160,10 @@ class _Loop:
 
     def _stays(self) -> bool:
         """Whether there is something to look at; detached, only until it is known who does what."""
-        held = [one for one in self.open.values() if one.held]
-        if self._how.detach:
-            found = [self._claims.holder(one.run_id) for one in held]
-            return any(other is None or not other.alive for other in found)
-        return bool(self.open)
+        if not self._how.detach:
+            return bool(self.open)
+        held = [one.run_id for one in self.open.values() if one.held]
+        return any(other is None or not other.alive for other in map(self._claims.holder, held))
 
     # what is to do ----------------------------------------------------------------------------
 
