@@ -418,6 +418,16 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
     assert (launcher.looks > 60) == how.startswith("silent")
 
 
+def test_the_claim_that_a_killed_turn_left_is_not_waited_for(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    killed = here.claimed_first(run_id, ended(137), host="n1")
+    launcher = Scripted({run_id: [[RUNNING, killed], [here.done(run_id)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [run_id, run_id]
+    assert launcher.looks < 10
+
+
 def test_what_another_was_doing_is_submitted_when_that_is_gone(place: Callable[..., Place]) -> None:
     here = place("pgd-at,at-bsl")
     theirs, other = here.ids
