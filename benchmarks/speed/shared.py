@@ -93,7 +93,7 @@ def take_part(rank: int, size: int, file: str, device: str, quick: bool, target:
     """What each process does; process 0 writes the rows."""
     torch.set_num_threads(1)
     rows: dict[str, Row] = {}
-    with on_loopback(), joined(dist.FileStore(file, size), rank, size) as team:
+    with on_loopback(), joined(dist.FileStore(file, size), rank, size, device) as team:
         place = torch.device(device)
         batch = 128 if device == "cuda" else 64
         draw = torch.Generator().manual_seed(0)

@@ -26,6 +26,28 @@ SETTINGS += ("--limit-train", "60", "--limit-test", "20", "--device", "cpu", "--
 SETTINGS += ("--no-checks", "--no-report", "--no-estimate")
 
 
+START = """
+import json, resource, sys
+from ltrobust.bench.launch.warm import import_all
+import_all()
+files = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+with open("/proc/self/maps") as maps:
+    libraries = {line.split()[-1] for line in maps if ".so" in line}
+used = resource.getrusage(resource.RUSAGE_SELF)
+found = {"files": len(files), "libraries": len(libraries)}
+print(json.dumps({**found, "cpu_seconds": used.ru_utime + used.ru_stime}))
+"""
+"""What a worker does before it begins."""
+
+
+def start() -> dict[str, float]:
+    """What the start of one worker takes: files and libraries that are read, seconds of the CPU."""
+    words = [sys.executable, "-c", START]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
 def bench(suite: Path, runs: int, *words: str) -> dict[str, float]:
     """Do the plan; seconds on the wall, and of the CPU where its processes are ours."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -83,8 +105,14 @@ def main() -> None:
         f"{taken / given.runs:.2f} s of a slot for a run, "
         f"{taken / serial['seconds']:.2f} times the serial work"
     )
+    begins = start()
+    print(
+        f"a worker reads {begins['files']:.0f} files and {begins['libraries']:.0f} libraries and "
+        f"takes {begins['cpu_seconds']:.1f} s of CPU before it begins"
+    )
     if given.json is not None:
         content = {"runs": given.runs, "slots": given.slots, "serial": serial, "launched": launched}
+        content["start"] = begins
         given.json.write_text(json.dumps(content, indent=2) + "\n")
 
 

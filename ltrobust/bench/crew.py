@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,8 @@ LEAVE = 10.0
 """Seconds in which it must have ended."""
 HERE = "here-"
 """Begins the key under which a process that helps says that it is there."""
+DEVICE = "device"
+"""The key under which the first of the processes of a `torchrun` says where they compute."""
 
 
 @dataclass(frozen=True)
@@ -177,28 +179,28 @@ def assembled(settings: Settings, device: str, *, wanted: bool = True) -> Iterat
     there = LAUNCHED.get()
     if there is not None:
         _check_launched(settings.devices_per_run, device, there)
-        yield Crew(there, settings, device)
+        yield Crew(there.team(device), settings, device)
     elif settings.devices_per_run == 1 or not wanted:
         yield None
     else:
         check_devices(settings.devices_per_run, device)
-        with _helped(settings.devices_per_run) as team:
+        with _helped(settings.devices_per_run, device) as team:
             yield Crew(team, settings, device)
 
 
-def _check_launched(number: int, device: str, team: Team) -> None:
+def _check_launched(number: int, device: str, there: Launched) -> None:
     if ":" in device:
         raise UserError(f"--device {device} under torchrun: each process has its own; use cuda")
-    if number not in (1, team.size):
+    if number not in (1, there.size):
         raise UserError(
-            f"--devices-per-run {number} under a torchrun of {team.size} processes; leave it out"
+            f"--devices-per-run {number} under a torchrun of {there.size} processes; leave it out"
         )
 
 
 def processes(settings: Settings) -> int:
     """How many processes do each run together."""
-    team = LAUNCHED.get()
-    return settings.devices_per_run if team is None else team.size
+    there = LAUNCHED.get()
+    return settings.devices_per_run if there is None else there.size
 
 
 def threads_of(settings: Settings, device: str) -> int | None:
@@ -207,15 +209,15 @@ def threads_of(settings: Settings, device: str) -> int | None:
 
 
 @contextmanager
-def _helped(size: int) -> Iterator[Team]:
+def _helped(size: int, device: str) -> Iterator[Team]:
     """Start the processes that help; they end with the block, and with this process."""
     with tempfile.TemporaryDirectory(prefix="ltrobust-crew-") as folder, on_loopback():
         file = Path(folder) / "store"
         store = dist.FileStore(str(file), size)
-        helpers = [_Helper(rank, size, file) for rank in range(1, size)]
+        helpers = [_Helper(rank, size, file, device) for rank in range(1, size)]
         try:
             _wait_for(helpers, store)
-            with joined(store, 0, size) as team:
+            with joined(store, 0, size, device) as team:
                 yield _Watched(0, size, helpers)
                 with suppress(LostError):
                     team.told()  # nothing: the end
@@ -229,10 +231,10 @@ def _helped(size: int) -> Iterator[Team]:
 class _Helper:
     """A process that helps; it ends when its input ends, whatever becomes of this process."""
 
-    def __init__(self, rank: int, size: int, file: Path) -> None:
+    def __init__(self, rank: int, size: int, file: Path, device: str) -> None:
         self.rank = rank
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
-        words = ("-m", "ltrobust.bench.follow", rank, size, file)
+        words = ("-m", "ltrobust.bench.follow", rank, size, file, device)
         self._process = subprocess.Popen(
             [sys.executable, *map(str, words)],
             stdin=subprocess.PIPE,
@@ -299,13 +301,18 @@ def _wait_for(helpers: Sequence[_Helper], store: dist.Store) -> None:
 
 
 @contextmanager
-def joined(store: dist.Store, rank: int, size: int) -> Iterator[Team]:
+def joined(store: dist.Store, rank: int, size: int, device: str) -> Iterator[Team]:
     """Take part in a team for as long as the block lasts.
 
-    On a machine with CUDA devices each process has one of them, by its number there.
+    Args:
+        store: where its processes find each other.
+        rank: the number of this one.
+        size: how many there are.
+        device: where they compute; of a machine's CUDA devices each process has one, by its number
+            there, and on a CPU none is touched.
     """
     backend, own = "gloo", int(os.environ.get("LOCAL_RANK", rank))
-    if own < torch.cuda.device_count() and dist.is_nccl_available():
+    if device != "cpu" and own < torch.cuda.device_count() and dist.is_nccl_available():
         torch.cuda.set_device(own)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -329,5 +336,59 @@ def on_loopback() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-LAUNCHED: ContextVar[Team | None] = ContextVar("launched", default=None)
-"""The team that `torchrun` made this process one of, while a command works in it."""
+class Launched:
+    """The processes that `torchrun` has started, which become a team when it is known where they
+    are to compute: process 0 decides that, and tells the others.
+
+    Args:
+        store: where they find each other.
+        rank: the number of this one.
+        size: how many there are.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+        self._store, self.rank, self.size = store, rank, size
+        self._device = ""
+        self._team: Team | None = None
+        self._leaving = ExitStack()
+
+    def team(self, device: str) -> Team:
+        """The team, from the first call on; called by process 0.
+
+        Raises:
+            UserError: it has begun on another device.
+        """
+        if self._team is None:
+            self._store.set(DEVICE, device)
+            self._device = device
+            own = joined(self._store, self.rank, self.size, device)
+            self._team = self._leaving.enter_context(own)
+        if device != self._device:
+            raise UserError(
+                f"--device {device} after {self._device} under one torchrun; give a command each"
+            )
+        return self._team
+
+    def follow(self, work: Callable[[Team], None]) -> None:
+        """Do something as the other processes of the team, if there is ever to be one."""
+        try:
+            self._store.wait([DEVICE], PATIENCE)
+            device = self._store.get(DEVICE).decode()
+        except RuntimeError:  # process 0 is gone
+            return
+        if device:
+            with joined(self._store, self.rank, self.size, device) as team:
+                work(team)
+
+    def end(self) -> None:
+        """Tell the others that this is all; called by process 0."""
+        if self._team is None:
+            self._store.set(DEVICE, "")
+        else:
+            with suppress(RunError):
+                self._team.told()
+        self._leaving.close()
+
+
+LAUNCHED: ContextVar[Launched | None] = ContextVar("launched", default=None)
+"""What `torchrun` made this process one of, while a command works in it."""

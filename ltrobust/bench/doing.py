@@ -102,12 +102,12 @@ def how_to_do(plan: Plan, store: SuiteStore) -> Doing:
     """
     settings = plan.settings
     _check(settings)
-    team = LAUNCHED.get()
-    if team is not None:
+    there = LAUNCHED.get()
+    if there is not None:
         if settings.launcher is not None or settings.jobs not in (None, 1):
             given = "--jobs" if settings.launcher is None else f"--launcher {settings.launcher}"
             raise UserError(
-                f"{given} under a torchrun of {team.size} processes, which do one run after the "
+                f"{given} under a torchrun of {there.size} processes, which do one run after the "
                 "other together; leave one of the two out"
             )
         return Doing(plan, None)

@@ -20,7 +20,7 @@ from torch import nn
 
 from ltrobust.bench.crew import assembled, threads_of
 from ltrobust.bench.loader import Loader, load_quietly, stored_dataset, tell
-from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, check_devices, use_device
+from ltrobust.bench.plan import Plan, PlannedRun, attack_specs, use_device
 from ltrobust.bench.provenance import provenance
 from ltrobust.bench.runner import (
     attack_model,
@@ -126,7 +126,6 @@ def evaluate_run_again(store: RunStore, settings: Settings, reporter: Reporter) 
     missing = missing_attacks(planned.attack_ids(), store, data)
     load_weights(store)  # damaged weights are told before anything is written
     threads = settings.threads or threads_of(settings, device)
-    check_devices(settings.devices_per_run, device)
     with (
         reporter.copy_to(store.log),
         computing_with(threads),

@@ -12,13 +12,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from ltrobust.bench.crew import HERE, LAUNCHED, Order, joined, on_loopback, told_images
+from ltrobust.bench.crew import HERE, LAUNCHED, Launched, Order, joined, on_loopback, told_images
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, thrift, use_device
 from ltrobust.bench.runner import defended_by, split_model, watch_of
@@ -90,19 +90,17 @@ def led(command: Callable[[], int]) -> int:
     Returns:
         Its exit code; 0 in the other processes.
     """
-    store, rank, size = next(iter(dist.rendezvous("env://")))
-    with joined(store, rank, size) as team:
-        if not team.leads:
-            with _silent():
-                follow(team)
-            return 0
-        token = LAUNCHED.set(team)
-        try:
-            return command()
-        finally:
-            LAUNCHED.reset(token)
-            with suppress(RunError):
-                team.told()
+    launched = Launched(*next(iter(dist.rendezvous("env://"))))
+    if launched.rank != 0:
+        with _silent():
+            launched.follow(follow)
+        return 0
+    token = LAUNCHED.set(launched)
+    try:
+        return command()
+    finally:
+        LAUNCHED.reset(token)
+        launched.end()
 
 
 @contextmanager
@@ -125,14 +123,14 @@ def _end_with_input(folder: Path) -> threading.Thread:
 
 
 def main() -> None:
-    """`python -m ltrobust.bench.follow RANK SIZE STORE`."""
-    rank, size, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    """`python -m ltrobust.bench.follow RANK SIZE STORE DEVICE`."""
+    rank, size, file, device = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     ending = _end_with_input(file.parent)
     try:
         with _silent(), on_loopback():
             store = dist.FileStore(str(file), size)
             store.set(f"{HERE}{rank}", "")
-            with joined(store, rank, size) as team:
+            with joined(store, rank, size, device) as team:
                 follow(team)
     except BaseException:
         ending.join(1.0)  # where process 0 is gone, its folder goes first

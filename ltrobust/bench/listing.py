@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from ltrobust.bench.launch import log_of
+from ltrobust.bench.launch.slurm import queued_runs
 from ltrobust.bench.plan import Plan
-from ltrobust.bench.plan_file import forget, read_plan
+from ltrobust.bench.plan_file import drop_plans, forget, read_plan, runs_in_use
 from ltrobust.bench.standing import STATES, State, standings
 from ltrobust.config import Run
 from ltrobust.data import NATURAL
@@ -143,33 +144,47 @@ def _size(store: RunStore) -> int:
 
 
 def remove_runs(chosen: Sequence[Listed], suite: SuiteStore) -> tuple[list[str], list[str]]:
-    """Remove runs with all that is stored of them, and from the plan.
+    """Remove runs with all that is stored of them, and from the plans.
 
     Returns:
-        Ids of those that are removed, and a line for each that another is doing and that stays.
+        Ids of those that are removed, and a line for each that stays: another is doing it, or a
+        command or a job that is there is to do it.
 
     Raises:
         UserError: a run that stays acts on one of them and is not trained.
         RunError: something cannot be removed.
     """
-    going = {one.run_id for one in chosen}
+    going = {one.run_id: one for one in chosen}
     plans = read_plan(suite) if suite.plan_file.is_file() else {}
     for run_id, plan in plans.items():
         base = plan.runs[0].base
         if base in going and run_id not in going and not suite.run(run_id).trained:
             raise UserError(f"{run_id} acts on {base} and is not trained; remove both or neither")
+    queued = queued_runs(suite.path)
+    needed = dict.fromkeys(runs_in_use(suite), "another ltrobust is to do it") | queued
     removed, held = [], []
-    for run_id in going:
+    for run_id, one in going.items():
+        if run_id in needed and one.state != "done":
+            held.append(f"{run_id}: {needed[run_id]}")
+            continue
         try:
             with claimed(suite.claims, run_id):
-                store = suite.run(run_id)
-                store.clear()
-                if store.path.is_dir():
-                    store.path.rmdir()
+                _remove(suite.run(run_id))
         except ClaimedError as error:
             held.append(str(error))
             continue
         log_of(suite.path, run_id).unlink(missing_ok=True)
         removed.append(run_id)
     forget(removed, suite)
+    drop_plans(suite, queued)
     return removed, held
+
+
+def _remove(store: RunStore) -> None:
+    """Remove a run's folder; of a link only the link."""
+    if store.path.is_symlink():
+        store.path.unlink()
+        return
+    store.clear()
+    if store.path.is_dir():
+        store.path.rmdir()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LOCAL_PREFIXES
 from ltrobust.data.opening import data_root
 from ltrobust.errors import UserError
+from ltrobust.results.claims import ClaimedError, claimed
 from ltrobust.results.files import write_changed
 from ltrobust.results.records import Part, Record, check_key, read_record, to_bytes
 from ltrobust.results.store import SuiteStore
@@ -114,6 +115,48 @@ def fixed_plan(plan: Plan, suite: SuiteStore, *, write: bool = True) -> Path:
     return file
 
 
+@contextmanager
+def plan_in_use(plan: Plan, suite: SuiteStore) -> Iterator[Path]:
+    """`fixed_plan`, which nobody drops for as long as the block lasts."""
+    file = fixed_plan(plan, suite, write=False)
+    with ExitStack() as held:
+        with suppress(ClaimedError):  # another command does the same plan
+            held.enter_context(_claim_on(file, suite))
+        yield fixed_plan(plan, suite)
+
+
+def _claim_on(file: Path, suite: SuiteStore) -> AbstractContextManager[object]:
+    return claimed(suite.claims, f"plan-{file.stem}")
+
+
+def runs_in_use(suite: SuiteStore) -> set[str]:
+    """Runs of the plans that commands are at work on."""
+    found: set[str] = set()
+    for file, runs in _plan_files(suite):
+        try:
+            with _claim_on(file, suite):
+                pass
+        except ClaimedError:
+            found |= runs
+    return found
+
+
+def drop_plans(suite: SuiteStore, kept: Collection[str]) -> None:
+    """Remove the plans of drivers that are gone, none of whose runs is there, planned or kept."""
+    known = {*kept, *(read_plan(suite) if suite.plan_file.is_file() else ())}
+    for file, runs in _plan_files(suite):
+        if known.isdisjoint(runs) and not any(suite.run(one).path.exists() for one in runs):
+            with suppress(ClaimedError), _claim_on(file, suite):
+                file.unlink(missing_ok=True)
+
+
+def _plan_files(suite: SuiteStore) -> Iterator[tuple[Path, set[str]]]:
+    """Files of drivers, each with its runs; a damaged one is for its driver to write anew."""
+    for file in sorted(suite.plans.glob("*.json")):
+        with suppress(UserError):
+            yield file, set(read_plan(suite, file))
+
+
 def _apart(plan: Plan) -> dict[str, Plan]:
     """Run ids of a plan, each with a plan of this one run that holds in any process."""
     found = _absolute(plan)
@@ -121,11 +164,14 @@ def _apart(plan: Plan) -> dict[str, Plan]:
 
 
 def forget(run_ids: Collection[str], suite: SuiteStore) -> None:
-    """Take runs out of a suite's plan.json, if there is one."""
+    """Take runs out of a suite's plan.json, if there is one; it goes with its last run."""
     if suite.plan_file.is_file():
         with _alone(suite):
             kept = {key: one for key, one in read_plan(suite).items() if key not in run_ids}
-            write_changed(suite.plan_file, _content(kept))
+            if kept:
+                write_changed(suite.plan_file, _content(kept))
+            else:
+                suite.plan_file.unlink()
 
 
 def read_plan(suite: SuiteStore, file: Path | None = None) -> dict[str, Plan]:

@@ -78,8 +78,6 @@ def _once(values: Iterable[Any]) -> tuple[Any, ...]:
 RANGE = re.compile(r"(?P<first>[0-9]{1,18})\s*[-–]\s*(?P<last>[0-9]{1,18})")
 MOST_SEEDS = 1000
 
-REMOTE = ("slurm", "ray")
-"""Launchers that start runs on other machines."""
 SAVED_EVERY, SAVED_EVERY_SHARED = 30.0, 300.0
 """Seconds between two saved states: many machines that write hundreds of megabytes each after every
 epoch are too much for the file system that they share."""
@@ -169,7 +167,7 @@ class Settings(Frozen):
     @property
     def remote(self) -> bool:
         """Whether the runs are done on other machines than the one that plans them."""
-        return self.launcher in REMOTE
+        return self.launcher not in (None, "local")
 
     @property
     def saving(self) -> float:

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ from ltrobust.results.records import now
 BEAT = 20.0
 """Seconds between two signs of life of who holds a claim."""
 SILENCE = 3
-"""Beats without a sign of life after which a claim counts as that of a killed process."""
-
+"""Beats without a sign of life after which, and one more, a claim counts as that of a killed
+process."""
 
 JOBS = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",), ("RAY_JOB_ID",)
 """Where engines tell a process what it is called there."""
@@ -62,16 +62,14 @@ class Holder:
         pid: its process there.
         job: what an engine calls it, such as "4711_12"; "" without one.
         since: when it began, UTC, as in records.
-        beats: signs of life so far; who is alive gives more of them.
-        alive: whether it seems so: its process is there, or it has given a sign of late.
+        alive: whether it seems so; None: that cannot be known yet.
     """
 
     host: str
     pid: int
     job: str
     since: str
-    beats: int
-    alive: bool
+    alive: bool | None
 
     def __str__(self) -> str:
         return f"{self.host} (job {self.job})" if self.job else f"{self.host} (process {self.pid})"
@@ -197,43 +195,72 @@ def _tell_no_locks(folder: Path, error: Exception) -> None:
 def _wait_for_silence(file: Path, run_id: str, beat: float) -> None:
     """Without locks: look whether the holder of a claim is alive.
 
-    Its beats are watched, not its clock; one on this machine is asked for.
-
     Raises:
         ClaimedError: it is.
     """
-    first = _read(file)
-    if not first or _is_dead_here(first):
-        return
-    for _ in range(SILENCE):
+    watch = Watch(file.parent, beat)
+    while (other := watch.holder(run_id)) is not None and other.alive is None:
         time.sleep(beat)
-        seen = _read(file)
-        if not seen:
-            return
-        if seen != first:
-            raise ClaimedError(f"{_who(run_id, seen)} is doing it")
+    if other is not None and other.alive:
+        raise ClaimedError(f"{_who(run_id, _read(file))} is doing it")
+
+
+class Watch:
+    """Who does which runs, looked at again and again; nothing is locked or written.
+
+    A holder is alive as long as its claim changes over our own clock, whatever the clocks of two
+    machines say; nothing is known of it at first. A process of this machine that is no more is dead
+    at once.
+
+    Args:
+        folder: where the suite's claims lie.
+        beat: seconds between two signs of life.
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, folder: Path, beat: float = BEAT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._clock = folder, clock
+        self._patience = (SILENCE + 1) * beat
+        self._known: dict[str, tuple[dict[str, Any], float, bool]] = {}
+
+    def holder(self, run_id: str) -> Holder | None:
+        """Who says to be doing a run; None where nobody does."""
+        said = _read(self._folder / f"{run_id}.json")
+        if not said:
+            self._known.pop(run_id, None)
+            return None
+        before = self._known.get(run_id)
+        if before is None or before[0] != said:
+            self._known[run_id] = said, self._clock(), before is not None
+        _, since, changed = self._known[run_id]
+        dead = _is_dead_here(said) or self._clock() - since >= self._patience
+        return _as_holder(said, False if dead else True if changed else None)
 
 
 def holder(folder: Path, run_id: str) -> Holder | None:
-    """Who says to be doing a run; None where nobody does. Nothing is locked or written.
+    """Who says to be doing a run, for who looks once: whether it is alive is a guess.
 
-    A holder on another machine counts as alive for some beats after its last sign, by the clocks of
-    both.
+    One on another machine counts so for some beats after its last sign, by the clocks of both; what
+    depends on it is decided by a `Watch`.
     """
     file = folder / f"{run_id}.json"
     said = _read(file)
     if not said:
         return None
-    host = str(said.get("host", "?"))
-    if host == this_host():
-        alive = not _is_dead_here(said)
-    else:
-        try:
-            alive = time.time() - file.stat().st_mtime < (SILENCE + 1) * BEAT
-        except OSError:
-            return None
-    pid, beats = (said[k] if isinstance(said.get(k), int) else 0 for k in ("pid", "beats"))
-    return Holder(host, pid, str(said.get("job", "")), str(said.get("since", "")), beats, alive)
+    if said.get("host") == this_host():
+        return _as_holder(said, not _is_dead_here(said))
+    try:
+        return _as_holder(said, time.time() - file.stat().st_mtime < (SILENCE + 1) * BEAT)
+    except OSError:
+        return None
+
+
+def _as_holder(said: dict[str, Any], alive: bool | None) -> Holder:
+    pid = said["pid"] if isinstance(said.get("pid"), int) else 0
+    host, job, since = (str(said.get(key, "")) for key in ("host", "job", "since"))
+    return Holder(host or "?", pid, job, since, alive)
 
 
 def end_claims(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from bench_helpers import Cli, attacks_of, command, content, environment, error_of, only_run
+from torch.distributed import HashStore
 
 import ltrobust
 from ltrobust.bench import crew, work
@@ -205,13 +206,54 @@ def test_models_that_helpers_cannot_have_are_refused(cli: Cli) -> None:
     [(3, "cpu", "under a torchrun of 2 processes"), (1, "cuda:0", "each process has its own")],
 )
 def test_torchrun_says_how_many_there_are(number: int, device: str, said: str) -> None:
-    token = crew.LAUNCHED.set(Team(0, 2))
+    token = crew.LAUNCHED.set(crew.Launched(HashStore(), 0, 2))
     settings = Settings(devices_per_run=number)
     try:
         with pytest.raises(UserError, match=said), crew.assembled(settings, device):
             pass
     finally:
         crew.LAUNCHED.reset(token)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_processes_take_a_gpu_each_only_where_they_compute_there(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """On a machine with GPUs, under torchrun: process 0 tells the others where they compute."""
+    taken: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(crew.dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(crew.dist, "init_process_group", lambda backend, **_: taken.append(backend))
+    monkeypatch.setattr(crew.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(Team, "told", lambda team: b"")
+    settings, store, followed = Settings(), HashStore(), list[Team]()
+    first, second = (crew.Launched(store, rank, 2) for rank in (0, 1))
+    token = crew.LAUNCHED.set(first)
+    try:
+        with crew.assembled(settings, device) as made:
+            assert made is not None
+            second.follow(followed.append)
+        other = "cuda" if device == "cpu" else "cpu"
+        with (
+            pytest.raises(UserError, match="under one torchrun"),
+            crew.assembled(Settings(), other),
+        ):
+            pass
+    finally:
+        crew.LAUNCHED.reset(token)
+        first.end()
+    assert [team.rank for team in followed] == [1]
+    gloo, both = ["gloo"] * 2, [0, "cpu:gloo,cuda:nccl", 1, "cpu:gloo,cuda:nccl"]
+    assert taken == (gloo if device == "cpu" else both)
+
+
+def test_who_follows_a_command_without_common_work_is_told_that_it_is_over() -> None:
+    store, followed = HashStore(), list[Team]()
+    crew.Launched(store, 0, 2).end()
+    crew.Launched(store, 1, 2).follow(followed.append)
+    assert followed == []
 
 
 def test_a_slot_of_this_machine_has_the_devices_of_a_run(

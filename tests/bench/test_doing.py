@@ -9,16 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
 from ltrobust.bench import doing
-from ltrobust.bench.crew import LAUNCHED
+from ltrobust.bench.crew import LAUNCHED, Launched
 from ltrobust.bench.doing import Doing, how_to_do
 from ltrobust.bench.launch.local import Local
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import UserError
 from ltrobust.results.store import SuiteStore
-from ltrobust.team import Team
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_several_cuda_devices_are_used_without_being_asked_for(
 def four_devices_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("ltrobust.bench.plan.resolve_device", lambda name: "cuda")
     monkeypatch.setattr("ltrobust.bench.launch.local.visible_devices", lambda: list("0123"))
-    token = LAUNCHED.set(Team(0, 4))
+    token = LAUNCHED.set(Launched(HashStore(), 0, 4))
     yield
     LAUNCHED.reset(token)
 

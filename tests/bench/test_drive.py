@@ -133,11 +133,15 @@ class Place:
 
         return step
 
-    def claim(self, run_id: str, beats: int = 1, host: str = "n7", pid: int = 1) -> None:
-        """Another says that it does the run."""
+    def claim(
+        self, run_id: str, beats: int = 1, host: str = "n7", pid: int = 1, ago: float = 0
+    ) -> None:
+        """Another says that it does the run, so many seconds ago by its clock."""
         self.suite.claims.mkdir(parents=True, exist_ok=True)
         said = {"host": host, "pid": pid, "since": "", "token": "theirs", "beats": beats}
-        (self.suite.claims / f"{run_id}.json").write_text(json.dumps(said))
+        file = self.suite.claims / f"{run_id}.json"
+        file.write_text(json.dumps(said))
+        os.utime(file, (file.stat().st_atime, file.stat().st_mtime - ago))
 
     def claimed_first(self, run_id: str, seen: Seen, **who: Any) -> Callable[[], Seen]:
         """A step: another has come first, since the task was submitted."""
@@ -365,17 +369,20 @@ def test_failed_runs_are_kept_where_that_is_wanted(
     assert launcher.submitted == []
 
 
+@pytest.mark.parametrize("ago", [0, 1e6, -1e6])  # the clocks of two machines may differ
 @pytest.mark.parametrize("when", ["before it was submitted", "since"])
-def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place], when: str) -> None:
+def test_a_run_that_another_does_is_waited_for(
+    place: Callable[..., Place], when: str, ago: float
+) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
-    launcher = Scripted({run_id: [[here.claimed_first(run_id, ended(75)), ended(75)]]})
+    launcher = Scripted({run_id: [[here.claimed_first(run_id, ended(75), ago=ago), ended(75)]]})
     if when != "since":
-        here.claim(run_id)
+        here.claim(run_id, ago=ago)
     plain = launcher.look
 
     def look() -> Mapping[str, Seen]:
-        here.claim(run_id, beats=launcher.looks)
+        here.claim(run_id, beats=launcher.looks, ago=ago)
         if launcher.looks > 300:  # longer than it takes to be silent
             here.finished.add(run_id)
         return plain()
@@ -386,14 +393,16 @@ def test_a_run_that_another_does_is_waited_for(place: Callable[..., Place], when
     assert any("another ltrobust on n7 (process 1) is doing it" in line for line in here.lines)
 
 
-@pytest.mark.parametrize("how", ["gone", "silent", "dead"])
+@pytest.mark.parametrize("how", ["gone", "silent", "silent and ahead", "dead"])
 def test_a_run_whose_other_worker_is_gone_is_submitted_again(
     place: Callable[..., Place], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = place("pgd-at")
     (run_id,) = here.ids
     nobody = 2**22 + 1  # above the highest process number
-    who = {"host": socket.gethostname(), "pid": nobody} if how == "dead" else {}
+    who: dict[str, Any] = {"host": socket.gethostname(), "pid": nobody} if how == "dead" else {}
+    if how == "silent and ahead":
+        who = {"ago": -1e6}
     first = here.claimed_first(run_id, ended(75), **who)
     launcher = Scripted({run_id: [[first, ended(75)], [here.done(run_id)]]})
     plain = launcher.look
@@ -406,7 +415,17 @@ def test_a_run_whose_other_worker_is_gone_is_submitted_again(
     launcher.look = look  # type: ignore[method-assign]
     assert here.drive(launcher) == []
     assert launcher.submitted == [run_id, run_id]
-    assert (launcher.looks > 60) == (how == "silent")
+    assert (launcher.looks > 60) == how.startswith("silent")
+
+
+def test_the_claim_that_a_killed_turn_left_is_not_waited_for(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+    killed = here.claimed_first(run_id, ended(137), host="n1")
+    launcher = Scripted({run_id: [[RUNNING, killed], [here.done(run_id)]]})
+    assert here.drive(launcher) == []
+    assert launcher.submitted == [run_id, run_id]
+    assert launcher.looks < 10
 
 
 def test_what_another_was_doing_is_submitted_when_that_is_gone(place: Callable[..., Place]) -> None:
@@ -479,6 +498,49 @@ def test_detached_everything_that_can_begin_is_submitted_and_nothing_is_looked_a
     assert launcher.looks == launcher.cancelled == 0
     assert any("1 more act on these" in line for line in here.lines)
     assert any("same command without --detach and --overwrite all" in one for one in here.lines)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_detached_it_stays_until_it_knows_whether_another_does_a_run(
+    place: Callable[..., Place], alive: bool
+) -> None:
+    here = place("pgd-at,at-bsl", detach=True, launcher="slurm")
+    theirs, other = here.ids
+    here.claim(theirs)
+    launcher = Scripted({one: [[RUNNING]] for one in here.ids}, survives=True)
+    plain = launcher.look
+
+    def look() -> Mapping[str, Seen]:
+        if alive and launcher.looks == 5:
+            here.claim(theirs, beats=2)
+        return plain()
+
+    launcher.look = look  # type: ignore[method-assign]
+    assert here.drive(launcher, detach=True) == []
+    assert launcher.submitted == ([other] if alive else [other, theirs])
+    assert (launcher.looks > 60) == (not alive)
+    assert any("another does them, and are" in line for line in here.lines) == alive
+
+
+def test_files_that_are_damaged_while_another_does_the_run_fail_it_alone(
+    place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltrobust.bench import standing
+
+    here = place("pgd-at,at-bsl")
+    monkeypatch.setattr("ltrobust.bench.launch.drive.finished", standing.finished)
+    bad, good = here.ids
+    here.claim(bad)
+
+    def damage() -> Seen:
+        here.suite.run(bad).fail("x")
+        (here.suite.run(bad).path / "failed.json").write_text("{")
+        return here.failed(good, "a reason")()
+
+    launcher = Scripted({good: [[RUNNING, damage, RUNNING]]})
+    failures = {one.run_id: one.reason for one in here.drive(launcher)}
+    assert "failed.json is damaged" in failures[bad]
+    assert failures[good] == "a reason"
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bench_helpers import Cli, attacks_of, command, environment
 from rich.console import Console
 
-from ltrobust.bench.launch import Seen, Site, Task, local, ray
+from ltrobust.bench.launch import WITH_PARENT, Seen, Site, Task, local, ray, work_command
 from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.launch.local import Local, slot_count
 from ltrobust.bench.loader import Loader
@@ -106,6 +107,35 @@ def test_codes_and_signals_are_told_and_logs_follow_each_other(tmp_path: Path) -
     assert look_until(launcher, all_ended)["a"].code == 0
     assert (tmp_path / "logs" / "a.log").read_text() == "one\ntwo\n"
     assert (tmp_path / "logs" / "c.log").read_text() == "bad\n"
+
+
+def test_workers_are_told_the_process_that_they_end_with(tmp_path: Path) -> None:
+    launcher = Local(Site(tmp_path, "cpu", jobs=1))
+    launcher.submit([shell(tmp_path, "a", f"echo ${WITH_PARENT}")])
+    look_until(launcher, all_ended)
+    assert (tmp_path / "logs" / "a.log").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_commands_begin_warm_where_a_fork_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    class Warm:
+        """In the place of the process that workers come from."""
+
+        def __init__(self, *_: object) -> None: ...
+
+        def start(self, *_: object) -> str:
+            return "warm"
+
+    monkeypatch.setattr("ltrobust.bench.launch.local.Nursery", Warm)
+    monkeypatch.setattr("ltrobust.bench.launch.local._start_cold", lambda *_: "cold")
+    monkeypatch.setattr(local, "sys", SimpleNamespace(platform=platform))
+    launcher = Local(Site(tmp_path, "cpu", jobs=1))
+    task = Task("a", work_command(tmp_path, "a"), tmp_path / "log")
+    assert str(launcher._start(task, launcher._free[0])) == (
+        "warm" if platform == "linux" else "cold"
+    )
 
 
 def test_cancelled_nothing_is_left_not_even_who_does_not_listen(

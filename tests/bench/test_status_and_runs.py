@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 from bench_helpers import Cli, Finished, tree
 from filelock import FileLock
 
+from ltrobust.bench.launch import Site
+from ltrobust.bench.launch.sbatch import Queued, SilentError
+from ltrobust.bench.launch.slurm import Slurm, Submission
 from ltrobust.bench.plan import Plan, make_plan
-from ltrobust.bench.plan_file import read_plan, write_plan
+from ltrobust.bench.plan_file import fixed_plan, plan_in_use, read_plan, write_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.standing import Standing, clock, finished, standings
 from ltrobust.results.claims import BEAT, SILENCE
@@ -127,10 +131,25 @@ def test_status_reads_only_and_gives_json(finished: Finished, cli: Cli) -> None:
     assert tree(finished.suite) == before
 
 
-def test_without_a_plan_status_names_the_way_out(tmp_path: Path, cli: Cli) -> None:
-    outcome = cli("status", tmp_path)
+@pytest.mark.parametrize("place", ["", "nowhere", "file"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status",), "holds no plan.json; ltrobust bench writes it, and `ltrobust runs"),
+        (("runs",), "holds no runs; give a suite's directory"),
+        (("runs", "--remove", "--yes"), "holds no runs"),
+    ],
+)
+def test_what_is_no_suite_is_one_line(
+    tmp_path: Path, cli: Cli, place: str, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "file").touch()
+    command, *flags = words
+    outcome = cli(command, tmp_path / place, *flags)
     assert outcome.code == 2
-    assert "ltrobust runs" in outcome.stderr
+    assert said in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_is_finished_lacks_nothing(finished: Finished) -> None:
@@ -227,6 +246,75 @@ def test_removed_runs_are_gone_and_those_at_work_stay(tmp_path: Path, cli: Cli) 
     assert not (suite.logs / f"{gone}.log").exists()
     assert list(read_plan(suite)) == [held, kept]
     assert not suite.run(held).history().empty
+
+
+def test_with_the_last_run_the_plans_go_that_nobody_needs(tmp_path: Path, cli: Cli) -> None:
+    plan, suite = planned(tmp_path, "pgd-at,at-bsl")
+    first, second = (one.run.run_id for one in plan.runs)
+    both, alone = (fixed_plan(one, suite) for one in (plan, replace(plan, runs=plan.runs[:1])))
+    (suite.plans / "damaged.json").write_text("{")
+    with plan_in_use(replace(plan, runs=plan.runs[1:]), suite) as used:
+        outcome = cli("runs", tmp_path, "--remove", "--yes")
+        assert outcome.code == 1
+        assert f"{second}: another ltrobust is to do it; not removed" in outcome.stderr
+        assert set(suite.plans.glob("*.json")) == {both, used, suite.plans / "damaged.json"}
+    assert not alone.exists()
+    assert [row["run_id"] for row in json.loads(cli("status", tmp_path, "--json").stdout)] == [
+        second
+    ]
+    epochs(suite, first, 1)  # it has been begun again
+    assert cli("runs", tmp_path, "--methods", "at-bsl", "--remove", "--yes").code == 0
+    assert both.exists()
+    assert not used.exists()
+    outcome = cli("status", tmp_path)
+    assert outcome.code == 2
+    assert "holds no plan.json" in outcome.stderr
+
+
+def test_what_a_job_of_slurm_is_to_do_stays(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, suite = planned(tmp_path, "pgd-at,at-bsl,taet")
+    queued, over, done = (one.run.run_id for one in plan.runs)
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.check_installed", lambda: None)
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.Slurm.pause", 0.0)
+    tasks = [Queued("ltrobust-a", n, "7", state, "0", "", "") for n, state in enumerate(STATES)]
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.queue", lambda users: tasks)
+    for name, runs in (("ltrobust-a", [queued, over]), ("ltrobust-b", [over, done])):
+        Slurm(Site(tmp_path, "cpu"))._write(Submission(name, runs, "7"))
+    file = fixed_plan(plan, suite)
+    outcome = cli("runs", tmp_path, "--remove", "--yes")
+    assert f"{queued}: a job of SLURM is to do it; not removed" in outcome.stderr
+    assert list(read_plan(suite)) == [queued]
+    assert [one.stem for one in (tmp_path / "jobs").iterdir()] == ["ltrobust-a"]
+    assert file.exists()
+
+    def silent(users: object) -> list[Queued]:
+        raise SilentError("timed out")
+
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.queue", silent)
+    outcome = cli("runs", tmp_path, "--remove", "--yes")
+    assert f"{queued}: a job of SLURM may be to do it (SLURM does not answer" in outcome.stderr
+    tasks.clear()
+    monkeypatch.setattr("ltrobust.bench.launch.slurm.queue", lambda users: tasks)
+    assert cli("runs", tmp_path, "--remove", "--yes").code == 0
+    assert not file.exists()
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+STATES = ("PENDING", "COMPLETED")
+
+
+def test_of_a_linked_run_only_the_link_is_removed(
+    finished: Finished, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    for run in (finished.suite / "runs").iterdir():
+        (tmp_path / "runs" / run.name).symlink_to(run)
+    before = tree(finished.suite)
+    assert cli("runs", tmp_path, "--remove", "--yes").code == 0
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert tree(finished.suite) == before
 
 
 def test_a_base_is_not_removed_under_what_acts_on_it(tmp_path: Path, cli: Cli) -> None:

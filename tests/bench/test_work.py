@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,6 @@ from ltrobust.bench.plan_file import fixed_plan, write_plan
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.work import DONE, FAILED, HELD, NO_DEVICE, STOPPED, work
-from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.store import SuiteStore
 
@@ -305,6 +305,22 @@ def test_the_last_epoch_is_always_saved(tmp_path: Path, monkeypatch: pytest.Monk
     assert saved == [2]
 
 
-def test_a_plan_without_the_run_any_more_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no plan"):
-        work(tmp_path, "pgd-at-000000000000", Reporter())
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "the bench that wrote it|holds no plan.json"),
+        *((text, "plan.json is damaged") for text in ("", "{", "[]", '{"schema": 1, "runs": []}')),
+    ],
+)
+def test_a_plan_that_is_missing_or_damaged_is_one_line(
+    tmp_path: Path, cli: Cli, own: bool, content: str | None, said: str
+) -> None:
+    file = tmp_path / ("plans" if own else "") / "plan.json"
+    if content is not None:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+    outcome = cli("work", tmp_path, "pgd-at-000000000000", *(("--plan", file) if own else ()))
+    assert outcome.code == 2
+    assert re.search(said, outcome.stderr)
+    assert len(outcome.stderr.splitlines()) == 1

@@ -18,4 +18,7 @@ def test_all_runs_are_done_once_and_a_ratio_is_told(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "4 runs, each trained once" in done.stdout
-    assert json.loads((tmp_path / "load.json").read_text())["launched"]["seconds"] > 0
+    written = json.loads((tmp_path / "load.json").read_text())
+    assert written["launched"]["seconds"] > 0
+    assert written["start"]["files"] > 1000
+    assert written["start"]["libraries"] > 10

@@ -16,7 +16,7 @@ import pytest
 
 from ltrobust.errors import Notice, UserError
 from ltrobust.results import claims
-from ltrobust.results.claims import ClaimedError, claimed
+from ltrobust.results.claims import BEAT, SILENCE, ClaimedError, Watch, claimed
 
 HOLDER = """
 import sys, time
@@ -119,6 +119,31 @@ def test_without_locks_one_who_is_silent_is_taken_over(tmp_path: Path, without_l
     began = time.monotonic()
     with claimed(tmp_path, "b", beat=60):  # a process of this machine that is no more
         assert time.monotonic() - began < 10
+
+
+def test_who_watches_believes_its_own_clock_and_what_changes(tmp_path: Path) -> None:
+    now = [0.0]
+    watch, file = Watch(tmp_path, clock=lambda: now[0]), tmp_path / "a.json"
+
+    def seen(seconds: float, beats: int, pid: int = 1, host: str = "n7") -> bool | None:
+        said = {"host": host, "pid": pid, "token": "theirs", "beats": beats}
+        file.write_text(json.dumps(said))
+        os.utime(file, (0, 0))
+        now[0] += seconds
+        found = watch.holder("a")
+        assert found is not None
+        return found.alive
+
+    patience = (SILENCE + 1) * BEAT
+    assert [seen(0, 1), seen(patience - 1, 1), seen(1, 1)] == [None, None, False]
+    assert [seen(1, 2), seen(patience - 1, 2), seen(1, 2)] == [True, True, False]
+    here = claims.socket.gethostname()
+    assert seen(0, 3, host=here, pid=os.getpid())
+    assert not seen(patience, 3, host=here, pid=os.getpid())  # another has that number now
+    assert seen(0, 4, host=here, pid=2**22 + 1) is False
+    file.unlink()
+    assert watch.holder("a") is None
+    assert seen(0, 5) is None
 
 
 def test_no_thread_outlives_its_claim(tmp_path: Path) -> None:

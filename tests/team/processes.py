@@ -44,7 +44,7 @@ def _take_part(
     rank: int, size: int, file: Path, work: Callable[[Team], T], end: Connection
 ) -> None:
     torch.set_num_threads(1)
-    with on_loopback(), joined(dist.FileStore(str(file), size), rank, size) as team:
+    with on_loopback(), joined(dist.FileStore(str(file), size), rank, size, "cpu") as team:
         try:
             found: object = work(team)
         except Exception as error:

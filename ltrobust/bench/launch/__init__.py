@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ltrobust.errors import unknown
 from ltrobust.results.store import SuiteStore
 
 WITH_PARENT = "LTROBUST_WITH_PARENT"
@@ -107,20 +106,14 @@ class Site:
     slurm: tuple[str, ...] = ()
 
 
-LAUNCHERS = {"local": "Local", "slurm": "Slurm", "ray": "Ray"}
-"""Classes by the name of their module here; each is made from a `Site`."""
-
-
 def find_launcher(name: str, site: Site) -> Launcher:
-    """The launcher of this name for a site.
+    """The launcher of this name for a site: the class of that name in its module here.
 
     Raises:
-        UserError: an unknown name, or an engine that is not installed here.
+        UserError: an engine that is not installed here, or an option that it does not take.
     """
-    if name not in LAUNCHERS:
-        raise unknown("launcher", name, LAUNCHERS)
     module = importlib.import_module(f"{__name__}.{name}")
-    launcher: Launcher = getattr(module, LAUNCHERS[name])(site)
+    launcher: Launcher = getattr(module, name.capitalize())(site)
     return launcher
 
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from ltrobust.bench.estimate import lengths
 from ltrobust.bench.launch import Launcher, Seen, Task, log_of, work_command
 from ltrobust.bench.plan import Plan, PlannedRun
-from ltrobust.bench.plan_file import fixed_plan, write_plan
+from ltrobust.bench.plan_file import plan_in_use, write_plan
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.standing import clock, finished, progress_of, standing
 from ltrobust.bench.work import HELD, NO_DEVICE
 from ltrobust.errors import RunError, UserError
 from ltrobust.progress import Reporter
-from ltrobust.results.claims import BEAT, SILENCE, ClaimedError, claimed, holder
+from ltrobust.results.claims import ClaimedError, Watch, claimed
 from ltrobust.results.records import now
 from ltrobust.results.store import SuiteStore
 
@@ -96,7 +96,7 @@ class _Open:
         ours: whether who holds it may be a turn of ours: it was handed over, or waited for, before.
         turns: turns without getting further.
         best: how far it has come.
-        held: signs of life of another that does it, and when the last one was seen.
+        held: whether another does it, or may.
         seen: what the engine said last.
         told: what was said of it last, and when.
     """
@@ -108,7 +108,7 @@ class _Open:
     ours: bool = False
     turns: int = 0
     best: tuple[int, int, int] = (0, 0, 0)
-    held: tuple[int, float] | None = None
+    held: bool = False
     seen: Seen = field(default_factory=lambda: Seen("waiting"))
     told: tuple[str, float] = ("", 0.0)
 
@@ -123,6 +123,7 @@ class _Loop:
     def __init__(self, how: Drive, plan: Plan, suite: SuiteStore, reporter: Reporter) -> None:
         self._how, self._plan, self._suite, self._reporter = how, plan, suite, reporter
         self._launcher = how.launcher
+        self._claims = Watch(suite.claims, clock=how.clock)
         self.open: dict[str, _Open] = {}
         self._failures: dict[str, str] = {}
         self._silent_since = ""
@@ -132,27 +133,37 @@ class _Loop:
 
     def run(self) -> list[Failure]:
         """Submit what is to do, and look until all of it is at its end."""
+        with plan_in_use(self._plan, self._suite) as self._file:
+            return self._run()
+
+    def _run(self) -> list[Failure]:
         plan, reporter = self._plan, self._reporter
         attached = self._launcher.attach() & {one.run.run_id for one in plan.runs}
         self._begin(attached)
         write_plan(plan, self._suite)
-        self._file = fixed_plan(plan, self._suite)
         reporter.begin("plan", "plan", len(plan.runs))
         reporter.advance("plan", len(plan.runs) - len(self.open))
         if attached:
             kept = "; no run is cleared" if plan.settings.overwrite == "all" else ""
             reporter.line(f"attached to {len(attached)} runs that were submitted before{kept}")
         self._submit()
-        if self._how.detach:
-            self._leave()
-        while self.open and not self._how.detach:
+        while self._stays():
             self._look()
             self._submit()
             self._watch()
-            if self.open:
+            if self._stays():
                 self._how.sleep(self._launcher.pause)
+        if self._how.detach:
+            self._leave()
         reporter.end("plan")
         return [Failure(run_id, reason) for run_id, reason in self._failures.items()]
+
+    def _stays(self) -> bool:
+        """Whether there is something to look at; detached, only until it is known who does what."""
+        if not self._how.detach:
+            return bool(self.open)
+        held = [one.run_id for one in self.open.values() if one.held]
+        return any(other is None or not other.alive for other in map(self._claims.holder, held))
 
     # what is to do ----------------------------------------------------------------------------
 
@@ -199,7 +210,7 @@ class _Loop:
         """Hand over what can begin: longest first, post-hoc runs when their base is trained."""
         ready = []
         for one in list(self.open.values()):
-            if one.submitted or one.held is not None:
+            if one.submitted or one.held:
                 continue
             base = one.planned.base
             if base in self._failures and not self._suite.run(str(base)).trained:
@@ -227,15 +238,15 @@ class _Loop:
         self._launcher.submit(tasks)
 
     def _left_to_another(self, one: _Open) -> bool:
-        """Whether another command does a run, for which no place of ours is to wait."""
-        other = None if one.ours else holder(self._suite.claims, one.run_id)
+        """Whether another command does a run, or may, for which no place of ours is to wait."""
+        other = None if one.ours else self._claims.holder(one.run_id)
         one.ours = True
-        if other is not None and other.alive:
+        if other is not None and other.alive is not False:
             self._wait_for(one, f"another ltrobust on {other}")
-        return one.held is not None
+        return one.held
 
     def _wait_for(self, one: _Open, who: str) -> None:
-        one.held = (0, self._how.clock())
+        one.held = True
         self._reporter.line(f"{one.run_id}: {who} is doing it; waiting for that")
 
     def _leave(self) -> None:
@@ -254,7 +265,7 @@ class _Loop:
         seen = self._launcher.look()
         silent = True
         for one in list(self.open.values()):
-            if one.held is not None:
+            if one.held:
                 self._look_at_holder(one)
             if not one.submitted:
                 continue
@@ -279,10 +290,11 @@ class _Loop:
             self._fail(one, str(error))
             return
         one.submitted, one.seen = False, seen
-        other = holder(self._suite.claims, one.run_id)
+        other = self._claims.holder(one.run_id)
+        alive = other is not None and other.alive is not False
         if failure is not None and failure.made != one.failed:
             self._fail(one, failure.reason)
-        elif seen.code == HELD or (other is not None and other.alive and seen.code is None):
+        elif seen.code == HELD or (alive and seen.code is None):
             self._wait_for(one, "another ltrobust" + ("" if other is None else f" on {other}"))
         elif seen.final:
             self._fail(one, seen.final)
@@ -312,19 +324,17 @@ class _Loop:
 
     def _look_at_holder(self, one: _Open) -> None:
         """See whether another that does the run has done it, or is gone."""
-        store = self._suite.run(one.run_id)
-        other, clock_now = holder(self._suite.claims, one.run_id), self._how.clock()
-        if other is None or not other.alive:
-            one.held = None
+        other = self._claims.holder(one.run_id)
+        if other is None or other.alive is False:
+            one.held = False
             self._judge(one, Seen("ended", "" if other is None else str(other)))
             return
-        if finished(one.planned, store, no_checks=self._plan.settings.no_checks):
-            self._done(one)
-        elif one.held is None or other.beats != one.held[0]:
-            one.held = (other.beats, clock_now)
-        elif clock_now - one.held[1] > (SILENCE + 1) * BEAT:
-            one.held = None
-            self._lost(one, Seen("ended", str(other)))
+        store = self._suite.run(one.run_id)
+        try:
+            if finished(one.planned, store, no_checks=self._plan.settings.no_checks):
+                self._done(one)
+        except UserError as error:
+            self._fail(one, str(error))
 
     def _done(self, one: _Open) -> None:
         del self.open[one.run_id]

@@ -36,6 +36,7 @@ from ltrobust.errors import Notice, RunError, UserError
 from ltrobust.results.files import read_object, write_atomic
 
 JOBS = "jobs"
+REMEDY = "delete it; runs that still have a job are left to it"
 ENDING = 120.0
 """Seconds that cancelled jobs may take to end; SLURM kills them after 30 or so."""
 REFUSALS = 30
@@ -374,15 +375,14 @@ class Slurm:
         """Earlier submissions, of whoever made them; a file each, so that no drivers share one."""
         found = []
         for file in sorted(self._jobs.glob("*.json")):
-            remedy = "delete it; runs that still have a job are left to it"
-            one = read_object(file, remedy)
+            one = read_object(file, REMEDY)
             try:
                 runs, numbers = [str(run) for run in one["runs"]], (one["user"], one["at_once"])
                 found.append(
                     Submission(str(one["name"]), runs, str(one["job"]), *map(int, numbers))
                 )
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{file} is damaged ({error!r}); {remedy}") from None
+                raise UserError(f"{file} is damaged ({error!r}); {REMEDY}") from None
         return found
 
     def _write(self, submission: Submission) -> None:
@@ -401,3 +401,17 @@ class Slurm:
 
 def _place(seen: Seen) -> str:
     return seen.where if seen.state == "running" else ""
+
+
+def queued_runs(suite: Path) -> dict[str, str]:
+    """Runs of a suite that jobs still have, each with why that is thought; jobs that are over are
+    forgotten. Where SLURM cannot be asked, all runs of all jobs count.
+    """
+    files = sorted((suite / JOBS).glob("*.json"))
+    if not files:
+        return {}
+    try:
+        return dict.fromkeys(Slurm(Site(suite, "cpu")).attach(), "a job of SLURM is to do it")
+    except UserError as error:
+        runs = [run for file in files for run in read_object(file, REMEDY).get("runs", [])]
+        return dict.fromkeys(map(str, runs), f"a job of SLURM may be to do it ({error})")

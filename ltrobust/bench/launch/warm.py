@@ -94,7 +94,11 @@ class Nursery:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that workers come from; those that live end themselves."""
     process.kill()
-    process.communicate()
+    for pipe in (process.stdin, process.stdout):  # a worker that has not begun may hold its end
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 class Warm:
@@ -144,14 +148,19 @@ class Warm:
                 os.kill(self.pid, kind)
 
 
-def serve() -> None:
-    """The other end: fork a worker for each line, and tell when one has ended, until no line can
-    come any more.
-    """
+def import_all() -> None:
+    """Import what every worker needs."""
     for name in IMPORTED:
         with suppress(ImportError):
             importlib.import_module(name)
     load_methods(())
+
+
+def serve() -> None:
+    """The other end: fork a worker for each line, and tell when one has ended, until no line can
+    come any more.
+    """
+    import_all()
     gc.collect()
     gc.freeze()  # nothing that is shared with children is to be written to
     lines, numbers = b"", dict[int, int]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ltrobust.bench.launch import Launcher, Seen, Site, Task, find_launcher
+from ltrobust.bench.launch import WITH_PARENT, Launcher, Seen, Site, Task, find_launcher
 from ltrobust.bench.launch import ray as ray_module
 from ltrobust.errors import UserError
 
@@ -221,8 +222,8 @@ def test_a_task_is_the_process_of_its_command(tmp_path: Path) -> None:
     TOLD.clear()
     log = tmp_path / "a.log"
     log.write_text("before\n")
-    assert turn(log, "sh", "-c", "echo $LTROBUST_A; echo no >&2; exit 75") == 75
-    assert log.read_text() == "before\nb\nno\n"
+    assert turn(log, "sh", "-c", f"echo $LTROBUST_A ${WITH_PARENT}; echo no >&2; exit 75") == 75
+    assert log.read_text() == f"before\nb {os.getpid()}\nno\n"
     assert [number for number, _ in TOLD] == [7]
     assert turn(log, "sh", "-c", "kill -9 $$") == -9
     with pytest.raises(FileNotFoundError):

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_helpers import Cli
 
 from ltrobust.bench.launch import Launcher, Seen, Site, Task, find_launcher, log_of, work_command
 from ltrobust.bench.launch.sbatch import job_script
+from ltrobust.bench.plan_file import read_plan
 from ltrobust.errors import Notice, RunError, UserError
+from ltrobust.results.store import SuiteStore
 
 FAKE = Path(__file__).with_name("fake_slurm.py")
 
@@ -329,6 +332,34 @@ def test_sbatch_refuses_in_its_own_words(fake: Fake, suite: Path) -> None:
         launcher.submit(tasks_of(suite, ["a"]))
     assert list((suite / "jobs").iterdir()) == []
     assert launcher.look() == {}
+
+
+BENCH = (
+    *("bench", "--methods", "pgd-at", "--dataset", "digits-lt", "--no-report", "--device", "cpu"),
+    *("--launcher", "slurm", "--output", "out"),
+)
+
+
+def test_a_refusal_ends_the_command_in_one_line(fake: Fake, cli: Cli) -> None:
+    fake.set(refuse="sbatch: error: invalid partition specified: gpu")
+    outcome = cli(*BENCH)
+    assert outcome.code == 2
+    assert outcome.stderr == (
+        "error: sbatch refused: sbatch: error: invalid partition specified: gpu\n"
+    )
+    assert list(Path("out/jobs").iterdir()) == []
+    assert list(Path("out/claims").glob("*.json")) == []
+
+
+def test_a_command_that_leaves_tells_by_its_code_what_failed_before(fake: Fake, cli: Cli) -> None:
+    assert cli(*BENCH, "--detach").code == 0
+    (plan,) = Path("out/plans").iterdir()
+    (run_id,) = read_plan(SuiteStore(Path("out")), plan)
+    SuiteStore(Path("out")).run(run_id).fail("no memory")
+    fake.set(jobs={})
+    outcome = cli(*BENCH, "--detach", "--overwrite", "never")
+    assert outcome.code == 1
+    assert outcome.stderr.startswith(f"failed: {run_id}: no memory (kept")
 
 
 def test_large_arrays_are_split_and_share_what_may_run_at_once(fake: Fake, suite: Path) -> None:
