@@ -223,7 +223,7 @@ def write_report(store: SuiteStore, results: SuiteResults) -> None:
 
 def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
     """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
-    from ltrobust.report.page import board_page  # plotly takes a second to import
+    from ltrobust.report.page import board_page
 
     made = render_board(results.board, store.drawn())
     known = [name for name, frame in results.tables.items() if not frame.empty]

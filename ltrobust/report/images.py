@@ -5,7 +5,9 @@ The images come from runs' stored examples; this module chooses rows and classes
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ltrobust.report.chart import MANY
 from ltrobust.report.groups import Group, format_eps
@@ -38,6 +41,23 @@ _LARGEST = 1.0
 _KINDS = ("clean", "adversarial", "change")
 _SIZE = 7
 """Points of all text."""
+_SCREEN = 64
+"""Most pixels of an image's side on the page."""
+
+
+@dataclass(frozen=True)
+class ExampleSheet:
+    """One method's images for the page.
+
+    Attributes:
+        link: a data link to one picture: clean images, adversarial ones, changes; a column a class.
+        columns: class, prediction without and under the attack.
+        note: attack, factor of the change, how the picture is stored.
+    """
+
+    link: str
+    columns: tuple[tuple[str, str, str], ...]
+    note: str
 
 
 def example_rows(
@@ -230,6 +250,44 @@ def adversarial_figure(
     return sheet.figure
 
 
+def example_sheet(examples: pd.DataFrame) -> ExampleSheet | None:
+    """Put one method's rows of `example_rows` into one picture; None without any."""
+    if not len(examples):
+        return None
+    picked = np.linspace(0, len(examples) - 1, min(CLASSES, len(examples))).round().astype(int)
+    drawn = examples.iloc[picked]
+    largest = _largest_change(drawn)
+    side = min(_SCREEN, max(drawn["clean"].iloc[0].shape[-2:]))
+    columns = []
+    for row in drawn.to_dict("records"):
+        pictures = (_picture(image) for image in _images(row, largest))
+        tiles = [one.resize((side, side), Image.Resampling.NEAREST) for one in pictures]
+        columns.append(np.vstack([np.asarray(tile) for tile in tiles]))
+    kept = io.BytesIO()
+    Image.fromarray(np.hstack(columns)).save(kept, "WEBP", quality=80)
+    first = drawn.iloc[0]
+    return ExampleSheet(
+        f"data:image/webp;base64,{base64.b64encode(kept.getvalue()).decode()}",
+        tuple(zip(drawn["class_name"], drawn["pred_clean"], drawn["pred_adv"], strict=True)),
+        f"{attack_title(str(first['attack']))}, eps {format_eps(first['eps'])}. Change magnified "
+        f"{1 / (2 * largest or 1):.1f} times, grey is none. The picture is compressed: exact images "
+        "are in the run's examples.parquet.",
+    )
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """An image (C, H, W) or (H, W) in [0, 1] as 8-bit RGB."""
+    channels = image.clip(0, 1).reshape(-1, *image.shape[-2:])
+    colours = channels[:3] if len(channels) >= 3 else channels[[0, 0, 0]]
+    return Image.fromarray((255 * np.moveaxis(colours, 0, -1)).round().astype(np.uint8))
+
+
+def _images(row: Mapping[Any, Any], largest: float) -> list[np.ndarray]:
+    """Clean image, adversarial image and the change, in [0, 1] where it is no larger than that."""
+    change = 0.5 + _change(row) / (2 * largest or 1)
+    return [np.asarray(row["clean"]) / 255, np.asarray(row["adversarial"]), change]
+
+
 def _largest_change(examples: pd.DataFrame) -> float:
     """The change of a pixel that fills the range: eps, in the L2 ball the largest there is."""
     if not any("-l2" in str(attack) for attack in examples["attack"]):
@@ -246,8 +304,7 @@ def _draw_cell(
     sheet: _Sheet, block: int, column: int, row: Mapping[Any, Any], largest: float
 ) -> None:
     """Three images under each other, the predictions below the first two."""
-    change = 0.5 + _change(row) / (2 * largest or 1)
-    images = [np.asarray(row["clean"]) / 255, np.asarray(row["adversarial"]), change]
+    images = _images(row, largest)
     preds = [row["pred_clean"], row["pred_adv"]]
     if sheet.rows == 1:
         images, preds = images[1:2], preds[1:]
