@@ -41,6 +41,22 @@ app = typer.Typer(
     help="Train, attack and compare adversarial defenses on long-tailed data.\n\n"
     "Start with: [bold]ltrobust bench --methods core --dataset digits-lt[/bold]",
 )
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Hold what stands before a command."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"ltrobust {installed('ltrobust')}")
+        raise typer.Exit
+
+
 # typer carries its own click since 0.26 and exports only the leaves of its errors
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 STOPPED = 130
@@ -876,7 +892,8 @@ def _show_reliability(run: RunStore) -> None:
     epilog="Examples:\n\n  ltrobust report results/digits-lt\n\n"
     "  ltrobust report results/cifar100-lt --groups 100/20\n\n"
     "  ltrobust report results/mine results/theirs --imbalance-ratio 50 --output results/both\n\n"
-    "  ltrobust report results/cifar10-lt results/external --across recipe,arch,epochs"
+    "  ltrobust report results/cifar10-lt results/external --across recipe,arch,epochs\n\n"
+    "  ltrobust report results/cifar10-lt --columns 1 --output paper"
 )
 def report(
     directories: Annotated[
@@ -905,6 +922,17 @@ def report(
         ),
     ] = None,
     groups: Groups = None,
+    style: Annotated[
+        str | None, _flag("Figures for paper (default) or slides.", panel=RUNNING)
+    ] = None,
+    columns: Annotated[
+        str | None,
+        _flag(
+            "LaTeX tables and figures for 1 (3.25 in) or 2 (6.9 in) columns of a paper; default: "
+            "tables of both columns, figures of 5 in.",
+            panel=RUNNING,
+        ),
+    ] = None,
     plugin: Plugin = None,
     output: Annotated[
         Path | None,
@@ -921,8 +949,10 @@ def report(
     from ltrobust.evaluation.metrics import parse_groups
     from ltrobust.plugins import load_plugin
     from ltrobust.report.across import parse_across
+    from ltrobust.report.style import parse_look
     from ltrobust.results.filters import parse_filters
 
+    look = parse_look(style, columns)
     for path in plugin or ():
         load_plugin(path)
     filters = parse_filters(
@@ -933,7 +963,8 @@ def report(
         methods=methods,
     )
     grouping = None if groups is None else parse_groups(groups)
-    results, store = make_report(directories, filters, grouping, parse_across(across), output)
+    ranked = parse_across(across)
+    results, store = make_report(directories, filters, grouping, ranked, output, look)
     _show_results(results, store)
 
 

@@ -110,6 +110,7 @@ class _Sheet:
         rows: of images in a block: clean, adversarial and change, or the adversarial alone.
     """
 
+    width: float
     rows: int
     blocks: int
     across: float
@@ -126,7 +127,7 @@ class _Sheet:
 
     @cached_property
     def figure(self) -> Figure:
-        figure = new_figure(self.height)
+        figure = new_figure(self.height, self.width)
         figure.set_layout_engine("none")
         return figure
 
@@ -143,7 +144,7 @@ class _Sheet:
         return self.top(block) - _TITLE - down
 
     def write(self, x: float, y: float, text: str, ha: str = "center", **how: Any) -> None:
-        self.figure.text(x / WIDTH, y / self.height, text, ha=ha, fontsize=_SIZE, **how)
+        self.figure.text(x / self.width, y / self.height, text, ha=ha, fontsize=_SIZE, **how)
 
     def caption(self, column: int, y: float, text: str, colour: str | None = None) -> None:
         """Write into the middle of a column, as much as it holds."""
@@ -152,8 +153,8 @@ class _Sheet:
 
     def show(self, column: int, bottom: float, image: np.ndarray) -> None:
         """Show an image (C, H, W) or (H, W); one without colours in grey."""
-        size = self.across / WIDTH, self.down / self.height
-        axes = self.figure.add_axes((self.left(column) / WIDTH, bottom / self.height, *size))
+        size = self.across / self.width, self.down / self.height
+        axes = self.figure.add_axes((self.left(column) / self.width, bottom / self.height, *size))
         axes.set_axis_off()
         channels = image.clip(0, 1).reshape(-1, *image.shape[-2:])
         picture = np.moveaxis(channels[:3], 0, -1) if len(channels) >= 3 else channels[0]
@@ -172,7 +173,7 @@ def examples_digest(setting: Setting) -> str:
     return found.hexdigest()
 
 
-def adversarial_figures(setting: Setting) -> list[Figure]:
+def adversarial_figures(setting: Setting, width: float = WIDTH) -> list[Figure]:
     """Draw all methods that have examples; a footnote names the others.
 
     At most 4 stand on a figure; of more than `chart.MANY` only the adversarial images are shown,
@@ -194,7 +195,7 @@ def adversarial_figures(setting: Setting) -> list[Figure]:
         place = f"{place} of {len(known)}."
         note = f"{place if len(known) > size else ''} {without}".strip()
         part = examples[examples["label"].isin(own)]
-        figures.append(adversarial_figure(part, titles, note, alone=many))
+        figures.append(adversarial_figure(part, titles, note, alone=many, width=width))
     return figures
 
 
@@ -204,6 +205,7 @@ def adversarial_figure(
     shown: Mapping[str, str] | None = None,
     note: str = "",
     alone: bool = False,
+    width: float = WIDTH,
 ) -> Figure:
     """Grid of clean image, adversarial image and the change, a block of rows for each method.
 
@@ -218,6 +220,7 @@ def adversarial_figure(
         shown: label to label as written; default as it is.
         note: what else the footnote says.
         alone: whether the adversarial images stand alone.
+        width: of the figure in inches.
     """
     labels = list(dict.fromkeys(examples["label"]))
     known = list(dict.fromkeys(examples["class_name"]))
@@ -228,16 +231,16 @@ def adversarial_figure(
     kinds = _KINDS[1:2] if alone else _KINDS
     if len(classes) < len(known):
         note = f"{len(classes)} of {len(known)} stored classes, evenly spaced. {note}".strip()
-    foot = _footnote(drawn, largest, note, alone)
-    across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / len(classes) - _GAP)
+    foot = _footnote(drawn, largest, note, alone, width)
+    across = min(_LARGEST, (width - _LEFT - 0.06) / len(classes) - _GAP)
     steepest = max(image.shape[-2] / image.shape[-1] for image in drawn["clean"])
     foot_height = 0.09 + _LINE * len(foot)
-    sheet = _Sheet(len(kinds), len(labels), across, across * steepest, foot_height)
+    sheet = _Sheet(width, len(kinds), len(labels), across, across * steepest, foot_height)
     cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
     for column, name in enumerate(classes):
         sheet.caption(column, sheet.height - 0.02, str(name))
     for block, label in enumerate(labels):
-        title = fit((shown or {}).get(label, label), WIDTH - _LEFT - 0.1, _SIZE, "bold")
+        title = fit((shown or {}).get(label, label), width - _LEFT - 0.1, _SIZE, "bold")
         at = sheet.top(block) - _TITLE + 0.03
         sheet.write(_LEFT, at, title, ha="left", va="bottom", fontweight="bold")
         for row, text in enumerate(kinds):
@@ -270,8 +273,8 @@ def example_sheet(examples: pd.DataFrame) -> ExampleSheet | None:
         f"data:image/webp;base64,{base64.b64encode(kept.getvalue()).decode()}",
         tuple(zip(drawn["class_name"], drawn["pred_clean"], drawn["pred_adv"], strict=True)),
         f"{attack_title(str(first['attack']))}, eps {format_eps(first['eps'])}. Change magnified "
-        f"{1 / (2 * largest or 1):.1f} times, grey is none. The picture is compressed: exact images "
-        "are in the run's examples.parquet.",
+        f"{1 / (2 * largest or 1):.1f} times, grey is none. The picture is compressed: the exact "
+        "images are in the run's examples.parquet.",
     )
 
 
@@ -317,7 +320,9 @@ def _draw_cell(
         sheet.caption(column, at, str(pred) if right else f"✗ {pred}", colour)
 
 
-def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) -> list[str]:
+def _footnote(
+    examples: pd.DataFrame, largest: float, note: str, alone: bool, width: float
+) -> list[str]:
     """Lines under the figure, each as wide as the figure at most."""
     attacks = {
         f"{short(attack_title(str(attack)), 30)}, eps {format_eps(eps)}"
@@ -334,8 +339,8 @@ def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) ->
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_width(longer, _SIZE) > WIDTH - 0.12:
-            lines.append(fit(word, WIDTH - 0.12, _SIZE))
+        if lines[-1] and text_width(longer, _SIZE) > width - 0.12:
+            lines.append(fit(word, width - 0.12, _SIZE))
         else:
             lines[-1] = longer
     return lines

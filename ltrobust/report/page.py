@@ -1,7 +1,7 @@
 """The leaderboard page: one self-contained HTML file that opens from disk without a network.
 
-It fills the template with the sections of `sections.py`, embeds figures as JSON with the script that
-draws them, and forbids by a content security policy every script but its own and every
+It fills the template with the sections of `sections.py`, embeds figures as JSON with the script
+that draws them, and forbids by a content security policy every script but its own and every
 request. Names come from users: the template escapes all text, embedded JSON holds no `<`.
 """
 

@@ -143,9 +143,7 @@ def _error(name: str, values: Sequence[float], ends: Sequence[Ends]) -> dict[str
     pairs = list(zip(values, ends, strict=True))
     array = _rounded(high - value for value, (_, high) in pairs)
     arrayminus = _rounded(value - low for value, (low, _) in pairs)
-    return {
-        name: {"array": [v or 0 for v in array], "arrayminus": [v or 0 for v in arrayminus]}
-    }
+    return {name: {"array": [v or 0 for v in array], "arrayminus": [v or 0 for v in arrayminus]}}
 
 
 def _hover(points: Sequence[Sequence[str]]) -> dict[str, Any]:
