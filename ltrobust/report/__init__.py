@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 _TERMINAL_CLASSES = 20
-_TERMINAL_ATTACKS = 3
 _KINDS = ("png", "pdf")
 _CITING = ("leaderboard", "balanced")
 """Tables whose methods have their references."""
@@ -96,23 +95,20 @@ def render_board(board: Board, known: Mapping[str, str], look: Look = DEFAULT_LO
     return made
 
 
-def terminal_tables(board: Board) -> list[RichTable]:
+def terminal_tables(board: Board, width: int = 80) -> list[RichTable]:
     """Tables for the command line: balanced, by class frequency, by class up to 20 classes, cost,
-    and by imbalance ratio.
-
-    A balanced table of many attacks comes in parts that fit 80 columns for one seed.
+    and by imbalance ratio; in parts that are no wider than `width` characters.
     """
     tables: list[Table | None] = []
     for setting in board.settings:
-        for start in range(0, len(setting.attacks), _TERMINAL_ATTACKS):
-            part = setting.attacks[start : start + _TERMINAL_ATTACKS]
-            tables.append(balanced_table(setting, part))
+        tables.append(balanced_table(setting))
         tables.append(group_table(setting))
         if 0 < len(setting.classes.facts) <= _TERMINAL_CLASSES:
             tables.append(per_class_table(setting))
         tables.append(cost_table(setting, class_attacks(setting.attacks)))
     tables += [ratio_table(family) for family in board.families]
-    return [table.to_rich() for table in tables if table is not None]
+    known = [table for table in tables if table is not None]
+    return [part.to_rich() for table in known for part in table.parts(width)]
 
 
 def _table_files(

@@ -26,7 +26,7 @@ _SIZES = (
     *((r"\scriptsize", 7.0, 3.0), (r"\scriptsize", 7.0, 2.0)),
 )
 """Type, its points, and half the room between columns, tried in this order."""
-_KEYS = frozenset({"rank", "method", "attack", "of", "best", "other", "class"})
+KEYS = frozenset({"rank", "method", "attack", "of", "best", "other", "class"})
 """Heads of columns that name a row."""
 _FONTS = ("ptmr8a.afm", "ptmb8a.afm", "cmr10.afm")
 
@@ -106,9 +106,7 @@ class _Grid:
 
     def _keys(self) -> list[int]:
         """The columns that name a row, which every part has; at least the first."""
-        named = itertools.takewhile(
-            lambda place: self.heads[place] in _KEYS, range(len(self.heads))
-        )
+        named = itertools.takewhile(lambda place: self.heads[place] in KEYS, range(len(self.heads)))
         return list(named) or [0]
 
     def width(self, columns: Sequence[int], points: float, gap: float) -> float:

@@ -6,11 +6,12 @@ second underlined. What stands in a table is decided in `tables.py`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
@@ -20,7 +21,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ltrobust.report.estimate import Estimate, percent
-from ltrobust.report.latex import floats
+from ltrobust.report.latex import KEYS, floats
 
 Cell = tuple[int, str]
 _LATEX = {
@@ -128,6 +129,43 @@ class Table:
         data = _spread_out(self.frame) if self.data is None else self.data
         return data.to_csv(index=False, lineterminator="\n")
 
+    def parts(self, width: int) -> list[Table]:
+        """Tables that a terminal of so many characters shows whole, no name or number broken.
+
+        Columns that do not fit stand below, led again by those that name a row.
+        """
+        room = {place: self._characters(place) + 2 for place in range(len(self.frame.columns))}
+        named = itertools.takewhile(lambda place: self.frame.columns[place] in KEYS, room)
+        keys = list(named) or [0]
+        blocks: list[list[int]] = [[]]
+        for place in list(room)[len(keys) :]:
+            if blocks[-1] and sum(room[p] for p in (*keys, *blocks[-1], place)) + 1 > width:
+                blocks.append([])
+            blocks[-1].append(place)
+        if len(blocks) == 1:
+            return [self]
+        last = len(blocks) - 1
+        return [
+            replace(
+                self,
+                title=self.title if turn == 0 else "",
+                caption=self.caption if turn == last else "",
+                frame=self.frame.iloc[:, [*keys, *block]],
+                contests=tuple(
+                    contest
+                    for contest in self.contests
+                    if {name for _, name in contest} <= {*self.frame.columns[[*keys, *block]]}
+                ),
+            )
+            for turn, block in enumerate(blocks)
+        ]
+
+    def _characters(self, place: int) -> int:
+        """Width of a column that breaks no word of its head, and no name or number."""
+        texts = [row[place][0] for row in self._cells]
+        head = max(map(len, str(self.frame.columns[place]).split()), default=0)
+        return max([head, *map(len, texts)])
+
     def to_rich(self) -> RichTable:
         """Render for the terminal."""
         styles = {"best": "bold", "second": "underline", "": ""}
@@ -136,12 +174,11 @@ class Table:
         )
         table.title_justify = table.caption_justify = "left"
         cells = self._cells
-        for place, name in enumerate(self.frame.columns):
+        for name in self.frame.columns:
             side: JustifyMethod = "right" if name in self._numeric else "left"
             # a break at each blank keeps columns as narrow as their words
             header = Text(str(name).replace(" ", "\n"), overflow="fold")
-            numbers = all(_is_number(row[place][0]) for row in cells)
-            table.add_column(header, justify=side, overflow="fold", no_wrap=numbers)
+            table.add_column(header, justify=side, overflow="fold")
         for position, row in enumerate(cells):
             if position in self.sections:
                 table.add_section()
@@ -251,11 +288,6 @@ def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             columns[str(name)] = list(cells)
     return pd.DataFrame(columns)
-
-
-def _is_number(text: str) -> bool:
-    """Whether a cell is a short number or interval, which a terminal must not break."""
-    return len(text) <= 11 and not any(sign.isalpha() for sign in text)
 
 
 def _shown(cell: object) -> float | None:
