@@ -1105,15 +1105,19 @@ def reproduce(
 
 
 def _show_jobs(jobs: list[Job], output: Path) -> None:
-    """Print the runs of each entry and what is there of them; nothing is written."""
+    """Print the runs of each entry, what is there of them and what the rest needs."""
+    from ltrobust.bench.cells import needs_in_words
     from ltrobust.bench.runner import describe
     from ltrobust.papers.reproduce import missing
     from ltrobust.results.store import SuiteStore
 
     store = SuiteStore(output)
     for job in jobs:
-        left = {p.run.run_id for plan in job.plans for p in missing(plan, store).runs}
-        out.print(f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do", highlight=False)
+        plans = [missing(plan, store) for plan in job.plans]
+        left = {planned.run.run_id for plan in plans for planned in plan.runs}
+        told = f", {needs_in_words(plans, store)}" if left else ""
+        text = f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do{told}"
+        out.print(text, highlight=False, soft_wrap=True)
         for planned in job.runs():
             state = "to do" if planned.run.run_id in left else "done "
             line = f"  {state}  {planned.run.run_id}  {describe(planned.run)}"
@@ -1423,7 +1427,7 @@ def version(debug: Debug = False) -> None:
 
 
 def _print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, where there is any row: no text is cut, and no first cell broken if it fits."""
+    """Print a table, where there is any row; no text is cut, and names stay whole if they can."""
     table = Table(title=title)
     for place, column in enumerate(columns):
         names = max((len(row[place]) for row in rows), default=0)

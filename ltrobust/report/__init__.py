@@ -83,7 +83,8 @@ def render_board(board: Board, known: Mapping[str, str], look: Look = DEFAULT_LO
     made = Rendered()
     made.files["leaderboard.csv"] = board.leaderboard.to_csv(index=False, lineterminator="\n")
     cited = cited_methods(board)
-    made.files |= {"tables/references.bib": references(cited.values())} if cited else {}
+    if cited:
+        made.files["tables/references.bib"] = references(cited.values())
     keys = {label: key for label, (key, _) in cited.items()}
     for setting in board.settings:
         for table in setting_tables(setting):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
-from fontTools.afmLib import AFM
-from fontTools.agl import UV2AGL
 
 COLUMN = {1: 234.0, 2: 495.0}
 """Points of one column and of both: 3.25 and 6.875 inches, as CVPR and ICCV have them."""
@@ -191,13 +190,15 @@ def text_points(text: str, size: float) -> float:
 
 @cache
 def _wide(sign: str) -> float:
-    """The widest that fonts have a sign, as a share of the size."""
-    name = UV2AGL.get(ord(sign), "")
-    known = [font[name][1] for font in _fonts() if name in font._chars]
-    return max(known, default=900) / 1000
+    """The widest that a font has a sign or the letter below its accent, as a share of the size."""
+    base = unicodedata.normalize("NFD", sign)[0]
+    return max((font[base] for font in _fonts() if base in font), default=0.9)
 
 
 @cache
-def _fonts() -> tuple[AFM, ...]:
+def _fonts() -> tuple[dict[str, float], ...]:
+    """Signs of each font to their width, from the metrics that come with matplotlib."""
     folder = Path(mpl.get_data_path()) / "fonts" / "afm"
-    return tuple(AFM(str(folder / name)) for name in _FONTS)
+    texts = [(folder / name).read_text("latin-1") for name in _FONTS]
+    pattern = re.compile(r"^C (\d+) ; WX ([\d.]+)", re.MULTILINE)
+    return tuple({chr(int(c)): float(wide) / 1000 for c, wide in pattern.findall(t)} for t in texts)
