@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -41,11 +42,37 @@ app = typer.Typer(
     help="Train, attack and compare adversarial defenses on long-tailed data.\n\n"
     "Start with: [bold]ltrobust bench --methods core --dataset digits-lt[/bold]",
 )
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Hold what stands before a command."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"ltrobust {installed('ltrobust')}")
+        raise typer.Exit
+
+
 # typer carries its own click since 0.26 and exports only the leaves of its errors
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 STOPPED = 130
-out = Console()
-err = Console(stderr=True)
+
+
+def _console(**kind: Any) -> Console:
+    """A console; what is no terminal has lines as long as they are, unless COLUMNS says so."""
+    console = Console(**kind)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 10_000
+    return console
+
+
+out = _console()
+err = _console(stderr=True)
 
 # One definition per flag; the names are also the keys of a suite file (with underscores).
 DATA, TRAINING, EVALUATION, RUNNING = "Data", "Training", "Evaluation", "Running"
@@ -515,13 +542,8 @@ def _show_profile(plan: Plan, store: SuiteStore) -> None:
     rows = profile_rows(plan, store)
     if not rows:
         out.print("no profile: every run was done before")
-        return
-    table = Table(title="where the time went (training: share of the measured epochs)")
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    title = "where the time went (training: share of the measured epochs)"
+    _print_rows(title, COLUMNS, rows)
 
 
 def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
@@ -551,17 +573,16 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         content = {"output": str(store.path), "device": plan.device, "runs": runs}
         print(json.dumps(content, indent=2))
         return
-    table = Table(title=f"plan for {store.path} on {plan.device}")
-    for column in ("run", "what", "attacks", "GPU memory", "state"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for planned in plan.runs:
         run_id = planned.run.run_id
         names = ",".join(spec.title for spec in planned.attacks)
         room = gigabytes(memory[run_id]) if run_id in memory else "-"
         after = "" if planned.base is None else f"; acts on {planned.base}"
         what = f"{describe(planned.run)}{after}"
-        table.add_row(run_id, what, names, room, states[run_id])
-    out.print(table)
+        rows.append((run_id, what, names, room, states[run_id]))
+    columns = ("run", "what", "attacks", "GPU memory", "state")
+    _print_rows(f"plan for {store.path} on {plan.device}", columns, rows)
     _show_cells(plan, store)
 
 
@@ -571,12 +592,7 @@ def _show_cells(plan: Plan, store: SuiteStore) -> None:
     from ltrobust.progress import in_words
 
     rows, seconds, unread = cell_rows(plan, store)
-    table = Table(title="cells")
-    for column in ("dataset", "ratio", "arch", "options", "runs", "time"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    _print_rows("cells", ("dataset", "ratio", "arch", "options", "runs", "time"), rows)
     without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
     out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)
 
@@ -619,12 +635,8 @@ def status(directory: SuiteDirectory, json_output: Json = False, debug: Debug = 
     if json_output:
         print(json.dumps([one.row() for one in found], indent=2))
         return
-    table = Table(title=f"{directory}: {counted(found)}")
-    for column in ("run", "state", "how far"):
-        table.add_column(column, overflow="fold")
-    for one in found:
-        table.add_row(one.run_id, one.state, Text(one.told()))
-    out.print(table)
+    rows = [(one.run_id, one.state, one.told()) for one in found]
+    _print_rows(f"{directory}: {counted(found)}", ("run", "state", "how far"), rows)
 
 
 @app.command(
@@ -683,14 +695,13 @@ def runs(
 
 def _show_runs(found: list[Listed], directory: Path) -> None:
     total = sum(one.bytes for one in found)
-    table = Table(title=f"{directory}: {len(found)} runs, {total / 1e6:.1f} MB")
-    for column in ("run", "dataset", "ratio", "arch", "recipe", "seed", "state", "attacks", "MB"):
-        table.add_column(column, overflow="fold", no_wrap=column == "run")
+    rows = []
     for one in found:
         facts = (one.run_id, one.dataset, one.ratio(), one.arch, one.recipe)
         seed = "-" if one.seed is None else str(one.seed)
-        table.add_row(*facts, seed, one.state, str(one.attacks), f"{one.bytes / 1e6:.1f}")
-    out.print(table)
+        rows.append((*facts, seed, one.state, str(one.attacks), f"{one.bytes / 1e6:.1f}"))
+    columns = ("run", "dataset", "ratio", "arch", "recipe", "seed", "state", "attacks", "MB")
+    _print_rows(f"{directory}: {len(found)} runs, {total / 1e6:.1f} MB", columns, rows)
 
 
 def _remove(found: list[Listed], directory: Path, *, yes: bool) -> None:
@@ -876,7 +887,8 @@ def _show_reliability(run: RunStore) -> None:
     epilog="Examples:\n\n  ltrobust report results/digits-lt\n\n"
     "  ltrobust report results/cifar100-lt --groups 100/20\n\n"
     "  ltrobust report results/mine results/theirs --imbalance-ratio 50 --output results/both\n\n"
-    "  ltrobust report results/cifar10-lt results/external --across recipe,arch,epochs"
+    "  ltrobust report results/cifar10-lt results/external --across recipe,arch,epochs\n\n"
+    "  ltrobust report results/cifar10-lt --columns 1 --output paper"
 )
 def report(
     directories: Annotated[
@@ -905,6 +917,17 @@ def report(
         ),
     ] = None,
     groups: Groups = None,
+    style: Annotated[
+        str | None, _flag("Figures for paper (default) or slides.", panel=RUNNING)
+    ] = None,
+    columns: Annotated[
+        str | None,
+        _flag(
+            "LaTeX tables and figures for 1 (3.25 in) or 2 (6.9 in) columns of a paper; default: "
+            "tables of both columns, figures of 5 in.",
+            panel=RUNNING,
+        ),
+    ] = None,
     plugin: Plugin = None,
     output: Annotated[
         Path | None,
@@ -921,8 +944,10 @@ def report(
     from ltrobust.evaluation.metrics import parse_groups
     from ltrobust.plugins import load_plugin
     from ltrobust.report.across import parse_across
+    from ltrobust.report.style import parse_look
     from ltrobust.results.filters import parse_filters
 
+    look = parse_look(style, columns)
     for path in plugin or ():
         load_plugin(path)
     filters = parse_filters(
@@ -933,7 +958,8 @@ def report(
         methods=methods,
     )
     grouping = None if groups is None else parse_groups(groups)
-    results, store = make_report(directories, filters, grouping, parse_across(across), output)
+    ranked = parse_across(across)
+    results, store = make_report(directories, filters, grouping, ranked, output, look)
     _show_results(results, store)
 
 
@@ -950,7 +976,7 @@ def _show_results(results: SuiteResults, store: SuiteStore | None) -> None:
     """Print the tables of a report, and where its files are."""
     from ltrobust.report import terminal_tables
 
-    for table in terminal_tables(results.board):
+    for table in terminal_tables(results.board, out.width):
         out.print(table)
     if store is None:
         out.print("nothing was written; --output DIR writes tables, figures and CSV files there")
@@ -1079,15 +1105,19 @@ def reproduce(
 
 
 def _show_jobs(jobs: list[Job], output: Path) -> None:
-    """Print the runs of each entry and what is there of them; nothing is written."""
+    """Print the runs of each entry, what is there of them and what the rest needs."""
+    from ltrobust.bench.cells import needs_in_words
     from ltrobust.bench.runner import describe
     from ltrobust.papers.reproduce import missing
     from ltrobust.results.store import SuiteStore
 
     store = SuiteStore(output)
     for job in jobs:
-        left = {p.run.run_id for plan in job.plans for p in missing(plan, store).runs}
-        out.print(f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do", highlight=False)
+        plans = [missing(plan, store) for plan in job.plans]
+        left = {planned.run.run_id for plan in plans for planned in plan.runs}
+        told = f", {needs_in_words(plans, store)}" if left else ""
+        text = f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do{told}"
+        out.print(text, highlight=False, soft_wrap=True)
         for planned in job.runs():
             state = "to do" if planned.run.run_id in left else "done "
             line = f"  {state}  {planned.run.run_id}  {describe(planned.run)}"
@@ -1105,7 +1135,8 @@ def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
         with Reporter(out) as reporter:
             failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
         for table in write_entry(job, folder, store):
-            out.print(table.to_rich())
+            for part in table.parts(out.width):
+                out.print(part.to_rich())
         out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
     for run_id, reason in failures.items():
         err.print(f"failed: {run_id}: {reason}", soft_wrap=True, markup=False)
@@ -1231,8 +1262,8 @@ def show(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Explain a defense: paper, equations, recipe with sources, and quirks of the released code."""
-    from ltrobust.describe import describe_method, recipe_rows
+    """Explain a defense: paper, equations, options, recipe with sources, quirks of the code."""
+    from ltrobust.describe import describe_method, option_rows, recipe_rows
     from ltrobust.method import load_methods
 
     load_methods(plugin or [])
@@ -1242,13 +1273,15 @@ def show(
         return
     out.print(f"{facts['name']}: {facts['paper']} {facts['url']}", markup=False, soft_wrap=True)
     out.print(f"\n{facts['explanation']}\n", markup=False, highlight=False, soft_wrap=True)
-    table = Table(title="--recipe paper, and where each value comes from")
-    for column in ("value", "published", "source"):
-        table.add_column(column, overflow="fold")
-    for row in recipe_rows(facts["name"]):
-        table.add_row(*row)
-    if table.row_count:
-        out.print(table)
+    _print_rows(
+        "options (--option NAME=VALUE)",
+        ("option", "type", "default", "allowed", "meaning"),
+        option_rows(facts["name"]),
+    )
+    columns = ("value", "published", "source")
+    _print_rows(
+        "--recipe paper, and where each value comes from", columns, recipe_rows(facts["name"])
+    )
     for quirk in facts["quirks"]:
         out.print(f"quirk: {quirk}", markup=False, highlight=False, soft_wrap=True)
 
@@ -1393,19 +1426,30 @@ def version(debug: Debug = False) -> None:
         out.print(f"{name} {installed(name)}", highlight=False)
 
 
+def _print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, where there is any row; no text is cut, and names stay whole if they can."""
+    table = Table(title=title)
+    for place, column in enumerate(columns):
+        names = max((len(row[place]) for row in rows), default=0)
+        whole = place == 0 and names < out.width / 2
+        table.add_column(column, overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if rows:
+        out.print(table)
+
+
 def _print_list(
     rows: list[dict[str, Any]], columns: tuple[str, ...], title: str, json_output: bool
 ) -> None:
     if json_output:
         print(json.dumps(rows, indent=2))
         return
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        cells = (row[column] for column in columns)
-        table.add_row(*(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
-    out.print(table)
+    cells = [
+        [f"{c:.4g}" if isinstance(c, float) else str(c) for c in (row[name] for name in columns)]
+        for row in rows
+    ]
+    _print_rows(title, [column.replace("_", " ") for column in columns], cells)
 
 
 def main() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from typing import Any
+import typing
+from typing import Annotated, Any, Literal
 
 from ltrobust.combination import JOIN, Combination, find
 from ltrobust.method import METHODS, Method, PaperRecipe
@@ -93,6 +95,58 @@ def _recipe(name: str) -> PaperRecipe | None:
     if cls is not None and issubclass(cls, Modifier):
         name = f"{cls.trial}{JOIN}{cls.name}"
     return find(name).recipe
+
+
+def option_rows(name: str) -> list[tuple[str, str, str, str, str]]:
+    """Rows (option, type, default, what is allowed, meaning) of a method's options."""
+    parts = find(name).parts if JOIN in name else (METHODS.get(name),)
+    rows = []
+    for place, part in enumerate(parts):
+        mark = f"{part.name}." if place or part.kind != "defense" else ""
+        types, meanings = typing.get_type_hints(part, include_extras=True), _meanings(part)
+        for option, default in part.option_defaults().items():
+            kind, allowed = _type_words(types.get(option, Any))
+            rows.append((f"{mark}{option}", kind, str(default), allowed, meanings.get(option, "")))
+    return rows
+
+
+def _type_words(kind: Any) -> tuple[str, str]:
+    """A type as a reader knows it, and which of its values are allowed."""
+    inner, *notes = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
+    if typing.get_origin(inner) is Literal:
+        return "choice", ", ".join(map(str, typing.get_args(inner)))
+    if inner is bool:
+        return "bool", "true, false"
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    bounds = [
+        f"{sign} {getattr(bound, name):g}"
+        for note in notes
+        for bound in getattr(note, "metadata", [note])
+        for name, sign in signs.items()
+        if hasattr(bound, name)
+    ]
+    words = (
+        inner.__name__ if isinstance(inner, type) and inner.__module__ == "builtins" else str(inner)
+    )
+    if not bounds and inner in (int, float):
+        bounds = ["any number" if inner is float else "any whole number"]
+    return words.replace("typing.", ""), ", ".join(bounds)
+
+
+def _meanings(part: type[Method]) -> dict[str, str]:
+    """Option to what the class' docstring says of it."""
+    found: dict[str, str] = {}
+    for cls in reversed(part.__mro__):
+        _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+        name = ""
+        for line in attributes.splitlines():
+            if head := re.match(r" {4}(\w+): (.*)", line):
+                name, found[head[1]] = head[1], head[2]
+            elif line.startswith(" " * 8) and name:
+                found[name] += f" {line.strip()}"
+            elif line.strip():
+                break
+    return found
 
 
 START_WORDS = {

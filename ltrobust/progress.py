@@ -1,7 +1,8 @@
 """What a long command tells its user while it works.
 
-Three nested levels (plan, run, epoch or attack) with the time left in a terminal; plain lines when
-the output goes elsewhere. The same lines can be copied to a run's log. No logic depends on it.
+Three nested levels (plan, run, epoch or attack) with the time left in a terminal; plain lines with
+the time and the time left when the output goes elsewhere: one an epoch. The same lines can be
+copied to a run's log. No logic depends on it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Literal
 
@@ -48,7 +50,7 @@ class Reporter:
         self,
         console: Console | None = None,
         *,
-        interval: float = 20.0,
+        interval: float = 300.0,
         watch: Callable[[], None] | None = None,
     ) -> None:
         self._console = console
@@ -57,7 +59,7 @@ class Reporter:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._parts: dict[str, tuple[str, float, float]] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, float]] = {}
         self._last_line = time.monotonic()
         self._sinks: list[Callable[[str], None]] = []
 
@@ -104,17 +106,24 @@ class Reporter:
         for sink in self._sinks:
             sink(text)
         if self._console is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            stamp = "" if self._console.is_terminal else self._stamp()
+            self._console.print(f"{stamp}{text}", highlight=False, markup=False, soft_wrap=True)
         self._last_line = time.monotonic()
 
-    def begin(self, level: Level, text: str, total: float) -> None:
-        """Start a piece of work of `total` units on a level; replaces the one before."""
-        self._parts[level] = (text, 0.0, max(total, 1e-9))
-        self._began[level] = time.monotonic()
+    def begin(self, level: Level, text: str, total: float, done: float = 0.0) -> None:
+        """Start a piece of work on a level; replaces the one before.
+
+        Args:
+            total: units of work.
+            done: how many of them were done before.
+        """
+        self._parts[level] = (text, done, max(total, 1e-9))
+        self._began[level] = (time.monotonic(), done)
         if self._bars is not None:
             if level in self._tasks:
                 self._bars.remove_task(self._tasks[level])
-            self._tasks[level] = self._bars.add_task(text, total=total)
+            self._tasks[level] = self._bars.add_task(text, total=total, completed=done)
+        self._look(level)
 
     def advance(self, level: Level, amount: float = 1.0) -> None:
         """Tell that `amount` units more of the level's work are done."""
@@ -125,12 +134,10 @@ class Reporter:
         self._parts[level] = (text, done + amount, total)
         if self._bars is not None:
             self._bars.advance(self._tasks[level], amount)
-        elif self._console is None or done + amount == 0:
+        elif self._console is None:
             return
         elif time.monotonic() - self._last_line > self._interval:
-            share = min(1.0, (done + amount) / total)
-            left = (time.monotonic() - self._began[level]) * (1 / max(share, 1e-9) - 1)
-            self.line(f"  {text}: {share:.0%}, about {in_words(left)} left")
+            self.line(f"  {text}: {min(1.0, (done + amount) / total):.0%}{self._left(level)}")
 
     def end(self, level: Level) -> None:
         """Take a level's bar away."""
@@ -138,6 +145,20 @@ class Reporter:
         self._parts.pop(level, None)
         if self._bars is not None and level in self._tasks:
             self._bars.remove_task(self._tasks.pop(level))
+
+    def _stamp(self) -> str:
+        """The time, and what is left of the run's epochs or attacks."""
+        return f"[{datetime.now():%Y-%m-%d %H:%M:%S}{self._left('run')}] "
+
+    def _left(self, level: Level) -> str:
+        """How long the rest of a level's work will take, by what it took so far; "" at its ends."""
+        if level not in self._parts:
+            return ""
+        (_, done, total), (began, before) = self._parts[level], self._began[level]
+        if not before < done < total:
+            return ""
+        left = (time.monotonic() - began) * (total - done) / (done - before)
+        return f", about {in_words(left)} left"
 
     def _look(self, level: Level) -> None:
         if self._watch is not None and level != "part":

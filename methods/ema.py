@@ -10,9 +10,10 @@ soon forgotten, is a custom of the field. Running statistics are averaged like w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ltrobust.errors import UserError
@@ -70,7 +71,7 @@ class EMA(Modifier):
         per_epoch: average once an epoch.
     """
 
-    decay: float = 0.995
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     per_epoch: bool = False
 
     def __post_init__(self) -> None:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ltrobust.attacks.pgd import attack_logits, linf_ball
@@ -111,7 +112,7 @@ class LASAT(Method):
     steps_choices: list[float] = field(default_factory=lambda: [float(n) for n in range(3, 15)])
     step_size_choices: list[float] = field(default_factory=lambda: [float(n) for n in range(1, 6)])
     true_share: float = 0.7
-    interval: int = 20
+    interval: Annotated[int, Field(ge=1)] = 20
     strategy: str = "small-cnn"
     strategy_lr: float = 1e-4
     clip: float = 1.0

@@ -10,8 +10,10 @@ the training set: 3.6 times on CIFAR-10-LT at ratio 50.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from ltrobust.methods.pgd_at import ROBAL_RECIPE, robal_recipe
+from pydantic import Field
 from torch import Tensor
 
 from ltrobust.data.class_aware import ClassAware, shuffled_by
@@ -54,7 +56,7 @@ class Resample(Modifier):
         num_samples_cls: images in a row of a class once it is drawn; Facebook's code takes 4.
     """
 
-    num_samples_cls: int = 1
+    num_samples_cls: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
         if self.num_samples_cls < 1:

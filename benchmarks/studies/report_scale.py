@@ -83,7 +83,7 @@ class Measured:
 
     Attributes:
         seconds: reading, tables (with paired tests over images) and the writing of all files.
-        page_mebibytes: of which plotly's bundle is 4.6.
+        page_mebibytes: of the page.
     """
 
     runs: int

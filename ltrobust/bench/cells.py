@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ltrobust.bench.estimate import estimate
+from ltrobust.bench.estimate import estimate, gigabytes, memory_needs, training_set
 from ltrobust.bench.loader import split_of
 from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached
 from ltrobust.data import NATURAL, LongTailedData, outline_data
@@ -44,6 +44,20 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
         states_of = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         rows.append([*cell, states_of, time])
     return rows, seconds, list(dict.fromkeys(unread))
+
+
+def needs_in_words(plans: Iterable[Plan], store: SuiteStore) -> str:
+    """Time of plans and the GPU memory of their largest run, as far as these are known."""
+    seconds, unread, largest = 0.0, list[str](), 0
+    for plan in plans:
+        _, time, lacking = cell_rows(plan, store)
+        seconds += time
+        unread += lacking
+        needs = memory_needs(plan, lambda planned: training_set(planned.run.data))
+        largest = max([largest, *(need.bytes() for need in needs.values())])
+    missing = f" without {', '.join(dict.fromkeys(unread))}, whose data is not there"
+    memory = f", {gigabytes(largest)} of GPU memory" if largest else ""
+    return f"about {in_words(seconds)}{missing if unread else ''}{memory}"
 
 
 def _cell(plan: Plan, planned: PlannedRun) -> tuple[str, ...]:

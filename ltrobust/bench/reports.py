@@ -23,6 +23,8 @@ from ltrobust.output import printable
 from ltrobust.report import Rendered, render_board
 from ltrobust.report.board import Board, make_board
 from ltrobust.report.groups import Group, comparable_groups
+from ltrobust.report.page import board_page
+from ltrobust.report.style import DEFAULT_LOOK, Look
 from ltrobust.results.collect import JudgedRun, collect, gaps, places, read_run
 from ltrobust.results.custom import own_metrics
 from ltrobust.results.filters import Filters, check_filters, filtered
@@ -90,6 +92,7 @@ def make_report(
     grouping: Grouping | None,
     across: Sequence[str],
     output: Path | None,
+    look: Look = DEFAULT_LOOK,
 ) -> tuple[SuiteResults, SuiteStore | None]:
     """Rebuild one directory in place, or put together what was asked for.
 
@@ -100,6 +103,7 @@ def make_report(
         across: what rows of one table may differ in.
         output: where the report is written. Without it a single directory is rebuilt in place,
             and several, a filter or `across` are written nowhere.
+        look: of figures and LaTeX tables.
 
     Returns:
         What the report is made of, and where it was written, None for nowhere.
@@ -117,7 +121,7 @@ def make_report(
         return gather(directories, filters, grouping, across), None
     results = gather(directories, filters, grouping, across)
     store.prepare()
-    write_report(store, results)
+    write_report(store, results, look)
     return results, store
 
 
@@ -208,24 +212,22 @@ def results_of(
     )
 
 
-def write_report(store: SuiteStore, results: SuiteResults) -> None:
+def write_report(store: SuiteStore, results: SuiteResults, look: Look = DEFAULT_LOOK) -> None:
     """Write the CSV files of results, their tables, figures and page; stale ones go.
 
     Nothing is made again where what is written was made of the same and is all there; else the
     figures that were drawn from the same stay.
     """
     frames = {name: frame.to_csv(index=False) for name, frame in results.tables.items()}
-    made_of = _made_of(results, frames.values(), store)
+    made_of = _made_of(results, frames.values(), store, look)
     if not store.holds_report(made_of):
-        made = rendered(results, store)
+        made = rendered(results, store, look)
         store.write_reports({**frames, **made.files}, made_of, made.drawn)
 
 
-def rendered(results: SuiteResults, store: SuiteStore) -> Rendered:
+def rendered(results: SuiteResults, store: SuiteStore, look: Look = DEFAULT_LOOK) -> Rendered:
     """Leaderboard, tables, page and what figures have changed, by their names in the directory."""
-    from ltrobust.report.page import board_page  # plotly takes a second to import
-
-    made = render_board(results.board, store.drawn())
+    made = render_board(results.board, store.drawn(), look)
     known = [name for name, frame in results.tables.items() if not frame.empty]
     made.files["index.html"] = board_page(
         results.board, title=_title(store), downloads=["leaderboard.csv", *known]
@@ -237,10 +239,10 @@ def _title(store: SuiteStore) -> str:
     return printable(store.path.resolve().name)
 
 
-def _made_of(results: SuiteResults, frames: Iterable[str], store: SuiteStore) -> str:
+def _made_of(results: SuiteResults, frames: Iterable[str], store: SuiteStore, look: Look) -> str:
     """Tells a report from every other: what it shows and the code that shows it."""
     own = [metric.meaning for metric in own_metrics()]
-    digest = hashlib.sha256(json.dumps([_title(store), results.across, own]).encode())
+    digest = hashlib.sha256(json.dumps([_title(store), results.across, own, str(look)]).encode())
     for text in frames:
         digest.update(text.encode())
     for name, frame in results.histories.items():

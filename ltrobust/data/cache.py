@@ -140,8 +140,7 @@ class ImageCache:
             if sums and self._checksum(file, len(sums) - 1) != sums[-1]:
                 sums = []  # not what was noted: from the beginning
             reporter.line(f"decoding {len(positions):,} images once, into {self.path}")
-            reporter.begin("part", "images decoded", pieces)
-            reporter.advance("part", len(sums))
+            reporter.begin("part", "images decoded", pieces, len(sums))
             for piece in range(len(sums), pieces):
                 part = np.ascontiguousarray(
                     images.read(positions[piece * self._piece : (piece + 1) * self._piece])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -18,12 +18,16 @@ from rich.table import Table as RichTable
 
 from ltrobust.callable_package import CallablePackage
 from ltrobust.report.board import Board
+from ltrobust.report.cards import cited_methods, references
 from ltrobust.report.charts import setting_charts, spanning_charts
+from ltrobust.report.groups import Group
 from ltrobust.report.images import adversarial_figures, examples_digest
 from ltrobust.report.markup import Table
+from ltrobust.report.names import attack_title, dataset_title, method_title
 from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
 from ltrobust.report.ranking import class_attacks
 from ltrobust.report.setting import Setting
+from ltrobust.report.style import DEFAULT_LOOK, Look
 from ltrobust.report.tables import (
     balanced_table,
     cost_table,
@@ -43,8 +47,9 @@ __all__ = [
 ]
 
 _TERMINAL_CLASSES = 20
-_TERMINAL_ATTACKS = 3
 _KINDS = ("png", "pdf")
+_CITING = ("leaderboard", "balanced")
+"""Tables whose methods have their references."""
 
 
 @dataclass(frozen=True)
@@ -61,89 +66,110 @@ class Rendered:
     drawn: dict[str, str] = field(default_factory=dict)
 
 
-def render_board(board: Board, known: Mapping[str, str]) -> Rendered:
+def render_board(board: Board, known: Mapping[str, str], look: Look = DEFAULT_LOOK) -> Rendered:
     """Make every file of a report but its page.
 
     Args:
         board: what it shows.
         known: figures that are there already, by name, with the digest that `Rendered.drawn` gave.
+        look: for a paper or slides, and how wide.
 
     Returns:
-        `leaderboard.csv`, `tables/<name>.md|tex|csv`, `figures/<name>.png|pdf`. With several
-        settings the names of all but the main one (`main_group`) end in their slug, and what spans
-        settings in that of its family. Equal input gives equal bytes.
+        `leaderboard.csv`, `tables/<name>.md|tex|csv`, `tables/references.bib`,
+        `figures/<name>.png|pdf`. With several settings the names of all but the main one
+        (`main_group`) end in their slug, and what spans settings in that of its family. Equal input
+        gives equal bytes.
     """
     made = Rendered()
     made.files["leaderboard.csv"] = board.leaderboard.to_csv(index=False, lineterminator="\n")
+    cited = cited_methods(board)
+    if cited:
+        made.files["tables/references.bib"] = references(cited.values())
+    keys = {label: key for label, (key, _) in cited.items()}
     for setting in board.settings:
         for table in setting_tables(setting):
-            made.files.update(_table_files(table, setting.ending))
+            made.files.update(_table_files(table, setting, setting.ending, look, keys))
     for family in board.families:
-        made.files.update(_table_files(ratio_table(family), family.ending))
-    _draw_all(board, made, known)
+        files = _table_files(ratio_table(family), family.together, family.ending, look, keys)
+        made.files.update(files)
+    _draw_all(board, made, known, look)
     return made
 
 
-def terminal_tables(board: Board) -> list[RichTable]:
+def terminal_tables(board: Board, width: int = 80) -> list[RichTable]:
     """Tables for the command line: balanced, by class frequency, by class up to 20 classes, cost,
-    and by imbalance ratio.
-
-    A balanced table of many attacks comes in parts that fit 80 columns for one seed.
+    and by imbalance ratio; in parts that are no wider than `width` characters.
     """
     tables: list[Table | None] = []
     for setting in board.settings:
-        for start in range(0, len(setting.attacks), _TERMINAL_ATTACKS):
-            part = setting.attacks[start : start + _TERMINAL_ATTACKS]
-            tables.append(balanced_table(setting, part))
+        tables.append(balanced_table(setting))
         tables.append(group_table(setting))
         if 0 < len(setting.classes.facts) <= _TERMINAL_CLASSES:
             tables.append(per_class_table(setting))
         tables.append(cost_table(setting, class_attacks(setting.attacks)))
     tables += [ratio_table(family) for family in board.families]
-    return [table.to_rich() for table in tables if table is not None]
+    known = [table for table in tables if table is not None]
+    return [part.to_rich() for table in known for part in table.parts(width)]
 
 
-def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
+def _table_files(
+    table: Table, group: Group, ending: str, look: Look, keys: Mapping[str, str]
+) -> dict[str, str | bytes]:
+    """A table in all formats; references stand where methods are ranked."""
     name = f"tables/{table.name}{ending}"
+    written = replace(table, names=_names(group))
+    cited = keys if table.name in _CITING else {}
     return {
-        f"{name}.md": table.to_markdown(),
-        f"{name}.tex": table.to_latex(),
+        f"{name}.md": written.to_markdown(),
+        f"{name}.tex": written.to_latex(look.columns or 2, f"{group.slug}-{table.name}", cited),
         f"{name}.csv": table.to_csv(),
     }
 
 
-def _drawings(board: Board) -> Iterator[tuple[str, str, Callable[[], Mapping[str, Figure]]]]:
+def _names(group: Group) -> dict[str, str]:
+    """Registered names in a group's tables to how papers write them."""
+    attacks = {name: attack_title(name) for name in group.attacks if name != "clean"}
+    dataset = str(group.key["dataset"])
+    methods = {label: method_title(label) for label in group.labels}
+    return methods | attacks | {dataset: dataset_title(dataset)}
+
+
+def _drawings(
+    board: Board, look: Look
+) -> Iterator[tuple[str, str, Callable[[], Mapping[str, Figure]]]]:
     """Yield every figure: ending of its name, digest of all it shows, and how it is drawn."""
     code = renderer_digest()
     charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
     charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
     drawn = [
-        (end, one.name, repr(one), partial(print_chart, one)) for end, one in charts if one.printed
+        (end, one.name, repr(one), partial(print_chart, one, look))
+        for end, one in charts
+        if one.printed
     ]
     drawn += [
-        (one.ending, "adversarial", examples_digest(one), partial(_images, one))
+        (one.ending, "adversarial", examples_digest(one), partial(_images, one, look))
         for one in board.settings
         if len(one.examples)
     ]
     for ending, name, shown, draw in drawn:
-        digest = hashlib.sha256(f"{code}{shown}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{code}{look}{shown}".encode()).hexdigest()[:16]
         yield ending, f"{name}{ending} {digest}", draw
 
 
-def _draw_all(board: Board, made: Rendered, known: Mapping[str, str]) -> None:
+def _draw_all(board: Board, made: Rendered, known: Mapping[str, str], look: Look) -> None:
     """Draw every figure but those that are there already, drawn from the same."""
-    for ending, digest, draw in _drawings(board):
+    for ending, digest, draw in _drawings(board, look):
         there = [file for file, own in known.items() if own == digest]
         made.drawn.update(dict.fromkeys(there, digest))
         for name, figure in draw().items() if not there else ():
             for kind in _KINDS:
                 file = f"figures/{name}{ending}.{kind}"
-                made.files[file] = figure_bytes(figure, kind)
+                made.files[file] = figure_bytes(figure, kind, look.dpi)
                 made.drawn[file] = digest
 
 
-def _images(setting: Setting) -> dict[str, Figure]:
+def _images(setting: Setting, look: Look) -> dict[str, Figure]:
     return {
         "adversarial" if page == 1 else f"adversarial-{page}": figure
-        for page, figure in enumerate(adversarial_figures(setting), 1)
+        for page, figure in enumerate(adversarial_figures(setting, look.width), 1)
     }

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ltrobust.errors import UserError
+from ltrobust.report.across import EXTERNAL
 
 if TYPE_CHECKING:
     from ltrobust.method import Citation  # imports torch, which a report without cards does without
+    from ltrobust.report.board import Board
 
 _STOP_WORDS = {"a", "an", "the", "on", "of", "for", "in", "to", "towards", "toward", "and", "with"}
 _JOURNALS = ("journal", "transactions", "tmlr", "jmlr", "tpami", "ijcv", "nature", "letters")
@@ -82,6 +85,27 @@ def method_card(name: str) -> Card | None:
         options=tuple((str(key), str(value)) for key, value in facts["options"].items()),
         quirks=tuple(facts["quirks"]),
     )
+
+
+def cited_methods(board: Board) -> dict[str, tuple[str, str]]:
+    """Labels of registered methods to key and BibTeX entry of their first paper."""
+    from ltrobust.combination import find
+
+    found = {}
+    for setting in board.settings:
+        for label, rows in setting.records.items():
+            if rows[0]["recipe"] != EXTERNAL:  # such files may be called like a method
+                try:
+                    paper = find(rows[0]["method"]).papers[0]
+                except UserError:
+                    continue
+                found[label] = _key(paper), bibtex(paper)
+    return found
+
+
+def references(cited: Iterable[tuple[str, str]]) -> str:
+    """The BibTeX file of these keys and entries, each once."""
+    return "\n\n".join(entry for _, entry in sorted(dict(cited).items())) + "\n"
 
 
 def web_address(text: str) -> str:

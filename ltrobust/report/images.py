@@ -5,7 +5,9 @@ The images come from runs' stored examples; this module chooses rows and classes
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ltrobust.report.chart import MANY
 from ltrobust.report.groups import Group, format_eps
@@ -38,6 +41,23 @@ _LARGEST = 1.0
 _KINDS = ("clean", "adversarial", "change")
 _SIZE = 7
 """Points of all text."""
+_SCREEN = 64
+"""Most pixels of an image's side on the page."""
+
+
+@dataclass(frozen=True)
+class ExampleSheet:
+    """One method's images for the page.
+
+    Attributes:
+        link: a data link to one picture: clean images, adversarial ones, changes; a column a class.
+        columns: class, prediction without and under the attack.
+        note: attack, factor of the change, how the picture is stored.
+    """
+
+    link: str
+    columns: tuple[tuple[str, str, str], ...]
+    note: str
 
 
 def example_rows(
@@ -90,6 +110,7 @@ class _Sheet:
         rows: of images in a block: clean, adversarial and change, or the adversarial alone.
     """
 
+    width: float
     rows: int
     blocks: int
     across: float
@@ -106,7 +127,7 @@ class _Sheet:
 
     @cached_property
     def figure(self) -> Figure:
-        figure = new_figure(self.height)
+        figure = new_figure(self.height, self.width)
         figure.set_layout_engine("none")
         return figure
 
@@ -123,7 +144,7 @@ class _Sheet:
         return self.top(block) - _TITLE - down
 
     def write(self, x: float, y: float, text: str, ha: str = "center", **how: Any) -> None:
-        self.figure.text(x / WIDTH, y / self.height, text, ha=ha, fontsize=_SIZE, **how)
+        self.figure.text(x / self.width, y / self.height, text, ha=ha, fontsize=_SIZE, **how)
 
     def caption(self, column: int, y: float, text: str, colour: str | None = None) -> None:
         """Write into the middle of a column, as much as it holds."""
@@ -132,8 +153,8 @@ class _Sheet:
 
     def show(self, column: int, bottom: float, image: np.ndarray) -> None:
         """Show an image (C, H, W) or (H, W); one without colours in grey."""
-        size = self.across / WIDTH, self.down / self.height
-        axes = self.figure.add_axes((self.left(column) / WIDTH, bottom / self.height, *size))
+        size = self.across / self.width, self.down / self.height
+        axes = self.figure.add_axes((self.left(column) / self.width, bottom / self.height, *size))
         axes.set_axis_off()
         channels = image.clip(0, 1).reshape(-1, *image.shape[-2:])
         picture = np.moveaxis(channels[:3], 0, -1) if len(channels) >= 3 else channels[0]
@@ -152,7 +173,7 @@ def examples_digest(setting: Setting) -> str:
     return found.hexdigest()
 
 
-def adversarial_figures(setting: Setting) -> list[Figure]:
+def adversarial_figures(setting: Setting, width: float = WIDTH) -> list[Figure]:
     """Draw all methods that have examples; a footnote names the others.
 
     At most 4 stand on a figure; of more than `chart.MANY` only the adversarial images are shown,
@@ -174,7 +195,7 @@ def adversarial_figures(setting: Setting) -> list[Figure]:
         place = f"{place} of {len(known)}."
         note = f"{place if len(known) > size else ''} {without}".strip()
         part = examples[examples["label"].isin(own)]
-        figures.append(adversarial_figure(part, titles, note, alone=many))
+        figures.append(adversarial_figure(part, titles, note, alone=many, width=width))
     return figures
 
 
@@ -184,6 +205,7 @@ def adversarial_figure(
     shown: Mapping[str, str] | None = None,
     note: str = "",
     alone: bool = False,
+    width: float = WIDTH,
 ) -> Figure:
     """Grid of clean image, adversarial image and the change, a block of rows for each method.
 
@@ -198,6 +220,7 @@ def adversarial_figure(
         shown: label to label as written; default as it is.
         note: what else the footnote says.
         alone: whether the adversarial images stand alone.
+        width: of the figure in inches.
     """
     labels = list(dict.fromkeys(examples["label"]))
     known = list(dict.fromkeys(examples["class_name"]))
@@ -208,16 +231,16 @@ def adversarial_figure(
     kinds = _KINDS[1:2] if alone else _KINDS
     if len(classes) < len(known):
         note = f"{len(classes)} of {len(known)} stored classes, evenly spaced. {note}".strip()
-    foot = _footnote(drawn, largest, note, alone)
-    across = min(_LARGEST, (WIDTH - _LEFT - 0.06) / len(classes) - _GAP)
+    foot = _footnote(drawn, largest, note, alone, width)
+    across = min(_LARGEST, (width - _LEFT - 0.06) / len(classes) - _GAP)
     steepest = max(image.shape[-2] / image.shape[-1] for image in drawn["clean"])
     foot_height = 0.09 + _LINE * len(foot)
-    sheet = _Sheet(len(kinds), len(labels), across, across * steepest, foot_height)
+    sheet = _Sheet(width, len(kinds), len(labels), across, across * steepest, foot_height)
     cells = {(row["label"], row["class_name"]): row for row in drawn.to_dict("records")}
     for column, name in enumerate(classes):
         sheet.caption(column, sheet.height - 0.02, str(name))
     for block, label in enumerate(labels):
-        title = fit((shown or {}).get(label, label), WIDTH - _LEFT - 0.1, _SIZE, "bold")
+        title = fit((shown or {}).get(label, label), width - _LEFT - 0.1, _SIZE, "bold")
         at = sheet.top(block) - _TITLE + 0.03
         sheet.write(_LEFT, at, title, ha="left", va="bottom", fontweight="bold")
         for row, text in enumerate(kinds):
@@ -228,6 +251,44 @@ def adversarial_figure(
                 _draw_cell(sheet, block, column, cells[label, name], largest)
     sheet.write(0.06, 0.05, "\n".join(foot), ha="left", va="bottom")
     return sheet.figure
+
+
+def example_sheet(examples: pd.DataFrame) -> ExampleSheet | None:
+    """Put one method's rows of `example_rows` into one picture; None without any."""
+    if not len(examples):
+        return None
+    picked = np.linspace(0, len(examples) - 1, min(CLASSES, len(examples))).round().astype(int)
+    drawn = examples.iloc[picked]
+    largest = _largest_change(drawn)
+    side = min(_SCREEN, max(drawn["clean"].iloc[0].shape[-2:]))
+    columns = []
+    for row in drawn.to_dict("records"):
+        pictures = (_picture(image) for image in _images(row, largest))
+        tiles = [one.resize((side, side), Image.Resampling.NEAREST) for one in pictures]
+        columns.append(np.vstack([np.asarray(tile) for tile in tiles]))
+    kept = io.BytesIO()
+    Image.fromarray(np.hstack(columns)).save(kept, "WEBP", quality=80)
+    first = drawn.iloc[0]
+    return ExampleSheet(
+        f"data:image/webp;base64,{base64.b64encode(kept.getvalue()).decode()}",
+        tuple(zip(drawn["class_name"], drawn["pred_clean"], drawn["pred_adv"], strict=True)),
+        f"{attack_title(str(first['attack']))}, eps {format_eps(first['eps'])}. Change magnified "
+        f"{1 / (2 * largest or 1):.1f} times, grey is none. The picture is compressed: the exact "
+        "images are in the run's examples.parquet.",
+    )
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """An image (C, H, W) or (H, W) in [0, 1] as 8-bit RGB."""
+    channels = image.clip(0, 1).reshape(-1, *image.shape[-2:])
+    colours = channels[:3] if len(channels) >= 3 else channels[[0, 0, 0]]
+    return Image.fromarray((255 * np.moveaxis(colours, 0, -1)).round().astype(np.uint8))
+
+
+def _images(row: Mapping[Any, Any], largest: float) -> list[np.ndarray]:
+    """Clean image, adversarial image and the change, in [0, 1] where it is no larger than that."""
+    change = 0.5 + _change(row) / (2 * largest or 1)
+    return [np.asarray(row["clean"]) / 255, np.asarray(row["adversarial"]), change]
 
 
 def _largest_change(examples: pd.DataFrame) -> float:
@@ -246,8 +307,7 @@ def _draw_cell(
     sheet: _Sheet, block: int, column: int, row: Mapping[Any, Any], largest: float
 ) -> None:
     """Three images under each other, the predictions below the first two."""
-    change = 0.5 + _change(row) / (2 * largest or 1)
-    images = [np.asarray(row["clean"]) / 255, np.asarray(row["adversarial"]), change]
+    images = _images(row, largest)
     preds = [row["pred_clean"], row["pred_adv"]]
     if sheet.rows == 1:
         images, preds = images[1:2], preds[1:]
@@ -260,7 +320,9 @@ def _draw_cell(
         sheet.caption(column, at, str(pred) if right else f"✗ {pred}", colour)
 
 
-def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) -> list[str]:
+def _footnote(
+    examples: pd.DataFrame, largest: float, note: str, alone: bool, width: float
+) -> list[str]:
     """Lines under the figure, each as wide as the figure at most."""
     attacks = {
         f"{short(attack_title(str(attack)), 30)}, eps {format_eps(eps)}"
@@ -277,8 +339,8 @@ def _footnote(examples: pd.DataFrame, largest: float, note: str, alone: bool) ->
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_width(longer, _SIZE) > WIDTH - 0.12:
-            lines.append(fit(word, WIDTH - 0.12, _SIZE))
+        if lines[-1] and text_width(longer, _SIZE) > width - 0.12:
+            lines.append(fit(word, width - 0.12, _SIZE))
         else:
             lines[-1] = longer
     return lines

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import Bbox
 
-from ltrobust.report.style import DPI, FONT, WIDTH, short
+from ltrobust.report.style import DPI, FONT, short
 
 _GAP = 2.0
 _NEAR = 10.0
@@ -136,20 +136,24 @@ def legend_below(
     """
     if names:
         texts = [short(name, limit) for name in names]
-        how = {"handlelength": 2.2, "columnspacing": 1.2, "ncols": _columns(texts)}
+        how = {
+            "handlelength": 2.2,
+            "columnspacing": 1.2,
+            "ncols": _columns(texts, figure.get_figwidth()),
+        }
         figure.legend(handles, texts, loc="outside lower center", **how)
 
 
-def legend_height(names: Sequence[str], limit: int) -> float:
-    """Height in inches that `legend_below` will take."""
+def legend_height(names: Sequence[str], limit: int, width: float) -> float:
+    """Height in inches that `legend_below` will take in a figure of this width."""
     texts = [short(name, limit) for name in names]
-    return 0.17 * math.ceil(len(texts) / _columns(texts)) + 0.1 if texts else 0.0
+    return 0.17 * math.ceil(len(texts) / _columns(texts, width)) + 0.1 if texts else 0.0
 
 
-def _columns(names: Sequence[str]) -> int:
+def _columns(names: Sequence[str], width: float) -> int:
     """Number of legend columns that fit into the width of a figure."""
     widths = [text_width(name, 8) + _HANDLE for name in names]
-    room = WIDTH - 0.2
+    room = width - 0.2
     return len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
 
 

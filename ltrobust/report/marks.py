@@ -1,7 +1,8 @@
 """The small signs beside names and scores, and the sentences that explain them.
 
 † beside a number, or a name where all its numbers are meant: a flagged reliability check puts it in
-doubt. ~ beside a score: its distance to the best is within noise. Both come in as columns of
+doubt. ~ beside a score: its distance to the best is within noise. * beside the best: it leads all
+others significantly. They come in as columns of
 frames; nothing is tested here.
 """
 
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from ltrobust.evaluation.concerns import concern, concerns
 from ltrobust.evaluation.metrics import CUTS_TIES, NO_GROUPS
 from ltrobust.report.groups import Group
-from ltrobust.report.setting import NOISE, Setting
+from ltrobust.report.setting import NOISE, Lead, Setting
 
-FLAG, NEAR = "†", "~"
+FLAG, NEAR, AHEAD = "†", "~", "*"
+_LEVEL = 0.05
 _BASES = {"paired images": "paired over the same images", "seeds": "Welch's interval over seeds"}
 
 
@@ -74,12 +76,14 @@ def _listed(checks: Mapping[str, Sequence[str]]) -> str:
 
 
 def near_best(setting: Setting, attacks: Iterable[str], contests: Iterable[str]) -> str:
-    """Explain the ~ of a table with these attacks and contests ("balanced", "tail")."""
-    cells = itertools.product(sorted(attacks), sorted(contests))
+    """Explain ~ and * of a table with these attacks and contests ("balanced", "tail")."""
+    cells = list(itertools.product(sorted(attacks), sorted(contests)))
     leads = [lead for cell in cells for lead in setting.leads.get(cell, ())]
     noise = [lead for lead in leads if lead.verdict == NOISE]
     bases = " or ".join(_BASES.get(name, name) for name in sorted({one.basis for one in noise}))
     sentence = f" {NEAR} within noise of the best (95%, {bases})." if noise else ""
+    if any(_is_ahead(setting.leads.get(cell, ())) for cell in cells):
+        sentence += f" {AHEAD} ahead of every other (p < {_LEVEL:g} after Holm's correction)."
     unknown = sorted({lead.other for lead in leads if lead.verdict == "unknown"})
     if unknown:
         sentence += f" No interval of the distance to the best: {', '.join(unknown)}."
@@ -87,8 +91,20 @@ def near_best(setting: Setting, attacks: Iterable[str], contests: Iterable[str])
 
 
 def near_sign(setting: Setting, label: str, attack: str, contest: str | None) -> str:
-    """The ~ of a score; "" where there is no such contest."""
-    return NEAR if contest and label in setting.within_noise(attack, contest) else ""
+    """The ~ or * of a score; "" where it has none."""
+    if contest is None:
+        return ""
+    if label in setting.within_noise(attack, contest):
+        return NEAR
+    leads = setting.leads.get((attack, contest), ())
+    return AHEAD if _is_ahead(leads) and label == leads[0].best else ""
+
+
+def _is_ahead(leads: Sequence[Lead]) -> bool:
+    """Whether the best leads every other significantly."""
+    return bool(leads) and all(
+        lead.p_holm < _LEVEL and lead.verdict not in (NOISE, "unknown") for lead in leads
+    )
 
 
 def grouping_note(group: Group) -> str:

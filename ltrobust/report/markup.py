@@ -6,11 +6,12 @@ second underlined. What stands in a table is decided in `tables.py`.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
@@ -20,9 +21,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ltrobust.report.estimate import Estimate, percent
+from ltrobust.report.latex import KEYS, floats
 
 Cell = tuple[int, str]
-_PAGE_ROWS = 48
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -72,6 +73,7 @@ class Table:
         sections: row positions before which a rule is drawn.
         signs: what is written behind the text of a cell.
         data: the same numbers for machines; None where `frame` itself serves.
+        names: registered names to how Markdown and LaTeX write them.
     """
 
     name: str
@@ -83,54 +85,86 @@ class Table:
     signs: Mapping[Cell, str] = field(default_factory=dict)
     data: pd.DataFrame | None = None
     less: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
         """Render as a GitHub table under its title, the caption below it."""
         marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-        lines = [_line(_markdown(name) for name in self.frame.columns)]
+        lines = [_line(_markdown(self._named(str(name))) for name in self.frame.columns)]
         lines.append(_line("---:" if name in self._numeric else "---" for name in self.frame))
         for row in self._cells:
-            lines.append(_line(marks[mark].format(_markdown(text)) for text, mark in row))
+            lines.append(
+                _line(marks[mark].format(_markdown(self._named(text))) for text, mark in row)
+            )
         body = "\n".join(lines)
-        return f"## {_markdown(self.title)}\n\n{body}\n\n{_markdown(self.caption)}\n"
+        caption = _markdown(self._named(self.caption))
+        return f"## {_markdown(self.title)}\n\n{body}\n\n{caption}\n"
 
-    def to_latex(self) -> str:
-        """Render as table floats of at most a page; the document must load the package booktabs."""
-        cells = self._cells
-        starts = range(0, max(1, len(cells)), _PAGE_ROWS)
-        return "\n".join(self._latex_float(cells, start) for start in starts)
+    def to_latex(
+        self, columns: int = 2, label: str = "", cited: Mapping[str, str] | None = None
+    ) -> str:
+        """Render as table floats of at most a page that fit; the document must load booktabs.
 
-    def _latex_float(self, cells: list[list[tuple[str, str]]], start: int) -> str:
+        Args:
+            columns: how many of a two-column page's columns they span, 1 or 2 (`table*`).
+            label: what follows "tab:"; default the name.
+            cited: text of a cell to the key of its reference.
+        """
+        heads = [_latex(self._named(str(name))) for name in self.frame]
         marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
-        align = "".join("r" if name in self._numeric else "l" for name in self.frame)
-        lines = [
-            r"\begin{table}[htbp]",
-            r"\centering",
-            r"\small",
-            rf"\caption{{{_latex(f'{self.title}. {self.caption}')}}}"
-            if start == 0
-            else rf"\caption{{{_latex(self.title)} (continued).}}",
-            *(
-                [rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.-]', '-', self.name)}}}"]
-                if start == 0
-                else []
-            ),
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            _latex_row(_latex(str(name)) for name in self.frame),
-            r"\midrule",
-        ]
-        for position, row in enumerate(cells[start : start + _PAGE_ROWS], start):
-            if position in self.sections and position > start:
-                lines.append(r"\midrule")
-            lines.append(_latex_row(marks[mark].format(_latex(text)) for text, mark in row))
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        return "\n".join(lines) + "\n"
+        rows = []
+        for row, found in zip(self.frame.to_numpy(), self._cells, strict=True):
+            texts = [marks[mark].format(_latex(self._named(text))) for text, mark in found]
+            for place, cell in enumerate(row):
+                if isinstance(cell, str) and cell in (cited or {}):
+                    texts[place] += rf"~\cite{{{(cited or {})[cell]}}}"
+            rows.append(texts)
+        right = [name in self._numeric for name in self.frame]
+        title, caption = _latex(self.title), _latex(self._named(f"{self.title}. {self.caption}"))
+        name = re.sub(r"[^A-Za-z0-9.-]", "-", label or self.name)
+        return floats(heads, rows, right, self.sections, (title, caption, name), columns)
 
     def to_csv(self) -> str:
         """Write the numbers in full precision, shares as fractions; an empty cell is missing."""
         data = _spread_out(self.frame) if self.data is None else self.data
         return data.to_csv(index=False, lineterminator="\n")
+
+    def parts(self, width: int) -> list[Table]:
+        """Tables that a terminal of so many characters shows whole, no name or number broken.
+
+        Columns that do not fit stand below, led again by those that name a row.
+        """
+        room = {place: self._characters(place) + 2 for place in range(len(self.frame.columns))}
+        named = itertools.takewhile(lambda place: self.frame.columns[place] in KEYS, room)
+        keys = list(named) or [0]
+        blocks: list[list[int]] = [[]]
+        for place in list(room)[len(keys) :]:
+            if blocks[-1] and sum(room[p] for p in (*keys, *blocks[-1], place)) + 1 > width:
+                blocks.append([])
+            blocks[-1].append(place)
+        if len(blocks) == 1:
+            return [self]
+        last = len(blocks) - 1
+        return [
+            replace(
+                self,
+                title=self.title if turn == 0 else "",
+                caption=self.caption if turn == last else "",
+                frame=self.frame.iloc[:, [*keys, *block]],
+                contests=tuple(
+                    contest
+                    for contest in self.contests
+                    if {name for _, name in contest} <= {*self.frame.columns[[*keys, *block]]}
+                ),
+            )
+            for turn, block in enumerate(blocks)
+        ]
+
+    def _characters(self, place: int) -> int:
+        """Width of a column that breaks no word of its head, and no name or number."""
+        texts = [row[place][0] for row in self._cells]
+        head = max(map(len, str(self.frame.columns[place]).split()), default=0)
+        return max([head, *map(len, texts)])
 
     def to_rich(self) -> RichTable:
         """Render for the terminal."""
@@ -140,17 +174,28 @@ class Table:
         )
         table.title_justify = table.caption_justify = "left"
         cells = self._cells
-        for place, name in enumerate(self.frame.columns):
+        for name in self.frame.columns:
             side: JustifyMethod = "right" if name in self._numeric else "left"
             # a break at each blank keeps columns as narrow as their words
             header = Text(str(name).replace(" ", "\n"), overflow="fold")
-            numbers = all(_is_number(row[place][0]) for row in cells)
-            table.add_column(header, justify=side, overflow="fold", no_wrap=numbers)
+            table.add_column(header, justify=side, overflow="fold")
         for position, row in enumerate(cells):
             if position in self.sections:
                 table.add_section()
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
         return table
+
+    def _named(self, text: str) -> str:
+        """Write the registered names in a text as papers do."""
+        if self._known is None:
+            return text
+        return self._known.sub(lambda found: self.names[found[0]], text)
+
+    @cached_property
+    def _known(self) -> re.Pattern[str] | None:
+        """Finds registered names that stand alone; longer ones first."""
+        names = sorted(map(re.escape, self.names), key=len, reverse=True)
+        return re.compile(rf"(?<![\w+-])(?:{'|'.join(names)})(?![\w+@-])") if names else None
 
     @cached_property
     def _numeric(self) -> set[str]:
@@ -245,11 +290,6 @@ def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _is_number(text: str) -> bool:
-    """Whether a cell is a short number or interval, which a terminal must not break."""
-    return len(text) <= 11 and not any(sign.isalpha() for sign in text)
-
-
 def _shown(cell: object) -> float | None:
     """Value as the reader sees it, so that cells which look equal share their mark."""
     value = cell.value if isinstance(cell, Estimate) else cell
@@ -260,10 +300,6 @@ def _shown(cell: object) -> float | None:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
 
 
 def _markdown(text: object) -> str:

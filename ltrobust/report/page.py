@@ -1,7 +1,7 @@
 """The leaderboard page: one self-contained HTML file that opens from disk without a network.
 
-It fills the template with the sections of `sections.py`, embeds plotly's bundle once and the
-figures as JSON, and forbids by a content security policy every script but its own and every
+It fills the template with the sections of `sections.py`, embeds figures as JSON with the script
+that draws them, and forbids by a content security policy every script but its own and every
 request. Names come from users: the template escapes all text, embedded JSON holds no `<`.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from ltrobust.report.board import Board
 from ltrobust.report.screen import THEMES
@@ -32,7 +31,7 @@ def board_page(board: Board, *, title: str, downloads: Iterable[str]) -> str:
         downloads: names of files beside the page. The leaderboard itself is embedded as well.
 
     Returns:
-        HTML, about 5 MB, of which plotly's bundle is nearly all.
+        HTML.
     """
     sections = build_sections(board)
     figures = {name: figure for part in sections for name, figure in part["figures"].items()}
@@ -55,7 +54,7 @@ def fill_template(name: str, figures: Mapping[str, Any], **values: Any) -> str:
     """Fill a template that shows these figures (name to what `show_panel` gave)."""
     scripts = {
         "theme_js": _asset("theme.js"),
-        "plotly_js": _lines(get_plotlyjs()),
+        "chart_js": _asset("chart.js"),
         "page_js": _asset("page.js"),
     }
     environment = Environment(

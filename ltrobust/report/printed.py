@@ -1,4 +1,4 @@
-"""Draws charts for paper with matplotlib: one look, five inches wide, all text apart.
+"""Draws charts for paper with matplotlib: one look, of any of its widths, all text apart.
 
 It knows how a panel, a series and a heat map look, and no method, attack or table.
 """
@@ -48,7 +48,16 @@ from ltrobust.report.labels import (
     legend_height,
     text_width,
 )
-from ltrobust.report.style import BAR_COLOUR, DPI, WIDTH, new_figure, short, styled
+from ltrobust.report.style import (
+    BAR_COLOUR,
+    DEFAULT_LOOK,
+    DPI,
+    WIDTH,
+    Look,
+    new_figure,
+    short,
+    styled,
+)
 
 _HOLLOW = "////"
 _GUIDE = "#B0B0B0"
@@ -62,8 +71,8 @@ _NUMBERED = 12
 """Up to so many columns a heat map has its numbers in its cells."""
 
 
-def print_chart(chart: Chart) -> dict[str, Figure]:
-    """Draw a chart; lines of many methods as small multiples.
+def print_chart(chart: Chart, look: Look = DEFAULT_LOOK) -> dict[str, Figure]:
+    """Draw a chart as wide as the look has it; lines of many methods as small multiples.
 
     Returns:
         File name part to figure: one, or one for each pair of axes of small multiples.
@@ -71,8 +80,8 @@ def print_chart(chart: Chart) -> dict[str, Figure]:
     lines = {one.kind for panel in chart.printed for one in panel.series} - {"points"} == {"line"}
     classes = any(panel.counts or panel.heat for panel in chart.printed)
     if lines and not classes and len(chart.entries) > MANY:
-        return {one.name: draw(one) for one in by_method(chart)}
-    return {chart.name: draw(chart)}
+        return {one.name: draw(one, look.width) for one in by_method(chart)}
+    return {chart.name: draw(chart, look.width)}
 
 
 def renderer_digest() -> str:
@@ -82,29 +91,29 @@ def renderer_digest() -> str:
     return hashlib.sha256(content + mpl.__version__.encode()).hexdigest()[:16]
 
 
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Save a figure as "png" (150 dpi) or "pdf", without dates, so that bytes can be compared."""
+def figure_bytes(figure: Figure, kind: str, dpi: int = DPI) -> bytes:
+    """Save a figure as "png" or "pdf", without dates, so that bytes can be compared."""
     buffer = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
     with styled():
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
 @styled()
-def draw(chart: Chart) -> Figure:
-    """Draw the printed panels of a chart in a grid, legend below, note above."""
+def draw(chart: Chart, width: float = WIDTH) -> Figure:
+    """Draw the printed panels of a chart in a grid of `width` inches, legend below, note above."""
     panels = chart.printed
-    columns = min(chart.columns, len(panels))
+    columns = _fitting(chart, panels, width)
     mosaic = _mosaic(panels, columns)
     rows = len(mosaic)
     names = [series.entry for series in chart.entries]
     counts = next((panel.counts for panel in panels if panel.counts and panel.counts.log), None)
     names += ["training images (right)"] if counts else []
-    below = legend_height(names, chart.cut)
+    below = legend_height(names, chart.cut, width)
     head, foot = _NOTE * len(chart.head.splitlines()), _LINE * len(chart.foot)
-    height = sum(_heights(panels, columns, rows, chart.height)) + below + head + foot
-    figure = new_figure(height + _names_height(panels) + 0.2)
+    height = sum(_heights(panels, columns, rows, chart.height, width)) + below + head + foot
+    figure = new_figure(height + _names_height(panels) + 0.2, width)
     small = columns > 3 and panels[0].heat is None
     outer = len(panels) > 1 and (small or all(panel.counts or panel.heat for panel in panels))
     if small:
@@ -116,7 +125,7 @@ def draw(chart: Chart) -> Figure:
         left = not outer or place % columns == 0
         bottom = not outer or place + columns >= len(panels)
         last = place // columns == rows - 1
-        room = WIDTH / columns - 0.5, chart.height - 0.3
+        room = width / columns - 0.5, chart.height - 0.3
         _panel(one, panel, room, left, bottom, place % columns == columns - 1)
         if small or (place % columns and panel.y.title == panels[place - 1].y.title):
             one.set_ylabel("")
@@ -124,7 +133,7 @@ def draw(chart: Chart) -> Figure:
             one.set_xlabel("")
         # names above an unused panel hang into it and need no room of their own
         one.xaxis.set_in_layout(last or not outer)
-        one.set_title(_title(panel, columns), pad=3, fontsize=9 if columns < 3 else 8)
+        one.set_title(_title(panel, width / columns), pad=3, fontsize=_title_size(width / columns))
     heats = [panel.heat for panel in panels if panel.heat]
     if heats:
         _colour_bar(figure, axes, heats[0])
@@ -137,13 +146,22 @@ def draw(chart: Chart) -> Figure:
     return figure
 
 
-def _heights(panels: Sequence[Panel], columns: int, rows: int, height: float) -> list[float]:
+def _fitting(chart: Chart, panels: Sequence[Panel], width: float) -> int:
+    """Columns of the grid: fewer than the chart has where panels would be too narrow."""
+    named = any(panel.named for panel in panels)
+    least = 2.3 if named else 1.5 if chart.columns <= 3 and panels[0].heat is None else 1.0
+    return min(chart.columns, len(panels), max(1, int(width / least)))
+
+
+def _heights(
+    panels: Sequence[Panel], columns: int, rows: int, height: float, width: float
+) -> list[float]:
     """Inches of each row of panels."""
     heat = panels[0].heat
     if heat is None:
         return [height] * rows
     if heat.square:
-        side = (WIDTH - 0.4 - _names_height(panels)) / columns
+        side = (width - 0.4 - _names_height(panels)) / columns
         return [side + 0.2] * rows + [0.6]
     return [_ROW * len(heat.rows) + 0.25] * rows + [0.5]
 
@@ -188,9 +206,16 @@ def _grid(
     return [found[f"{number}"] for number in range(len(panels))]
 
 
-def _title(panel: Panel, columns: int) -> str:
-    room, size = (WIDTH / columns - 0.6, 9) if columns < 3 else (WIDTH / columns - 0.3, 8)
-    return panel.title if panel.wide else fit(panel.title, room, size)
+def _title(panel: Panel, across: float) -> str:
+    size = _title_size(across)
+    return (
+        panel.title if panel.wide else fit(panel.title, across - (0.6 if size > 8 else 0.3), size)
+    )
+
+
+def _title_size(across: float) -> int:
+    """Points of the title of a panel that is so many inches wide."""
+    return 9 if across > 1.7 else 8
 
 
 def _panel(
@@ -371,7 +396,7 @@ def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
         axes.tick_params(axis="x", rotation=90 if named else 0)
         return
     axes.set_yticks(range(len(heat.rows)), [fit(name, 1.4, 7) for name in heat.rows], fontsize=7)
-    room = (WIDTH - 1.6) / max(len(heat.columns), 1)
+    room = (axes.figure.get_figwidth() - 1.6) / max(len(heat.columns), 1)
     columns = [short(name, 14) for name in heat.columns]
     if room < 0.11:
         _sparse(axes.xaxis, columns, False)
@@ -404,7 +429,7 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], heat: Heat) -> None:
         high = figure.get_size_inches()[1]
         where = {"cax": figure.add_axes((0.2, 0.42 / high, 0.6, 0.08 / high))}
     bar = figure.colorbar(axes[0].images[0], orientation="horizontal", **where)
-    bar.set_label(fit(heat.unit, WIDTH - 0.4, 8), fontsize=8)
+    bar.set_label(fit(heat.unit, figure.get_figwidth() - 0.4, 8), fontsize=8)
     bar.outline.set_visible(False)
 
 
@@ -414,7 +439,7 @@ def _frame(figure: Figure, chart: Chart, names: Sequence[str]) -> None:
     handles += [Patch(facecolor=BAR_COLOUR)] * (len(names) - len(handles))
     legend_below(figure, handles, names, chart.cut)
     if chart.foot:
-        text = "\n".join(fit(line, WIDTH - 0.3, 8) for line in chart.foot)
+        text = "\n".join(fit(line, figure.get_figwidth() - 0.3, 8) for line in chart.foot)
         figure.supxlabel(text, fontsize=8, color="#404040")
     if chart.head:
         figure.suptitle(chart.head, fontsize=7, color="#606060")

@@ -21,8 +21,9 @@ from ltrobust.errors import UserError
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.board import Board
 from ltrobust.report.cards import method_card
-from ltrobust.report.chart import Chart
+from ltrobust.report.chart import Chart, Panel
 from ltrobust.report.charts import (
+    confusion_chart,
     duration,
     method_panel,
     setting_charts,
@@ -32,6 +33,7 @@ from ltrobust.report.charts import (
 from ltrobust.report.estimate import Estimate, percent
 from ltrobust.report.explain import advice
 from ltrobust.report.groups import Group, format_eps, imbalance
+from ltrobust.report.images import example_sheet
 from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
 from ltrobust.report.markup import cell_text
 from ltrobust.report.names import attack_title, dataset_title, method_title
@@ -149,8 +151,20 @@ def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[st
                 for label, panel in panels.items()
                 if panel is not None
             },
+            **{
+                f"s{place}-{keys[label]}-confusion": show_panel(panel, {})
+                for label, panel in _confusions(setting).items()
+            },
         },
     }
+
+
+def _confusions(setting: Setting) -> dict[str, Panel]:
+    """Label to its heat map of confusions, of the labels that have one."""
+    chart = confusion_chart(setting)
+    if chart is None or setting.mistakes is None:
+        return {}
+    return dict(zip(setting.mistakes.counts, chart.panels, strict=True))
 
 
 def method_key(group: Group, label: str) -> str:
@@ -221,6 +235,7 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
 def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[dict[str, Any]]:
     """A row a method: its line of the leaderboard and everything in its detail."""
     drawn = {label for label, _ in setting.classes.scored}
+    mistaken = set() if setting.mistakes is None else set(setting.mistakes.counts)
     marks, ranks, taken = marks_for(setting.labels), setting.ranking.ranks, Counter[str]()
     best = {
         column: [
@@ -259,6 +274,8 @@ def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[d
             "runs": list(_runs(mine)),
             "evaluations": list(_evaluations(mine)),
             "figure": f"s{place}-{key}" if label in drawn else "",
+            "confusion": f"s{place}-{key}-confusion" if label in mistaken else "",
+            "images": example_sheet(setting.examples[setting.examples["label"] == label]),
         }
 
 

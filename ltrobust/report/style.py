@@ -1,7 +1,7 @@
 """The one look of all figures: sizes, fonts, and a palette fit for colour-blind readers.
 
-Figures are five inches wide with nine-point text, so that they stay readable when a paper prints
-them in one column. Nothing here draws data.
+Text has nine points whatever the width, so that figures are as readable as the paper around them.
+Nothing here draws data.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ltrobust.errors import unknown
 from ltrobust.report.names import MARKED
 
 FONT = "DejaVu Sans"
@@ -65,6 +66,49 @@ _KEEP = ("backend", "backend_fallback", "interactive", "toolbar", "timezone")
 
 
 @dataclass(frozen=True)
+class Look:
+    """What figures and LaTeX tables are made for.
+
+    Attributes:
+        style: slides have narrow figures of many pixels: text is large when they are enlarged.
+        columns: of a two-column paper that figures and tables span; None: figures of five inches,
+            which suit a screen, and tables of both columns.
+    """
+
+    style: Literal["paper", "slides"] = "paper"
+    columns: Literal[1, 2] | None = None
+
+    @property
+    def width(self) -> float:
+        """Inches of a figure."""
+        slides = self.style == "slides" and self.columns == 2
+        return WIDTH if self.columns is None or slides else {1: 3.25, 2: 6.9}[self.columns]
+
+    @property
+    def dpi(self) -> int:
+        """Pixels of an inch of a PNG."""
+        return 2 * DPI if self.style == "slides" or self.columns == 1 else DPI
+
+
+DEFAULT_LOOK = Look()
+
+
+def parse_look(style: str | None, columns: str | None) -> Look:
+    """Read the words of the command line.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    styles: dict[str, Literal["paper", "slides"]] = {"paper": "paper", "slides": "slides"}
+    numbers: dict[str, Literal[1, 2]] = {"1": 1, "2": 2}
+    if style is not None and style not in styles:
+        raise unknown("--style", style, styles)
+    if columns is not None and columns not in numbers:
+        raise unknown("--columns", columns, numbers)
+    return Look(styles[style or "paper"], None if columns is None else numbers[columns])
+
+
+@dataclass(frozen=True)
 class Mark:
     """How one method is drawn in every figure."""
 
@@ -87,9 +131,9 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float) -> Figure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Make a figure on its own Agg canvas, known to no global figure manager."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+    figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.06)
     return figure

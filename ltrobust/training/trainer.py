@@ -206,8 +206,8 @@ def train(
     epochs = first + recipe.epochs
     common = run_context(run, recipe, data, trained, model, device, thrift, team)
     images, labels = placed(data.train_images, device), data.train_labels.to(device)
-    reporter.begin("run", f"{run.method} seed {run.seed}: epochs", recipe.epochs)
-    reporter.advance("run", len(trained.history))
+    told, done = f"{run.method} seed {run.seed}: epochs", len(trained.history)
+    reporter.begin("run", told, recipe.epochs, done)
     shared = 0 if team is None else team.shared
 
     for epoch in range(first + len(trained.history), epochs):
@@ -241,8 +241,8 @@ def train(
         row["seconds"] = time.perf_counter() - began
         clock.end_epoch(row["seconds"])
         trained.history.append(row)
-        reporter.line(describe_epoch(row, epochs))
         reporter.advance("run")
+        reporter.line(describe_epoch(row, epochs))
         if team is not None:
             if team.shared == shared and epoch == first:
                 reporter.line(f"  the attack of {run.method} is not shared out: it is as in one")

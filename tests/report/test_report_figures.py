@@ -11,9 +11,11 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from report_fixtures import METHODS, charts, render, settings, suite
 
+from ltrobust.errors import UserError
 from ltrobust.report import figure_bytes, printed
 from ltrobust.report.labels import count_ticks
 from ltrobust.report.names import method_title
+from ltrobust.report.style import Look, parse_look
 
 MANY = tuple(f"defense-number-{place}" for place in range(20))
 EVERY_ATTACK = (
@@ -102,6 +104,36 @@ def assert_readable(figure: Figure, name: str) -> None:
 def test_all_text_is_on_the_canvas_and_apart(case):
     for name, figure in draw(**CASES[case]).items():
         assert_readable(figure, f"{case}, {name}")
+
+
+@pytest.mark.parametrize(("columns", "inches"), [(1, 3.25), (2, 6.9)])
+@pytest.mark.parametrize("methods", [METHODS, MANY])
+def test_figures_for_a_papers_columns_have_all_text_apart(columns, inches, methods):
+    look = Look(columns=columns)
+    frames = suite(methods=methods, attacks=("clean", "pgd20", "autoattack"), epochs=5)
+    for chart in charts(settings(*frames)[0]).values():
+        for name, figure in printed.print_chart(chart, look).items() if chart.printed else ():
+            assert figure.get_figwidth() == inches
+            assert_readable(figure, name)
+            for legend in figure.legends:
+                box = legend.get_window_extent()
+                assert not any(box.overlaps(axes.bbox) for axes in figure.axes), name
+
+
+def test_fonts_are_embedded_and_text_stays_text():
+    figure = draw(methods=("trades",))["balance"]
+    pdf = figure_bytes(figure, "pdf")
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+
+
+def test_words_for_looks_are_checked():
+    assert parse_look("slides", "1") == Look("slides", 1)
+    assert parse_look(None, None) == Look()
+    assert Look("slides", 2).dpi == 2 * Look(columns=2).dpi
+    for words in (("poster", None), (None, "3")):
+        with pytest.raises(UserError, match="known: "):
+            parse_look(*words)
 
 
 def test_one_panel_a_method_and_one_label_a_point():

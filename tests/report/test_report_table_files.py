@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
-from report_fixtures import METHODS, confused, render, settings, suite
+from report_fixtures import METHODS, board, confused, render, settings, suite
 
+from ltrobust.report import render_board
 from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Table
+from ltrobust.report.style import Look
 
 pytestmark = pytest.mark.usefixtures("light_figures")
 
+TEX = shutil.which("pdflatex") or shutil.which("tectonic") or ""
 NASTY = r"a_b&c%d#e$f{g}h~i^j\k<l>|m"
 NAMES = {"per-class", "leaderboard", "balanced", "groups", "errors", "confusion", "cost", "ratios"}
 
@@ -120,22 +127,28 @@ def check_latex(latex: str) -> None:
     """What pdflatex would stop at, as far as it shows without running it."""
     assert balanced(latex)
     assert all(ord(sign) < 0x250 or sign in "–—‘’“”…" for sign in latex)
-    for part in latex.split(r"\begin{table}")[1:]:
-        width = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", part).group(1))
-        assert part.count(r"\caption{") == part.count(r"\end{table}") == 1
+    for part in re.split(r"\\begin\{table\*?\}", latex)[1:]:
+        assert part.count(r"\caption{") == len(re.findall(r"\\end\{table\*?\}", part)) == 1
         caption = re.search(r"\\caption\{(.*)\}", part).group(1)
         assert not SPECIAL.search(caption), caption
-        body = part.split(r"\toprule")[1].split(r"\bottomrule")[0].strip()
-        for line in body.splitlines():
-            if line == r"\midrule":
-                continue
-            assert line.endswith(r" \\")
-            cells = re.split(r"(?<!\\)&", line.removesuffix(r" \\"))
-            assert len(cells) == width, line
-            assert not line.startswith(("[", "*"))
-            for cell in cells:
-                assert not SPECIAL.search(cell), cell
-                assert balanced(cell)
+        for tabular in part.split(r"\begin{tabular}{@{}")[1:]:
+            check_tabular(tabular)
+
+
+def check_tabular(text: str) -> None:
+    width = len(re.match("[lr]+", text)[0])
+    body = text.split(r"\toprule")[1].split(r"\bottomrule")[0].strip()
+    for line in body.splitlines():
+        if line.startswith((r"\midrule", r"\cmidrule")):
+            continue
+        assert line.endswith(r" \\")
+        cells = re.split(r"(?<!\\)&", line.removesuffix(r" \\"))
+        spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+        assert len(cells) + sum(spans) == width, line
+        assert not line.startswith(("[", "*"))
+        for cell in cells:
+            assert not SPECIAL.search(cell.replace("~\\cite", "")), cell
+            assert balanced(cell)
 
 
 def test_latex_of_every_table_is_whole_and_escaped(rendered):
@@ -157,3 +170,90 @@ def test_latex_stands_any_name(monkeypatch):
         check_latex(text)
     board = next(text for name, text in latex.items() if "leaderboard" in name)
     assert "Größe [U+6771][U+4EAC] [U+03C4]-loss 1" in board
+
+
+# fitting a column -------------------------------------------------------------------------------
+
+COLUMNS = {1: 234.0, 2: 495.0}
+SIZES = {"small": 9, "footnotesize": 8, "scriptsize": 7}
+
+
+def widest(latex: str) -> float:
+    """Points of the widest tabular in the metrics of Times: what overflows a column."""
+    found = [0.0]
+    for part in re.split(r"\\begin\{table\*?\}", latex)[1:]:
+        size = SIZES[re.search(r"\\(small|footnotesize|scriptsize)", part)[1]]
+        gap = float(re.search(r"tabcolsep\}\{([\d.]+)pt", part)[1])
+        for tabular in part.split(r"\begin{tabular}")[1:]:
+            body = tabular.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+            rows = [
+                re.split(r"(?<!\\)&", line.removesuffix(r" \\"))
+                for line in body.splitlines()
+                if line.endswith(r" \\")
+            ]
+            wide = [max(times(row[n].strip(), size) for row in rows) for n in range(len(rows[0]))]
+            found.append(sum(wide) + 2 * gap * (len(wide) - 1))
+    return max(found)
+
+
+def times(text: str, size: float) -> float:
+    shown = re.sub(r"~\\cite\{[^}]*\}", " [10]", text)
+    shown = re.sub(r"\\(?:textbf|underline)|\\text[a-z]+\{\}|[{}\\]", "", shown)
+    metrics = (Path(mpl.get_data_path()) / "fonts/afm/ptmr8a.afm").read_text("latin-1")
+    known = dict(re.findall(r"^C (\d+) ; WX (\d+)", metrics, flags=re.MULTILINE))
+    return size * sum(int(known.get(str(ord(sign)), 500)) for sign in shown) / 1000
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("methods", [METHODS, tuple(f"a-long-method-{n}" for n in range(12))])
+def test_every_table_is_no_wider_than_its_column(columns, methods, monkeypatch):
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
+    metrics, per_class, confusion = stored(methods=methods, seeds=(0, 1))
+    made = board(metrics, per_class, {}, None, confusion)
+    texts = {
+        name: text
+        for name, text in render_board(made, {}, Look(columns=columns)).files.items()
+        if name.endswith(".tex")
+    }
+    assert len(texts) > 8
+    for name, text in texts.items():
+        check_latex(text)
+        assert 0 < widest(text) <= COLUMNS[columns], name
+        assert (r"\begin{table*}" in text) == (columns == 2)
+
+
+def test_papers_names_references_and_labels(rendered):
+    boards = {name: text for name, text in rendered.items() if "leaderboard" in name}
+    texts = [text for name, text in boards.items() if name.endswith(".tex")]
+    assert len(texts) == 2
+    for text in texts:
+        assert r"AT-BSL~\cite{yue2024revisiting}" in text
+        assert r"\multicolumn{2}{c}{PGD-20}" in text
+        assert "AutoAttack" in text
+        assert "CIFAR-10-LT" in text
+        assert "at-bsl" not in text
+    bib = str(rendered["tables/references.bib"])
+    keys = set(re.findall(r"\\cite\{([^}]*)\}", "".join(texts)))
+    assert keys == set(re.findall(r"^@\w+\{(.*),$", bib, flags=re.MULTILINE))
+    everything = "".join(text for name, text in rendered.items() if name.endswith(".tex"))
+    labels = re.findall(r"\\label\{(.*?)\}", everything)
+    assert len(labels) == len(set(labels)) > 8
+
+
+@pytest.mark.skipif(not TEX, reason="needs pdflatex or tectonic to compile tables")
+@pytest.mark.parametrize("columns", [1, 2])
+def test_no_box_is_overfull_in_a_two_column_class(columns, tmp_path, monkeypatch):
+    monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
+    made = board(*stored()[:2], {}, None, stored()[2])
+    files = render_board(made, {}, Look(columns=columns)).files
+    tables = "\n".join(str(text) for name, text in files.items() if name.endswith(".tex"))
+    text = (
+        r"\documentclass[10pt,twocolumn]{article}\usepackage[T1]{fontenc}\usepackage{times,booktabs}"
+        r"\setlength{\textwidth}{6.875in}\setlength{\columnsep}{0.3125in}"
+        rf"\begin{{document}}{tables}\end{{document}}"
+    )
+    (tmp_path / "paper.tex").write_text(text, "utf-8")
+    how = [TEX, "-interaction=nonstopmode"] if "pdflatex" in TEX else [TEX, "--print"]
+    done = subprocess.run([*how, "paper.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout

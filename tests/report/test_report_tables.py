@@ -76,11 +76,11 @@ def test_markdown_keeps_its_columns_when_names_hold_bars():
 def test_latex_is_whole_and_long_tables_are_cut_into_pages():
     metrics, per_class, _ = suite(methods=METHODS[:2], classes=100)
     latex = per_class_table(settings(metrics, per_class)[0]).to_latex()
-    floats = latex.split(r"\begin{table}")[1:]
+    floats = latex.split(r"\begin{table*}")[1:]
     assert len(floats) > 1
     for part in floats:
-        assert part.count(r"\begin{tabular}{llrrr}") == part.count(r"\end{tabular}") == 1
-        for rule in (r"\toprule", r"\bottomrule", r"\end{table}", r"\caption{"):
+        assert part.count(r"\begin{tabular}{@{}llrrr@{}}") == part.count(r"\end{tabular}") == 1
+        for rule in (r"\toprule", r"\bottomrule", r"\end{table*}", r"\caption{"):
             assert part.count(rule) == 1
         body = part.split(r"\toprule")[1].split(r"\bottomrule")[0]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]

@@ -1,4 +1,4 @@
-// Sorting, filters, theme, charts (drawn by plotly), method details and copying. No requests.
+// Sorting, filters, theme, charts (drawn by chart.js), method details and copying. No requests.
 (() => {
   "use strict";
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -7,38 +7,13 @@
   const status = document.getElementById("status");
 
   // ---- charts -------------------------------------------------------------------------------
-  const config = {
-    displaylogo: false,
-    responsive: true,
-    modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]],
-    toImageButtonOptions: { format: "svg" },
-  };
-
-  // a copy of a figure's value with palette colours swapped for the theme's
-  const tinted = (value, colours) => {
-    if (typeof value === "string") return Object.hasOwn(colours, value) ? colours[value] : value;
-    if (Array.isArray(value)) return value.map((item) => tinted(item, colours));
-    if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, tinted(item, colours)]));
-  };
-
-  const draw = (chart) => {
-    const figure = figures[chart.dataset.figure];
-    const theme = themes[root.dataset.theme];
+  const draw = (chart, theme = root.dataset.theme) => {
     const section = chart.closest("[data-section]");
     const hidden = section ? all(".legend input:not(:checked)", section).map((box) => box.value) : [];
-    const data = figure.data.map((trace) => ({
-      ...tinted(trace, theme.colours),
-      visible: !hidden.includes(trace.meta),
-    }));
-    const narrow = chart.clientWidth < 480;
-    const layout = { ...figure.layout, template: theme.template };
-    if (narrow) layout.margin = { ...layout.margin, l: 44, r: 8 };
-    Plotly.react(chart, data, layout, config);
+    drawChart(chart, figures[chart.dataset.figure], themes[theme], hidden);
     chart.dataset.drawn = "true";
   };
-
-  const redraw = (scope) => all(".chart[data-drawn]", scope).forEach(draw);
+  const redraw = (scope) => all(".chart[data-drawn]", scope).forEach((chart) => draw(chart));
   const watcher = new IntersectionObserver(
     (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
       watcher.unobserve(entry.target);
@@ -47,12 +22,20 @@
     { rootMargin: "300px" },
   );
   all(".chart").forEach((chart) => watcher.observe(chart));
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) redraw(document);
+    width = innerWidth;
+  });
+  // on paper every view of every chart is there, in dark ink
+  addEventListener("beforeprint", () => all("main .chart").forEach((chart) => draw(chart, "light")));
+  addEventListener("afterprint", () => redraw(document));
 
-  all(".views input").forEach((radio) => radio.addEventListener("change", () => {
-    const chart = radio.closest("figure").querySelector(".chart");
-    chart.dataset.figure = radio.value;
-    draw(chart);
-  }));
+  all(".views input").forEach((radio) => radio.addEventListener("change", () =>
+    all(".chart", radio.closest("figure")).forEach((chart) => {
+      chart.hidden = chart.dataset.figure !== radio.value;
+      if (!chart.hidden) draw(chart);
+    })));
   all(".legend").forEach((legend) => {
     const section = legend.closest("[data-section]");
     legend.addEventListener("change", () => redraw(section));
@@ -61,6 +44,57 @@
       redraw(section);
     }));
   });
+  all("[data-save]").forEach((button) => button.addEventListener("click", () => {
+    const chart = button.closest("figure").querySelector(".chart:not([hidden])");
+    draw(chart);
+    const copy = chart.querySelector("svg.plot").cloneNode(true);
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([copy.outerHTML], { type: "image/svg+xml" }));
+    link.download = `${chart.dataset.figure}.svg`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }));
+
+  // ---- two methods side by side ----------------------------------------------------------------
+  const classLines = (name) => {
+    const [counts, ...lines] = figures[name].data;
+    return { counts, lines: lines.filter((trace) => trace.type === "line") };
+  };
+  const row = (cells, kind) => {
+    const made = document.createElement("tr");
+    cells.forEach((text, place) => {
+      const cell = document.createElement(kind === "th" || !place ? "th" : "td");
+      if (kind === "th" || !place) cell.scope = kind === "th" ? "col" : "row";
+      cell.className = place ? "score" : "";
+      cell.textContent = text;
+      made.append(cell);
+    });
+    return made;
+  };
+  const percent = (value) => value === null || value === undefined ? "–" : value.toFixed(2);
+  const pair = (box) => {
+    const chosen = all("[data-side]", box);
+    const names = chosen.map((select) => select.selectedOptions[0].textContent);
+    const [first, second] = chosen.map((select) => classLines(select.value));
+    all(".chart", box).forEach((chart, side) => {
+      chart.dataset.figure = chosen[side].value;
+      chart.closest("figure").querySelector("h4").textContent = names[side];
+      if (chart.dataset.drawn) draw(chart);
+    });
+    const shared = first.lines.map((line) => [line, second.lines.find((other) => other.name === line.name)]).filter((two) => two[1]);
+    const heads = shared.flatMap(([line]) => [...names.map((name) => `${name}, ${line.name}`), "difference"]);
+    box.querySelector("thead").replaceChildren(row(["Class", "Training images", ...heads], "th"));
+    box.querySelector("tbody").replaceChildren(...first.counts.y.map((count, place) => row([
+      first.counts.hover[place][0],
+      count.toLocaleString("en"),
+      ...shared.flatMap((two) => {
+        const [a, b] = two.map((line) => line.y[place]);
+        const far = a === null || b === null ? null : b - a;
+        return [percent(a), percent(b), far === null ? "–" : `${far < 0 ? "−" : "+"}${percent(Math.abs(far))}`];
+      }),
+    ], "td")));
+  };
 
   // ---- theme --------------------------------------------------------------------------------
   const toggle = document.getElementById("theme");
@@ -79,10 +113,10 @@
   // ---- sorting ------------------------------------------------------------------------------
   const compare = (a, b, text) => text ? a.localeCompare(b) : Number(a) - Number(b);
 
-  const sortBy = (table, head) => {
+  const sortBy = (table, head, wanted = null) => {
     const ascends = head.getAttribute("aria-sort") === "ascending";
     const sorted = head.hasAttribute("aria-sort");
-    const up = sorted ? !ascends : head.dataset.kind !== "down";
+    const up = wanted ?? (sorted ? !ascends : head.dataset.kind !== "down");
     all("th[aria-sort]", table).forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     const place = columnOf(table, head);
@@ -93,6 +127,8 @@
       return (up ? 1 : -1) * compare(a.key, b.key, text);
     });
     table.tBodies[0].append(...rows.map((item) => item.row));
+    show(table.closest("[data-section]"));
+    remember();
     const button = head.querySelector("button");
     const name = button.getAttribute("aria-label") || button.textContent.trim();
     status.textContent = `Sorted by ${name}, ${up ? "ascending" : "descending"}.`;
@@ -106,53 +142,104 @@
 
   // ---- filters ------------------------------------------------------------------------------
   const form = document.getElementById("filters");
-  const filter = () => {
+  const PAGE = 200; // rows of a table at once
+  // show the rows that match, as many as were asked for; tell how many match
+  const show = (section) => {
     const wanted = form.elements.text.value.trim().toLowerCase();
+    const rows = all("[data-row]", section);
+    rows.forEach((row) => { row.hidden = !row.dataset.row.includes(wanted); });
+    const matching = rows.filter((row) => !row.hidden);
+    const limit = Number(section.dataset.limit || PAGE);
+    matching.forEach((row, place) => row.classList.toggle("later", place >= limit));
+    section.querySelector(".none").hidden = matching.length > 0;
+    const more = section.querySelector(".more");
+    more.hidden = matching.length <= limit;
+    more.querySelector("span").textContent = `${Math.min(limit, matching.length)} of ${matching.length} rows`;
+    return matching.length;
+  };
+  const filter = () => {
     const setting = form.elements.setting ? form.elements.setting.value : "";
     const facets = all("[data-facet]", form).filter((select) => select.value);
     let shown = 0;
-    let total = 0;
     let settings = 0;
     all("[data-section]").forEach((section) => {
       const fits = (select) => section.getAttribute(`data-${select.dataset.facet.replaceAll("_", "-")}`) === select.value;
       section.hidden = Boolean(setting && section.id !== setting) || !facets.every(fits);
       settings += section.hidden ? 0 : 1;
-      const rows = all("[data-row]", section);
-      rows.forEach((row) => { row.hidden = !row.dataset.row.includes(wanted); });
-      const left = rows.filter((row) => !row.hidden).length;
-      section.querySelector(".none").hidden = left > 0;
-      total += rows.length;
+      const left = show(section);
       shown += section.hidden ? 0 : left;
     });
     document.getElementById("nothing").hidden = settings > 0;
-    status.textContent = `${shown} of ${total} rows shown.`;
+    status.textContent = `${shown} of ${all("[data-row]").length} rows shown.`;
   };
-  if (form) { // a page of papers has nothing to filter
-    form.addEventListener("input", filter);
-    form.addEventListener("reset", () => setTimeout(filter));
-    form.addEventListener("submit", (event) => event.preventDefault());
-    filter(); // browsers restore form values when a page is opened again
-  }
 
-  // ---- method details -----------------------------------------------------------------------
+  // ---- the address holds filters, order and the two methods ---------------------------------------
   const link = (hash) => {
     try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* some browsers refuse it for files */ }
   };
+  const state = () => {
+    const found = new URLSearchParams();
+    all("input, select", form).forEach((field) => field.value && found.set(field.name, field.value));
+    all("[data-section]").forEach((section) => {
+      const heads = all("th[data-kind]", section);
+      const sorted = heads.findIndex((head) => head.hasAttribute("aria-sort"));
+      const up = heads[sorted]?.getAttribute("aria-sort") === "ascending";
+      if (sorted > 0 || (sorted === 0 && !up)) found.set(`sort-${section.id}`, `${sorted}${up ? "up" : "down"}`);
+      const sides = all("[data-side]", section);
+      if (sides.some((select, side) => select.selectedIndex !== side)) found.set(`pair-${section.id}`, sides.map((select) => select.selectedIndex).join("-"));
+    });
+    return found.toString() && `#?${found}`;
+  };
+  const remember = () => form && link(state());
+  const restore = () => {
+    if (!location.hash.startsWith("#?")) return;
+    const wanted = new URLSearchParams(location.hash.slice(2));
+    all("input, select", form).forEach((field) => { field.value = wanted.get(field.name) || ""; });
+    all("select", form).forEach((field) => { if (field.selectedIndex < 0) field.value = ""; });
+    all("[data-section]").forEach((section) => {
+      const [, place, way] = /^(\d+)(up|down)$/.exec(wanted.get(`sort-${section.id}`) || "") || [];
+      const head = all("th[data-kind]", section)[place];
+      if (head) sortBy(head.closest("table"), head, way === "up");
+      const sides = (wanted.get(`pair-${section.id}`) || "").split("-");
+      all("[data-side]", section).forEach((select, side) => {
+        if (select.options[sides[side]]) select.selectedIndex = sides[side];
+      });
+    });
+  };
+  if (form) { // a page of papers has nothing to filter
+    form.addEventListener("input", () => { filter(); remember(); });
+    form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    all(".more button").forEach((button) => button.addEventListener("click", () => {
+      const section = button.closest("[data-section]");
+      section.dataset.limit = Number(section.dataset.limit || PAGE) + PAGE;
+      show(section);
+    }));
+    restore();
+    filter(); // browsers restore form values when a page is opened again
+    all(".pair").forEach((box) => {
+      box.addEventListener("change", () => { pair(box); remember(); });
+      pair(box);
+    });
+  }
+
+  // ---- method details -----------------------------------------------------------------------
   const open = (dialog) => {
     dialog.showModal();
     dialog.querySelector(".body").scrollTop = 0;
-    all(".chart", dialog).forEach(draw);
+    all(".chart", dialog).forEach((chart) => draw(chart));
     link(`#${dialog.id}`);
   };
   all("[data-open]").forEach((button) => button.addEventListener("click", () =>
     open(document.getElementById(button.dataset.open))));
   all("dialog").forEach((dialog) => {
-    dialog.addEventListener("close", () => link(""));
+    dialog.addEventListener("close", remember);
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   });
   const openLinked = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target instanceof HTMLDetailsElement) target.open = true; // what the marks mean
     if (target instanceof HTMLDialogElement && !target.open) open(target);
   };
   addEventListener("hashchange", openLinked);

@@ -1,0 +1,59 @@
+"""What commands print: whole names in narrow terminals and pipes, options, the version."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ltrobust import cli
+from ltrobust.describe import option_rows
+from ltrobust.method import METHODS
+
+
+def said(*words: str) -> str:
+    done = CliRunner().invoke(cli.app, list(words))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_version_is_one_line():
+    assert said("--version") == f"ltrobust {version('ltrobust')}\n"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lists_break_no_name_in_a_narrow_terminal(width, monkeypatch):
+    monkeypatch.setattr(cli, "out", Console(width=width))
+    text = said("methods")
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = set(re.split(r"[\s│┃]+", text))
+    assert set(METHODS) <= words
+
+
+def test_what_is_piped_has_a_line_for_each_row(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(cli, "out", cli._console())
+    rows = [line for line in said("methods").splitlines() if line.startswith("│")]
+    assert len(rows) == len(list(METHODS))
+
+
+def test_a_methods_options_are_told_with_type_default_and_range():
+    text = " ".join(said("methods", "show", "ema").split())
+    assert re.search(r"ema.decay │ float │ 0.995 │ at least 0, below 1 │", text)
+    assert "share of the average that a step keeps" in text
+    rule = next(row for row in option_rows("trades+awp") if row[0] == "awp.rule")
+    assert rule[1:4] == ("choice", "proxy", "proxy, optimizer")
+
+
+def test_every_option_of_every_method_has_a_meaning():
+    lacking = [
+        (name, option)
+        for name in METHODS
+        for option, _, _, _, meaning in option_rows(name)
+        if not meaning
+    ]
+    assert lacking == []
