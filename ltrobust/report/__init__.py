@@ -23,7 +23,6 @@ from ltrobust.report.images import adversarial_figures, examples_digest
 from ltrobust.report.markup import Table
 from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
 from ltrobust.report.ranking import class_attacks
-from ltrobust.report.setting import Setting
 from ltrobust.report.tables import (
     balanced_table,
     cost_table,
@@ -79,7 +78,7 @@ def render_board(board: Board, known: Mapping[str, str]) -> Rendered:
         for table in setting_tables(setting):
             made.files.update(_table_files(table, setting.ending))
     for family in board.families:
-        made.files.update(_table_files(ratio_table(family), family.ending))
+        made.files.update(_table_files(ratio_table(family), family.together.ending))
     _draw_all(board, made, known)
     return made
 
@@ -112,38 +111,30 @@ def _table_files(table: Table, ending: str) -> dict[str, str | bytes]:
     }
 
 
-def _drawings(board: Board) -> Iterator[tuple[str, str, Callable[[], Mapping[str, Figure]]]]:
-    """Yield every figure: ending of its name, digest of all it shows, and how it is drawn."""
-    code = renderer_digest()
-    charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
-    charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
-    drawn = [
-        (end, one.name, repr(one), partial(print_chart, one)) for end, one in charts if one.printed
-    ]
-    drawn += [
-        (one.ending, "adversarial", examples_digest(one), partial(_images, one))
-        for one in board.settings
-        if len(one.examples)
-    ]
-    for ending, name, shown, draw in drawn:
-        digest = hashlib.sha256(f"{code}{shown}".encode()).hexdigest()[:16]
-        yield ending, f"{name}{ending} {digest}", draw
-
-
 def _draw_all(board: Board, made: Rendered, known: Mapping[str, str]) -> None:
     """Draw every figure but those that are there already, drawn from the same."""
-    for ending, digest, draw in _drawings(board):
-        there = [file for file, own in known.items() if own == digest]
+    code, before = renderer_digest(), dict[str, list[str]]()
+    for file, digest in known.items():
+        before.setdefault(digest, []).append(file)
+    for ending, name, shown, draw in _drawings(board):
+        digest = hashlib.sha256(f"{code}{shown}".encode()).hexdigest()[:16]
+        digest = f"{name}{ending} {digest}"
+        there = before.get(digest, [])
         made.drawn.update(dict.fromkeys(there, digest))
-        for name, figure in draw().items() if not there else ():
+        for part, figure in draw().items() if not there else ():
             for kind in _KINDS:
-                file = f"figures/{name}{ending}.{kind}"
+                file = f"figures/{part}{ending}.{kind}"
                 made.files[file] = figure_bytes(figure, kind)
                 made.drawn[file] = digest
 
 
-def _images(setting: Setting) -> dict[str, Figure]:
-    return {
-        "adversarial" if page == 1 else f"adversarial-{page}": figure
-        for page, figure in enumerate(adversarial_figures(setting), 1)
-    }
+def _drawings(board: Board) -> Iterator[tuple[str, str, str, Callable[[], Mapping[str, Figure]]]]:
+    """Yield every figure: ending and name, a text of all it shows, and how it is drawn."""
+    charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
+    charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
+    for ending, chart in charts:
+        if chart.printed:
+            yield ending, chart.name, repr(chart), partial(print_chart, chart)
+    for one in board.settings:
+        if len(one.examples):
+            yield one.ending, "adversarial", examples_digest(one), partial(adversarial_figures, one)

@@ -93,7 +93,7 @@ def near_sign(setting: Setting, label: str, attack: str, contest: str | None) ->
 
 def grouping_note(group: Group) -> str:
     """Say how head, medium and tail were cut."""
-    text = group.rows["groups"].iloc[0]
+    text = group.rows[0]["groups"]
     if text == NO_GROUPS:
         return (
             " All classes have the same number of training images: there is no head, medium or "

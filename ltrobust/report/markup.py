@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
@@ -19,9 +19,8 @@ from rich.console import JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ltrobust.report.estimate import Estimate, percent
+from ltrobust.report.estimate import Estimate, Quantity, number, percent
 
-Cell = tuple[int, str]
 _PAGE_ROWS = 48
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -42,22 +41,6 @@ _LETTERS = frozenset("ßæøłÆØŁœŒ–—‘’“”…")
 
 
 @dataclass(frozen=True)
-class Quantity(Estimate):
-    """An estimate of something that is no share, in the unit that its column names.
-
-    Attributes:
-        digits: decimals shown.
-    """
-
-    digits: int = 2
-
-    @property
-    def spread(self) -> str:
-        """The deviation, without percent."""
-        return f"± {_number(self.std, self.digits)}" if self.known and self.n_seeds > 1 else ""
-
-
-@dataclass(frozen=True)
 class Table:
     """A titled table of text and scores.
 
@@ -67,22 +50,22 @@ class Table:
         caption: what a reader needs to know to use the numbers.
         frame: cells are text, integers, fractions in [0, 1] (float or Estimate; NaN is missing), or
             Quantity for what is no share.
-        contests: sets of cells (row position, column) of which the largest is marked best.
-        less: columns of which the smallest is.
-        sections: row positions before which a rule is drawn.
-        signs: what is written behind the text of a cell.
+        ranked: columns of which the largest cell of each section is marked best.
+        section: column of which each new value begins a section, under a rule.
         data: the same numbers for machines; None where `frame` itself serves.
+        less: columns of which the smallest cell is best.
+        by_row: whether the ranked columns stand against each other in each row instead.
     """
 
     name: str
     title: str
     caption: str
     frame: pd.DataFrame
-    contests: tuple[tuple[Cell, ...], ...] = ()
-    sections: tuple[int, ...] = ()
-    signs: Mapping[Cell, str] = field(default_factory=dict)
+    ranked: Sequence[str] = ()
+    section: str = ""
     data: pd.DataFrame | None = None
-    less: frozenset[str] = frozenset()
+    less: Collection[str] = ()
+    by_row: bool = False
 
     def to_markdown(self) -> str:
         """Render as a GitHub table under its title, the caption below it."""
@@ -121,7 +104,7 @@ class Table:
             r"\midrule",
         ]
         for position, row in enumerate(cells[start : start + _PAGE_ROWS], start):
-            if position in self.sections and position > start:
+            if position in self._starts and position > start:
                 lines.append(r"\midrule")
             lines.append(_latex_row(marks[mark].format(_latex(text)) for text, mark in row))
         lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
@@ -147,7 +130,7 @@ class Table:
             numbers = all(_is_number(row[place][0]) for row in cells)
             table.add_column(header, justify=side, overflow="fold", no_wrap=numbers)
         for position, row in enumerate(cells):
-            if position in self.sections:
+            if position in self._starts:
                 table.add_section()
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
         return table
@@ -165,57 +148,42 @@ class Table:
     def _cells(self) -> list[list[tuple[str, str]]]:
         """Text and mark ("best", "second" or "") of every cell, row by row."""
         marks = self._marks()
-        rows = self.frame.to_dict("records")
         return [
-            [
-                (
-                    cell_text(cell) + self.signs.get((place, str(name)), ""),
-                    marks.get((place, str(name)), ""),
-                )
-                for name, cell in row.items()
-            ]
-            for place, row in enumerate(rows)
+            [(cell_text(cell), marks.get((place, str(name)), "")) for name, cell in row.items()]
+            for place, row in enumerate(self.frame.to_dict("records"))
         ]
 
-    def _marks(self) -> dict[Cell, str]:
-        marks: dict[Cell, str] = {}
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Positions of the rows with which sections begin."""
+        values = list(self.frame[self.section]) if self.section else [""] * len(self.frame)
+        return [n for n, value in enumerate(values) if not n or value != values[n - 1]]
+
+    def _contests(self) -> list[list[tuple[int, str]]]:
+        """Sets of cells, by row and column, of which the best is marked."""
+        if self.by_row:
+            return [[(row, name) for name in self.ranked] for row in range(len(self.frame))]
+        ends = [*self._starts[1:], len(self.frame)]
+        sections = [range(*span) for span in zip(self._starts, ends, strict=False)]
+        return [[(row, name) for row in rows] for rows in sections for name in self.ranked]
+
+    def _marks(self) -> dict[tuple[int, str], str]:
+        marks: dict[tuple[int, str], str] = {}
         columns = {str(name): list(column) for name, column in self.frame.items()}
-        for contest in self.contests:
+        for contest in self._contests():
             shown = {(row, name): _shown(columns[name][row]) for row, name in contest}
-            most = self.less.isdisjoint(name for _, name in contest)
+            most = not any(name in self.less for _, name in contest)
             values = sorted({value for value in shown.values() if value is not None}, reverse=most)
             places = dict(zip(values, ("best", "second"), strict=False))
-            marks |= {
-                cell: places[value]
-                for cell, value in shown.items()
-                if value is not None and value in places
-            }
+            known = ((cell, value) for cell, value in shown.items() if value is not None)
+            marks |= {cell: places[value] for cell, value in known if value in places}
         return marks
-
-
-def by_column(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a column among the given rows."""
-    return tuple(tuple((row, column) for row in rows) for column in columns)
-
-
-def by_section(
-    columns: Sequence[str], starts: Sequence[int], count: int
-) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a column in each section of `count` rows; `starts` are their first rows."""
-    ends = [*starts[1:], count]
-    sections = (range(*span) for span in zip(starts, ends, strict=True))
-    return tuple(contest for rows in sections for contest in by_column(columns, rows))
-
-
-def by_row(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a row among the given columns."""
-    return tuple(tuple((row, column) for column in columns) for row in rows)
 
 
 def cell_text(cell: object) -> str:
     """Write one cell: text as it is, a fraction in percent, a deviation only for n > 1."""
     if isinstance(cell, Quantity):
-        value, std = (_number(number, cell.digits) for number in (cell.value, cell.std))
+        value, std = (number(one, cell.digits) for one in (cell.value, cell.std))
         return _with_deviation(value, std, cell)
     if isinstance(cell, Estimate):
         return _with_deviation(percent(cell.value), percent(cell.std), cell)
@@ -226,11 +194,7 @@ def cell_text(cell: object) -> str:
 
 def _with_deviation(value: str, std: str, cell: Estimate) -> str:
     several = cell.n_seeds > 1 and cell.known
-    return f"{value} ± {std} (n={cell.n_seeds})" if several else value
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+    return (f"{value} ± {std} (n={cell.n_seeds})" if several else value) + cell.sign
 
 
 def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
