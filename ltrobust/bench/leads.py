@@ -10,9 +10,8 @@ import pandas as pd
 
 from ltrobust.evaluation.compare import UNKNOWN, paired_counts, paired_row, seeds_row
 from ltrobust.evaluation.metrics import Grouping, class_groups
-from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import Group
-from ltrobust.report.setting import CONTESTS, group_estimates, holm
+from ltrobust.report.setting import CONTESTS, holm
 from ltrobust.results.collect import Evaluation, JudgedRun
 
 LEAD_COLUMNS = [
@@ -44,11 +43,10 @@ def leads(groups: Sequence[Group], runs: Sequence[JudgedRun], grouping: Grouping
     records = [
         {"setting": group.slug, "attack": attack, "group": CONTESTS[score], **row}
         for group in groups
-        for estimates in [group_estimates(group)]
         for attack in group.attacks
         for judged in [_Judged(found, tails)]
         for score in CONTESTS
-        for row in judged.leads(group, estimates, attack, score)
+        for row in judged.leads(group, attack, score)
     ]
     return pd.DataFrame(records, columns=LEAD_COLUMNS).astype({"n": "Int64"})
 
@@ -68,15 +66,9 @@ class _Judged:
         self._outcomes: dict[tuple[str, str], pd.DataFrame | None] = {}
         self._counts: dict[tuple[tuple[str, str], ...], pd.DataFrame | None] = {}
 
-    def leads(
-        self,
-        group: Group,
-        estimates: Mapping[tuple[str, str, str], Estimate],
-        attack: str,
-        score: str,
-    ) -> list[dict[str, Any]]:
+    def leads(self, group: Group, attack: str, score: str) -> list[dict[str, Any]]:
         """The leads of the best by one score; none where fewer than two have it."""
-        cells = {label: estimates[label, attack, score] for label in group.labels}
+        cells = {label: group.estimates[label, attack, score] for label in group.labels}
         means = {label: cell.value for label, cell in cells.items() if cell.known}
         if len(means) < 2:
             return []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
@@ -22,8 +22,9 @@ from ltrobust.papers.entries import Cell, Claim, Entry, Variant
 from ltrobust.papers.ours import Found, Measured, Ours, mean_share, rows_of, strata_of
 from ltrobust.papers.published import Value, find, select
 from ltrobust.papers.reliability import reliability_of
+from ltrobust.report.setting import NOISE
 
-NOISE, NOT_MEASURED = "within noise", "not measured"
+NOT_MEASURED = "not measured"
 INTERVALS = "two intervals"
 GAINS = {"pgd": "pgd20", "aa": "aa-apgd"}
 """The attacks whose gains are set against each other, by the name of their axis."""
@@ -65,11 +66,7 @@ def judge(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
                 "less": _in_words(claim.less),
                 "published": published_difference(claim, published),
                 "ours": shown.value,
-                "low": shown.low,
-                "high": shown.high,
-                "n": shown.n,
-                "n_seeds": shown.n_seeds,
-                "basis": shown.basis,
+                **asdict(shown),
                 "verdict": verdict(shown),
                 "reliability": reliability_of(_behind(claim, ours)) if found else "",
             }
@@ -86,8 +83,12 @@ def verdict(found: Difference) -> str:
 
 def published_difference(claim: Claim, values: list[Value]) -> float:
     """`more` - `less` of the published values; NaN where one is missing."""
-    more, less = (_published_side(side, values) for side in (claim.more, claim.less))
-    return more - less
+    sides = []
+    for cells in (claim.more, claim.less):
+        found = (find(values, cell) for cell in cells)
+        first, *second = (math.nan if value is None else value.value for value in found)
+        sides.append(first - sum(second))
+    return sides[0] - sides[1]
 
 
 def our_difference(claim: Claim, ours: Ours) -> Difference | None:
@@ -153,12 +154,6 @@ def _our_gain(own: Variant, base: Variant, ours: Ours) -> list[dict[str, object]
     return [row]
 
 
-def _published_side(cells: Sequence[Cell], values: list[Value]) -> float:
-    found = [find(values, cell) for cell in cells]
-    first, *second = (math.nan if value is None else value.value for value in found)
-    return first - sum(second)
-
-
 def _common_suite(claim: Claim, ours: Ours) -> int | None:
     cells = (*claim.more, *claim.less)
     for suite in range(len(ours.plans)):
@@ -170,9 +165,11 @@ def _common_suite(claim: Claim, ours: Ours) -> int | None:
 def _behind(claim: Claim, ours: Ours) -> list[Found]:
     """The evaluations of all cells of a claim."""
     suite = _common_suite(claim, ours)
-    cells = (*claim.more, *claim.less)
-    found = (ours.find(cell.variant, cell.ratio, cell.attack, suite) for cell in cells)
-    return [one for cell in found for one in cell]
+    return [
+        one
+        for cell in (*claim.more, *claim.less)
+        for one in ours.find(cell.variant, cell.ratio, cell.attack, suite)
+    ]
 
 
 def _difference(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference | None:

@@ -26,7 +26,6 @@ from ltrobust.report.markup import Table
 from ltrobust.report.names import attack_title, dataset_title, method_title
 from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
 from ltrobust.report.ranking import class_attacks
-from ltrobust.report.setting import Setting
 from ltrobust.report.style import DEFAULT_LOOK, Look
 from ltrobust.report.tables import (
     balanced_table,
@@ -90,7 +89,9 @@ def render_board(board: Board, known: Mapping[str, str], look: Look = DEFAULT_LO
         for table in setting_tables(setting):
             made.files.update(_table_files(table, setting, setting.ending, look, keys))
     for family in board.families:
-        files = _table_files(ratio_table(family), family.together, family.ending, look, keys)
+        files = _table_files(
+            ratio_table(family), family.together, family.together.ending, look, keys
+        )
         made.files.update(files)
     _draw_all(board, made, known, look)
     return made
@@ -134,42 +135,33 @@ def _names(group: Group) -> dict[str, str]:
     return methods | attacks | {dataset: dataset_title(dataset)}
 
 
-def _drawings(
-    board: Board, look: Look
-) -> Iterator[tuple[str, str, Callable[[], Mapping[str, Figure]]]]:
-    """Yield every figure: ending of its name, digest of all it shows, and how it is drawn."""
-    code = renderer_digest()
-    charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
-    charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
-    drawn = [
-        (end, one.name, repr(one), partial(print_chart, one, look))
-        for end, one in charts
-        if one.printed
-    ]
-    drawn += [
-        (one.ending, "adversarial", examples_digest(one), partial(_images, one, look))
-        for one in board.settings
-        if len(one.examples)
-    ]
-    for ending, name, shown, draw in drawn:
-        digest = hashlib.sha256(f"{code}{look}{shown}".encode()).hexdigest()[:16]
-        yield ending, f"{name}{ending} {digest}", draw
-
-
 def _draw_all(board: Board, made: Rendered, known: Mapping[str, str], look: Look) -> None:
     """Draw every figure but those that are there already, drawn from the same."""
-    for ending, digest, draw in _drawings(board, look):
-        there = [file for file, own in known.items() if own == digest]
+    code, before = renderer_digest(), dict[str, list[str]]()
+    for file, digest in known.items():
+        before.setdefault(digest, []).append(file)
+    for ending, name, shown, draw in _drawings(board, look):
+        digest = hashlib.sha256(f"{code}{look}{shown}".encode()).hexdigest()[:16]
+        digest = f"{name}{ending} {digest}"
+        there = before.get(digest, [])
         made.drawn.update(dict.fromkeys(there, digest))
-        for name, figure in draw().items() if not there else ():
+        for part, figure in draw().items() if not there else ():
             for kind in _KINDS:
-                file = f"figures/{name}{ending}.{kind}"
+                file = f"figures/{part}{ending}.{kind}"
                 made.files[file] = figure_bytes(figure, kind, look.dpi)
                 made.drawn[file] = digest
 
 
-def _images(setting: Setting, look: Look) -> dict[str, Figure]:
-    return {
-        "adversarial" if page == 1 else f"adversarial-{page}": figure
-        for page, figure in enumerate(adversarial_figures(setting, look.width), 1)
-    }
+def _drawings(
+    board: Board, look: Look
+) -> Iterator[tuple[str, str, str, Callable[[], Mapping[str, Figure]]]]:
+    """Yield every figure: ending and name, a text of all it shows, and how it is drawn."""
+    charts = [(one.ending, chart) for one in board.settings for chart in setting_charts(one)]
+    charts += [(end, chart) for _, end, chart in spanning_charts(board.radii, board.families)]
+    for ending, chart in charts:
+        if chart.printed:
+            yield ending, chart.name, repr(chart), partial(print_chart, chart, look)
+    for one in board.settings:
+        if len(one.examples):
+            draw = partial(adversarial_figures, one, look.width)
+            yield one.ending, "adversarial", examples_digest(one), draw

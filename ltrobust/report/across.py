@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from ltrobust.errors import UserError, unknown
+from ltrobust.report.rows import Row, alike, key_of
 
 EXTERNAL = "external"
 """What stands in `recipe` for a model that was trained elsewhere."""
@@ -49,8 +48,8 @@ def parse_across(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def across_blocks(
-    rows: pd.DataFrame, keys: Sequence[str], across: Sequence[str]
-) -> Iterator[tuple[pd.DataFrame, tuple[str, ...]]]:
+    rows: Sequence[Row], keys: Sequence[str], across: Sequence[str]
+) -> Iterator[tuple[list[Row], tuple[str, ...]]]:
     """Yield the rows that agree in all keys but those ranked across, and the keys that may differ.
 
     Args:
@@ -58,25 +57,24 @@ def across_blocks(
         keys: all keys of a group but those of attacks.
         across: from `parse_across`.
     """
-    free = [key for name in across for key in ACROSS[name]]
+    free = tuple(key for name in across for key in ACROSS[name])
     fixed = [key for key in keys if key not in free]
-    foreign = rows["recipe"].eq(EXTERNAL) & ("recipe" in across)
-    homeless = strangers = rows[foreign]
     shared = [key for key in fixed if key not in _UNKNOWN_OF_FOREIGN]
-    for _, block in rows[~foreign].groupby(fixed, dropna=False, sort=False):
-        guests = strangers[(strangers[shared] == block.iloc[0][shared]).all(axis=1)]
-        guests = guests[[_same_classes(guest, block) for _, guest in guests.iterrows()]]
-        homeless = homeless.drop(index=guests.index, errors="ignore")
-        if guests.empty:
-            yield block, tuple(free)
-        else:
-            yield pd.concat([block, guests]), tuple(dict.fromkeys([*free, "epochs"]))
-    for _, block in homeless.groupby(fixed, dropna=False, sort=False):
-        yield block, tuple(free)
+    strangers = [row for row in rows if row["recipe"] == EXTERNAL and "recipe" in across]
+    homeless = {id(row): row for row in strangers}
+    for block in alike([row for row in rows if id(row) not in homeless], *fixed).values():
+        wanted = key_of(block[0], shared)
+        guests = [row for row in strangers if key_of(row, shared) == wanted]
+        guests = [row for row in guests if _same_classes(row, block[0])]
+        for row in guests:
+            homeless.pop(id(row), None)
+        yield [*block, *guests], tuple(dict.fromkeys([*free, "epochs"])) if guests else free
+    for block in alike(homeless.values(), *fixed).values():
+        yield block, free
 
 
 def common_key(
-    rows: pd.DataFrame, keys: Sequence[str], free: Sequence[str]
+    rows: Sequence[Row], keys: Sequence[str], free: Sequence[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The key of rows that may differ in some values, and in which of them they do.
 
@@ -87,16 +85,13 @@ def common_key(
         keys: all keys of a group but those of attacks.
         free: those that may differ.
     """
-    ours = rows[rows["recipe"] != EXTERNAL]
-    ours = rows if ours.empty else ours
-    differing = [
+    ours = [row for row in rows if row["recipe"] != EXTERNAL] or rows
+    differing = tuple(
         key
         for key in keys
-        if key in free
-        and (rows if key in _SHOWN_FOR_FOREIGN else ours)[key].nunique(dropna=False) > 1
-    ]
-    key = {name: SEVERAL if name in differing else ours[name].iloc[0] for name in keys}
-    return key, tuple(differing)
+        if key in free and len(alike(rows if key in _SHOWN_FOR_FOREIGN else ours, key)) > 1
+    )
+    return {name: SEVERAL if name in differing else ours[0][name] for name in keys}, differing
 
 
 def shown_value(name: str, value: Any) -> str:
@@ -106,32 +101,29 @@ def shown_value(name: str, value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace(";", ", ")
 
 
-def config_names(rows: pd.DataFrame, differing: Sequence[str]) -> dict[tuple[str, str], str]:
+def config_names(rows: Sequence[Row], differing: Sequence[str]) -> dict[tuple[str, str], str]:
     """What tells the configurations of one method apart, in words: by method and `config_id`.
 
     Methods of which two configurations agree in all that differs are left out.
     """
     names: dict[tuple[str, str], str] = {}
-    if not differing:
-        return names
-    for method, own in rows.drop_duplicates(["method", "config_id"]).groupby("method"):
-        varied = [key for key in differing if own[key].nunique(dropna=False) > 1]
+    for (method,), own in alike(rows, "method").items() if differing else ():
+        varied = [key for key in differing if len(alike(own, key)) > 1]
         texts = {
-            (str(method), str(row["config_id"])): _in_words(row, varied)
-            for row in own.to_dict("records")
+            (str(method), str(config)): _in_words(rows[0], varied)
+            for (config,), rows in alike(own, "config_id").items()
         }
         if len(set(texts.values())) == len(texts) > 1:
             names |= texts
     return names
 
 
-def _in_words(row: Mapping[Any, Any], varied: Sequence[str]) -> str:
+def _in_words(row: Row, varied: Sequence[str]) -> str:
     known = [(key, shown_value(key, row[key])) for key in varied]
     words = [f"{text} epochs" if key == "epochs" else text for key, text in known if text != "-"]
     return ", ".join(words) or "no changes"
 
 
-def _same_classes(guest: pd.Series, block: pd.DataFrame) -> bool:
+def _same_classes(guest: Row, own: Row) -> bool:
     """Whether head and tail mean the same classes: limits in images hang on the training images."""
-    by_limits = "/" in str(guest["groups"])
-    return not by_limits or guest["split_sha256"] == block["split_sha256"].iloc[0]
+    return "/" not in str(guest["groups"]) or guest["split_sha256"] == own["split_sha256"]

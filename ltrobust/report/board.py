@@ -8,7 +8,7 @@ table: time grows with the rows, not with rows times settings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
@@ -27,7 +27,6 @@ from ltrobust.report.setting import (
     Setting,
     balanced_means,
     group_curves,
-    group_estimates,
     setting_leads,
 )
 from ltrobust.report.sweeps import Sweep, eps_sweeps
@@ -80,8 +79,7 @@ def make_board(
     )
     settings = []
     for group in groups:
-        estimates = group_estimates(group)
-        means = balanced_means(estimates)
+        means = balanced_means(group.estimates)
         own = leads.get(group.slug, {})
         near = {
             attack: {lead.other for lead in found if lead.verdict == NOISE}
@@ -92,10 +90,9 @@ def make_board(
         robust = robust_attack(means, group.attacks)
         classes = group_classes(group, rows, ranked.labels)
         settings.append(
-            Setting(
-                **{field.name: getattr(group, field.name) for field in fields(Group)},
+            Setting.of(
+                group,
                 protocol=describe(group),
-                estimates=estimates,
                 ranking=ranked,
                 robust=robust,
                 leads=own,
@@ -106,10 +103,10 @@ def make_board(
                 examples=example_rows(group, ranked.labels, classes.facts, examples),
             )
         )
-    versions = {str(name) for group in groups for name in group.rows["ltrobust"].dropna()}
+    versions = {row["ltrobust"] for group in groups for row in group.rows}
     return Board(
         tuple(settings),
         tuple(ratio_families(settings)),
         tuple(eps_sweeps(settings)),
-        tuple(sorted(versions)),
+        tuple(sorted(str(name) for name in versions if not pd.isna(name))),
     )

@@ -6,7 +6,7 @@ Signs beside names and scores are explained in `marks.py`. Nothing here averages
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from ltrobust.report.across import EXTERNAL
 from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.marks import reliability_note
 from ltrobust.report.ratios import LONG_TAILED
+from ltrobust.report.rows import Row
 from ltrobust.report.setting import Setting
 
 SELECT_WORDS = {
@@ -33,7 +34,8 @@ def describe(group: Group) -> str:
 def test_images(group: Group) -> str:
     """Say what the test images are; balanced is only a set with as many images of every class."""
     n, protocol = f"{int(group.key['n']):,}", str(group.key["test_protocol"])
-    low, high = group.rows["n_class_min"].min(), group.rows["n_class_max"].max()
+    low = min(row["n_class_min"] for row in group.rows)
+    high = max(row["n_class_max"] for row in group.rows)
     if low == high:
         return f"balanced test set of {n} images"
     span = f"{int(low):,} to {int(high):,}"
@@ -73,25 +75,25 @@ def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
             else []
         ),
     ]
-    notes = (_tried, _across, _libraries, _attack_seeds)
-    return f"{', '.join(parts)}." + "".join(note(groups) for note in notes)
+    rows = [row for group in groups for row in group.rows]
+    across = _across(dict.fromkeys(name for group in groups for name in group.differing), rows)
+    return f"{', '.join(parts)}.{_tried(rows)}{across}{_libraries(rows)}{_attack_seeds(rows)}"
 
 
-def _across(groups: Sequence[Group]) -> str:
+def _across(mixed: Collection[str], rows: Sequence[Row]) -> str:
     """Say what rows of one table differ in, and what "external" means there."""
-    mixed = list(dict.fromkeys(name for group in groups for name in group.differing))
     if not mixed:
         return ""
     names = ", ".join(name.replace("_", " ") for name in mixed)
-    foreign = any((group.rows["recipe"] == EXTERNAL).any() for group in groups)
+    foreign = any(row["recipe"] == EXTERNAL for row in rows)
     note = "; external: trained elsewhere, its training is not known" if foreign else ""
     return f" Ranked across {names} on the same test images{note}."
 
 
 def reading(group: Setting, attacks: Sequence[str] | None = None) -> str:
     """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
-    runs = group.rows["run_id"].nunique()
-    gaps = len(group.rows) < runs * len(group.attacks)
+    runs = {row["run_id"] for row in group.rows}
+    gaps = len(group.rows) < len(runs) * len(group.attacks)
     marks = spread_note([group]) + gaps_note(gaps)
     marks += reliability_note(group, group.attacks if attacks is None else attacks)
     return f" {group.ranking.sentence} Percent; best bold, second underlined.{marks}"
@@ -104,7 +106,7 @@ def gaps_note(gaps: bool) -> str:
 
 def spread_note(groups: Sequence[Group]) -> str:
     """Explain the deviation where any method has several seeds."""
-    several = any(len(group.runs(label)) > 1 for group in groups for label in group.labels)
+    several = any(group.several for group in groups)
     return " ± is the sample standard deviation over n seeds." if several else ""
 
 
@@ -119,40 +121,34 @@ def _seeds(groups: Sequence[Group]) -> str:
 
 
 def _seeds_of(group: Group) -> str:
-    seeds = {label: ", ".join(map(str, group.seeds(label))) for label in group.labels}
-    if len(set(seeds.values())) == 1:
-        text = seeds[group.labels[0]]
-        return f"training seeds {text}" if "," in text else f"training seed {text}"
-    return "training seeds " + "; ".join(f"{label}: {text}" for label, text in seeds.items())
+    words = {label: group.seed_words(label) for label in group.labels}
+    if len(set(words.values())) == 1:
+        return f"training {words[group.labels[0]]}"
+    told = (f"{label}: {text.partition(' ')[2]}" for label, text in words.items())
+    return f"training seeds {'; '.join(told)}"
 
 
-def _libraries(groups: Sequence[Group]) -> str:
-    names = {
-        library
-        for group in groups
-        for library in group.rows.loc[group.rows["attack"] == "autoattack", "attack_library"]
-    }
+def _libraries(rows: Sequence[Row]) -> str:
+    names = {row["attack_library"] for row in rows if row["attack"] == "autoattack"}
     return f" AutoAttack from {', '.join(sorted(names))}." if names else ""
 
 
-def _attack_seeds(groups: Sequence[Group]) -> str:
+def _attack_seeds(rows: Sequence[Row]) -> str:
     """Name the attacks of which each image keeps the worst of several seeds."""
     seeds: dict[str, Any] = {}
-    for group in groups:
-        told = zip(group.rows["attack"], group.rows["attack_settings"], strict=True)
-        for attack, text in dict.fromkeys(told):
-            if several := json.loads(text).get("seeds"):
-                seeds[attack] = several
+    for attack, text in dict.fromkeys((row["attack"], row["attack_settings"]) for row in rows):
+        if several := json.loads(text).get("seeds"):
+            seeds[attack] = several
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
     return f" {'; '.join(texts)}." if texts else ""
 
 
-def _tried(groups: Sequence[Group]) -> str:
+def _tried(rows: Sequence[Row]) -> str:
     """How many settings of each method competed, where any did."""
     tried: dict[str, int] = {}
-    for group in groups:
-        for label, count in zip(group.rows["label"], group.rows["settings_tried"], strict=True):
-            tried[label] = max(tried.get(label, 1), 1 if pd.isna(count) else int(count))
+    for row in rows:
+        label, count = row["label"], row["settings_tried"]
+        tried[label] = max(tried.get(label, 1), 1 if pd.isna(count) else int(count))
     counts = set(tried.values())
     if counts == {1}:
         return ""

@@ -66,7 +66,7 @@ def spanning_charts(
     swept = [(family, ratio_sweep(family)) for family in families]
     return [
         *((sweep.home, sweep.group.ending, eps_chart(sweep)) for sweep in radii),
-        *((sweep.home, family.ending, ratio_chart(family, sweep)) for family, sweep in swept),
+        *((s.home, s.group.ending, ratio_chart(family, s)) for family, s in swept),
     ]
 
 
@@ -231,7 +231,6 @@ def training_chart(setting: Setting) -> Chart | None:
             panels.append(Panel(name, title, across, Axis(axis or title), lines, wide=wide))
     if not panels:
         return None
-    several = any(len(setting.seeds(label)) > 1 for label in setting.labels)
     told = (
         f" Deciding images: the {images} that the epoch is chosen by; its accuracy is the "
         f"{measured}, so that its height does not compare with the training's."
@@ -241,7 +240,7 @@ def training_chart(setting: Setting) -> Chart | None:
         "accuracy is the share of images. Methods have losses of their own: loss curves compare "
         "shapes, not heights."
         f"{told if any(panel.name == 'Deciding images' for panel in panels) else ''}"
-        f"{' Means over seeds.' if several else ''}"
+        f"{' Means over seeds.' if setting.several else ''}"
     )
     return Chart("training", "Training curves", note, tuple(panels), 2, 2.3)
 
@@ -367,10 +366,7 @@ def _class_line(
 
 def facts(setting: Setting, label: str) -> str:
     """What a mean must never stand without: test images, of all classes, and seeds."""
-    seeds = setting.seeds(label)
-    many = "seeds" if len(seeds) > 1 else "seed"
-    images = int(setting.key["n"])
-    return f"{images:,} test images in all, {many} {', '.join(map(str, seeds))}"
+    return f"{int(setting.key['n']):,} test images in all, {setting.seed_words(label)}"
 
 
 def bars_note(group: Group) -> str:
@@ -490,12 +486,7 @@ def _curve(
     )
     several = any(low == low for low, _ in pairs)
     unit = "" if scale == 1 else "%"
-    seeds = setting.seeds(label)
-    lines = (
-        method_title(label),
-        f"Epoch {{x}}: {{y}}{unit}",
-        f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-    )
+    lines = (method_title(label), f"Epoch {{x}}: {{y}}{unit}", setting.seed_words(label))
     places = tuple(float(epoch) for epoch in curve.epochs)
     return Series(
         method_title(label),

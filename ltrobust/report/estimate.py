@@ -22,6 +22,7 @@ class Estimate:
         std: sample standard deviation over seeds; NaN for one.
         n_seeds: number of seeds.
         n: number of test images; 0 where it is not known or means nothing.
+        sign: what is written behind it in a table.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Estimate:
     std: float = math.nan
     n_seeds: int = 0
     n: int = 0
+    sign: str = ""
 
     @property
     def known(self) -> bool:
@@ -65,6 +67,22 @@ class Estimate:
         return f"{percent(self.value)}%{more}"
 
 
+@dataclass(frozen=True)
+class Quantity(Estimate):
+    """An estimate of something that is no share, in the unit that its column names.
+
+    Attributes:
+        digits: decimals shown.
+    """
+
+    digits: int = 2
+
+    @property
+    def spread(self) -> str:
+        """The deviation, without percent."""
+        return f"± {number(self.std, self.digits)}" if self.known and self.n_seeds > 1 else ""
+
+
 MISSING = Estimate(math.nan)
 
 
@@ -97,3 +115,8 @@ def points(value: float) -> str:
 def percent(value: float) -> str:
     """Write a fraction in percent with two decimals, "-" when missing."""
     return "-" if math.isnan(value) else f"{PERCENT * value:.2f}"
+
+
+def number(value: float, digits: int) -> str:
+    """Write a number that is no share, "-" when missing."""
+    return "-" if math.isnan(value) else f"{value:,.{digits}f}"

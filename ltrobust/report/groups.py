@@ -2,14 +2,13 @@
 
 Two results are comparable when everything but the defense and the seed agrees: data, split, test
 images, perturbation budget, recipe and the settings of every attack they share. This module knows
-nothing of tables or figures and never averages.
+nothing of tables or figures; a group averages over seeds, and over nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -21,13 +20,10 @@ from typing import Any
 import pandas as pd
 
 from ltrobust.errors import UserError
-from ltrobust.report.across import (
-    SEVERAL,
-    across_blocks,
-    common_key,
-    config_names,
-    shown_value,
-)
+from ltrobust.report.across import SEVERAL, across_blocks, common_key, config_names, shown_value
+from ltrobust.report.estimate import Estimate, Quantity, over_seeds
+from ltrobust.report.rows import Row, alike, by_seed, compact_json, read_rows
+from ltrobust.results.custom import own_metrics
 
 BASE_KEYS = (
     *("dataset", "imbalance_ratio", "test_protocol", "arch", "recipe", "select", "augment"),
@@ -39,10 +35,14 @@ MORE_KEYS = ("recipe_changes", "imbalance_type", "test_sha256", "data_fingerprin
 SCORE_COLUMNS = ("accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class")
 MORE_SCORES = ("robust_gap", "natural_error", "boundary_error")
 """Scores of which less is better, or neither."""
-_MEASURED = (
-    *("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters"),
-    *("n_class_min", "n_class_max"),
-)
+SCORES = (*SCORE_COLUMNS, *MORE_SCORES)
+INTERVALS = {
+    "accuracy": ("acc_ci_low", "acc_ci_high"),
+    "balanced_accuracy": ("ci_low", "ci_high"),
+    **{name: (f"{name}_ci_low", f"{name}_ci_high") for name in ("head", "medium", "tail")},
+    "worst_class": ("worst_class_ci_low", "worst_class_ci_high"),
+}
+"""Score to the columns of its 95% interval over test images."""
 _FAMILIES = (
     *("clean", "noise", "fgsm", "pgd", "mim", "cw", "lsa", "dlr", "tpgd", ""),
     *("aa-rand", "aa-apgd", "autoattack"),
@@ -61,15 +61,15 @@ class Group:
     Attributes:
         key: the value of each of `GROUP_KEYS` and `MORE_KEYS`, `SEVERAL` where the rows differ,
             and `search`: the precision in which adversarial images were looked for.
-        rows: the metric rows, one per run and attack, with the extra column `label`: the method's
-            name, followed by the run id where one method was run twice with the same seed.
+        rows: the metric rows, one per run and attack, with `label`: the method's name, followed by
+            the run id where one method was run twice with the same seed.
         slug: a file name part, different for each group of one report.
         main: whether its files have plain names; true for one group of a report.
         differing: keys in which the rows differ, in a report that ranks across them.
     """
 
     key: Mapping[str, Any]
-    rows: pd.DataFrame
+    rows: Sequence[Row]
     slug: str = ""
     main: bool = True
     differing: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Group:
     @cached_property
     def attacks(self) -> list[str]:
         """Names of the attacks that any run has, weakest family first, AutoAttack last."""
-        return sorted(self.rows["attack"].unique(), key=attack_order)
+        return sorted({row["attack"] for row in self.rows}, key=attack_order)
 
     @cached_property
     def labels(self) -> list[str]:
@@ -90,40 +90,73 @@ class Group:
         return sorted(self.records)
 
     @cached_property
-    def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Label to its rows as plain values, in their order."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows.to_dict("records"):
-            known = {str(name): value for name, value in row.items()}
-            found.setdefault(str(known["label"]), []).append(known)
-        return found
+    def records(self) -> dict[str, list[Row]]:
+        """Label to its rows, in their order."""
+        return {label: rows for (label,), rows in alike(self.rows, "label").items()}
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    def cells(self) -> dict[tuple[str, str], list[Row]]:
         """Label and attack to its rows, one a run, in the order of their seeds."""
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for label, rows in self.records.items():
-            for row in sorted(rows, key=_by_seed):
-                found.setdefault((label, row["attack"]), []).append(row)
-        return found
+        return alike(sorted(self.rows, key=by_seed), "label", "attack")
 
     @cached_property
     def checks(self) -> dict[str, list[str]]:
         """Label to the names of the reliability checks that are flagged for any of its runs."""
-        checks: dict[str, dict[str, None]] = {label: {} for label in self.labels}
-        for label, text in zip(self.rows["label"], self.rows["reliability"], strict=True):
-            if isinstance(text, str) and text:
-                checks[label] |= dict.fromkeys(text.split(";"))
-        return {label: list(names) for label, names in checks.items()}
+        found: dict[str, dict[str, None]] = {label: {} for label in self.labels}
+        for row in self.rows:
+            if isinstance(row["reliability"], str) and row["reliability"]:
+                found[row["label"]] |= dict.fromkeys(row["reliability"].split(";"))
+        return {label: list(names) for label, names in found.items()}
+
+    @cached_property
+    def estimates(self) -> dict[tuple[str, str, str], Estimate]:
+        """Every score over seeds, by label, attack and score; every combination is there.
+
+        Robust error, natural and boundary error together, is what accuracy leaves to 1.
+        """
+        found: dict[tuple[str, str, str], Estimate] = {}
+        images = int(self.key["n"])
+        own = {metric.column: metric for metric in own_metrics()}
+        for label, attack in itertools.product(self.labels, self.attacks):
+            by_run = {row["run_id"]: row for row in self.cells.get((label, attack), ())}
+            rows = [by_run.get(run, {}) for run in self.runs(label)]
+            for score in (*SCORES, *own):
+                columns = INTERVALS.get(score, ("", ""))
+                low, high = (float(rows[0].get(name, math.nan)) for name in columns)
+                values = [row.get(score, math.nan) for row in rows]
+                found[label, attack, score] = over_seeds(values, low, high, images)
+            right = found[label, attack, "accuracy"]
+            wrong = Estimate(1 - right.value, std=right.std, n_seeds=right.n_seeds)
+            found[label, attack, "robust_error"] = wrong
+            for score in (name for name, metric in own.items() if not metric.share):
+                one = found[label, attack, score]
+                found[label, attack, score] = Quantity(one.value, std=one.std, n_seeds=one.n_seeds)
+        return found
+
+    @cached_property
+    def _runs(self) -> dict[str, list[str]]:
+        found: dict[str, dict[str, None]] = {}
+        for row in sorted(self.rows, key=by_seed):
+            found.setdefault(row["label"], {})[row["run_id"]] = None
+        return {label: list(runs) for label, runs in found.items()}
+
+    def runs(self, label: str) -> list[str]:
+        """Run ids of one row, in the order of their seeds."""
+        return self._runs.get(label, [])
 
     def seeds(self, label: str) -> list[int]:
         """Seeds of one row, in increasing order."""
         return sorted({int(row["seed"]) for row in self.records[label]})
 
-    def runs(self, label: str) -> list[str]:
-        """Run ids of one row, in the order of their seeds."""
-        rows = sorted(self.records.get(label, ()), key=_by_seed)
-        return list(dict.fromkeys(row["run_id"] for row in rows))
+    def seed_words(self, label: str) -> str:
+        """The same for a reader: "seed 0", "seeds 0, 1"."""
+        seeds = self.seeds(label)
+        return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+    @property
+    def several(self) -> bool:
+        """Whether any row has several seeds."""
+        return any(len(runs) > 1 for runs in self._runs.values())
 
     def own(self, label: str) -> dict[str, Any]:
         """The values of one row where rows differ; the same for all its runs."""
@@ -134,10 +167,6 @@ class Group:
         """The same as in a table: title of the column to text."""
         own = self.own(label)
         return {name.replace("_", " "): shown_value(name, own[name]) for name in own}
-
-
-def _by_seed(row: Mapping[str, Any]) -> tuple[int, str]:
-    return int(row["seed"]), row["run_id"]
 
 
 def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list[Group]:
@@ -157,11 +186,12 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
         UserError: no rows, two different results for one run and attack, or results of one setting
             whose head, medium and tail are cut differently.
     """
-    rows = _checked(metrics)
+    if metrics.empty:
+        raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
     keys = [*BASE_KEYS, *MORE_KEYS]
     found = [
         _group(keys, free, part)
-        for block, free in across_blocks(rows, keys, across)
+        for block, free in across_blocks(read_rows(metrics), keys, across)
         for at_eps in _split(block, "radius", everywhere=True)
         for searched in _split(at_eps, "search", everywhere=False)
         for part in _by_settings(searched)
@@ -198,118 +228,83 @@ def format_eps(eps: float) -> str:
     return f"{eps:.6g}"
 
 
-def settings_of(settings: str) -> dict[str, Any]:
-    """Parse an attack's settings (JSON text) and leave out its seed."""
-    known: dict[str, Any] = json.loads(settings)
-    return {name: value for name, value in known.items() if name != "seed"}
-
-
-def compact_json(value: Any) -> str:
-    """Write `value` as JSON without blanks, keys sorted."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _checked(metrics: pd.DataFrame) -> pd.DataFrame:
-    if metrics.empty:
-        raise UserError("nothing to report: metrics has no rows; evaluate at least one run first")
-    rows = metrics.reset_index(drop=True)
-    told = list(zip(rows["attack_settings"], rows["attack_library"], strict=True))
-    known = {text: settings_of(text) for text, _ in set(told)}
-    # of an attack of ours the settings' protocol decides, whatever the version
-    written = {
-        (text, library): compact_json([known[text], "" if _is_ours(library) else library])
-        for text, library in set(told)
-    }
-    return rows.assign(
-        **{name: rows[name].astype(float) for name in _MEASURED},
-        signature=[written[pair] for pair in told],
-        search=[known[text].get("search", "fp32") for text, _ in told],
-        radius=rows["eps"].round(9),
-    )
-
-
-def _is_ours(library: str) -> bool:
-    return library.partition(" ")[0] == "ltrobust"
-
-
-def _split(rows: pd.DataFrame, column: str, everywhere: bool) -> Iterator[pd.DataFrame]:
+def _split(rows: Sequence[Row], column: str, everywhere: bool) -> Iterator[list[Row]]:
     """Yield the attacked rows of each value of a column, clean rows of their runs included.
 
     Runs that have clean rows alone join the largest value (fp32 of precisions), or every one.
     """
-    clean, attacked = rows[rows["attack"] == "clean"], rows[rows["attack"] != "clean"]
-    alone = set(clean["run_id"]) - set(attacked["run_id"])
-    if attacked.empty:
+    clean = [row for row in rows if row["attack"] == "clean"]
+    values = alike([row for row in rows if row["attack"] != "clean"], column)
+    if not values:
         yield clean
-    for place, value in enumerate(sorted(attacked[column].unique(), reverse=True)):
-        part = attacked[attacked[column] == value]
-        wanted = {*part["run_id"], *(alone if everywhere or not place else ())}
-        yield pd.concat([clean[clean["run_id"].isin(wanted)], part])
+    attacked = {row["run_id"] for part in values.values() for row in part}
+    alone = {row["run_id"] for row in clean} - attacked
+    for place, value in enumerate(sorted(values, reverse=True)):
+        wanted = {row["run_id"] for row in values[value]}
+        wanted |= alone if everywhere or not place else set()
+        yield [*(row for row in clean if row["run_id"] in wanted), *values[value]]
 
 
-def _by_settings(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _by_settings(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Yield the rows of each combination of settings of the attacks that have several."""
-    attacked = rows[rows["attack"] != "clean"]
-    kinds = attacked.groupby("attack")["signature"].nunique()
-    contested = sorted(kinds.index[kinds > 1])
-    if not contested:
-        order, _ = pd.factorize(rows["run_id"])  # run after run
-        yield rows.iloc[order.argsort(kind="stable")]
-        return
-    parts: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    for _, run in rows.groupby("run_id", sort=False):
-        choices = [sorted(set(run.loc[run["attack"] == a, "signature"])) or [""] for a in contested]
-        for chosen in itertools.product(*choices):
+    kinds = {(row["attack"], row["signature"]) for row in rows if row["attack"] != "clean"}
+    counts = Counter(attack for attack, _ in kinds)
+    contested = sorted(attack for attack, count in counts.items() if count > 1)
+    parts: dict[tuple[str, ...], list[Row]] = {}
+    for run in alike(rows, "run_id").values():
+        there = [{row["signature"] for row in run if row["attack"] == one} for one in contested]
+        for chosen in itertools.product(*(sorted(own) or [""] for own in there)):
             wanted = dict(zip(contested, chosen, strict=True))
-            keep = run["signature"] == run["attack"].map(wanted)
-            parts.setdefault(chosen, []).append(run[keep | ~run["attack"].isin(contested)])
+            fits = [row for row in run if wanted.get(row["attack"]) in (None, row["signature"])]
+            parts.setdefault(chosen, []).extend(fits)
     for chosen in sorted(parts):
-        yield pd.concat(parts[chosen])
+        yield parts[chosen]
 
 
-def _group(keys: Sequence[str], free: Sequence[str], rows: pd.DataFrame) -> Group:
-    rows = rows.drop_duplicates(["run_id", "attack", *SCORE_COLUMNS])
-    twice = rows[rows.duplicated(["run_id", "attack"])]
-    if not twice.empty:
-        run_id, attack, attack_id = twice[["run_id", "attack", "attack_id"]].iloc[0]
-        raise UserError(
-            f"run {run_id} has two different results of attack '{attack}' under the same settings; "
-            f"delete those that shall not count, such as attacks/{attack_id}.json"
-        )
-    cuts = sorted(set(rows["groups"]))
+def _group(keys: Sequence[str], free: Sequence[str], rows: Sequence[Row]) -> Group:
+    rows = [same[0] for same in alike(rows, "run_id", "attack", *SCORE_COLUMNS).values()]
+    for (run_id, attack), found in alike(rows, "run_id", "attack").items():
+        if len(found) > 1:
+            raise UserError(
+                f"run {run_id} has two different results of attack '{attack}' under the same "
+                f"settings; delete those that shall not count, such as "
+                f"attacks/{found[1]['attack_id']}.json"
+            )
+    cuts = sorted({row["groups"] for row in rows})
     if len(cuts) > 1:
         raise UserError(
             f"results of one setting cut head, medium and tail differently ({'; '.join(cuts)}); "
             "report each directory again with the same --groups"
         )
     base, differing = common_key(rows, keys, free)
-    labels = _labels(rows, differing)
-    clean = rows["attack"] == "clean"
-    first = (rows if clean.all() else rows[~clean]).iloc[0]
+    first = next((row for row in rows if row["attack"] != "clean"), rows[0])
     key = {**base, "eps": float(first["eps"]), "search": first["search"]}
-    rows = rows.assign(label=labels, eps=rows["eps"].mask(clean, key["eps"]))
-    return Group(key, rows.reset_index(drop=True), differing=differing)
+    labelled = [
+        {**row, "label": label, "eps": key["eps"] if row["attack"] == "clean" else row["eps"]}
+        for row, label in zip(rows, _labels(rows, differing), strict=True)
+    ]
+    return Group(key, labelled, differing=differing)
 
 
-def _labels(rows: pd.DataFrame, differing: Sequence[str]) -> list[str]:
+def _labels(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
     """One label per row: the method, and what tells its runs apart where seeds do not.
 
     Runs of one method are averaged only where nothing but their seed differs (`config_id`, and the
     keys that may differ); the rest keep labels of their own.
     """
     if differing:
-        cells = rows[["config_id", *differing]].astype(str).to_numpy().tolist()
-        rows = rows.assign(config_id=[_digest(compact_json(cell)) for cell in cells])
+        told = ([str(row[name]) for name in ("config_id", *differing)] for row in rows)
+        ids = (_digest(compact_json(cell)) for cell in told)
+        rows = [{**row, "config_id": one} for row, one in zip(rows, ids, strict=True)]
     names = config_names(rows, differing)
-    runs = rows.drop_duplicates("run_id")
-    configs = runs.groupby("method")["config_id"].nunique()
-    several = set(configs.index[configs > 1])
-    twice = runs.duplicated(["method", "config_id", "seed"], keep=False)
-    repeated = set(runs.loc[twice, "method"])
+    runs = [own[0] for own in alike(rows, "run_id").values()]
+    configs = alike(runs, "method", "config_id")
+    several = {method for method, n in Counter(method for method, _ in configs).items() if n > 1}
+    same = alike(runs, "method", "config_id", "seed").items()
+    repeated = {method for (method, *_), own in same if len(own) > 1}
     labels = []
-    for method, config, run_id in zip(
-        rows["method"], rows["config_id"], rows["run_id"], strict=True
-    ):
+    for row in rows:
+        method, config, run_id = row["method"], row["config_id"], row["run_id"]
         if method in repeated:
             labels.append(f"{method} ({run_id.rpartition('-')[2][:8]})")
         elif method in several:
@@ -328,8 +323,8 @@ def main_group(groups: Sequence[Group]) -> Group:
     """
 
     def weight(group: Group) -> tuple[float, ...]:
-        rows, key = group.rows, group.key
-        return len(group.labels), rows["run_id"].nunique(), _usual(key), len(rows), float(key["n"])
+        runs = len({row["run_id"] for row in group.rows})
+        return len(group.labels), runs, _usual(group.key), len(group.rows), float(group.key["n"])
 
     return groups[0] if len(groups) == 1 else max(groups, key=weight)  # of equals the first
 
@@ -426,8 +421,7 @@ def _eps_token(eps: Any) -> str:
 
 def signatures(group: Group) -> list[str]:
     """What was run: every attack with its settings and, where it is not ours, its library."""
-    pairs = zip(group.rows["attack"], group.rows["signature"], strict=True)
-    return sorted({f"{attack} {signature}" for attack, signature in pairs})
+    return sorted({f"{row['attack']} {row['signature']}" for row in group.rows})
 
 
 def _digest(text: str) -> str:

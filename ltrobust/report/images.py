@@ -173,11 +173,14 @@ def examples_digest(setting: Setting) -> str:
     return found.hexdigest()
 
 
-def adversarial_figures(setting: Setting, width: float = WIDTH) -> list[Figure]:
+def adversarial_figures(setting: Setting, width: float = WIDTH) -> dict[str, Figure]:
     """Draw all methods that have examples; a footnote names the others.
 
     At most 4 stand on a figure; of more than `chart.MANY` only the adversarial images are shown,
     12 methods on a figure.
+
+    Returns:
+        File name part to figure; further ones are numbered from 2 on.
     """
     examples = setting.examples
     known = list(dict.fromkeys(examples["label"]))
@@ -185,7 +188,7 @@ def adversarial_figures(setting: Setting, width: float = WIDTH) -> list[Figure]:
     titles = {one: method_title(one) + sign_of(setting, one, *attacks) for one in setting.labels}
     names = [titles[label] for label in setting.labels if label not in known]
     without = f"No stored examples under this attack: {', '.join(names)}." if names else ""
-    figures = []
+    figures: dict[str, Figure] = {}
     many = len(known) > MANY
     size = _SHORT if many else METHODS
     for start in range(0, len(known), size):
@@ -195,7 +198,8 @@ def adversarial_figures(setting: Setting, width: float = WIDTH) -> list[Figure]:
         place = f"{place} of {len(known)}."
         note = f"{place if len(known) > size else ''} {without}".strip()
         part = examples[examples["label"].isin(own)]
-        figures.append(adversarial_figure(part, titles, note, alone=many, width=width))
+        name = f"adversarial-{len(figures) + 1}" if figures else "adversarial"
+        figures[name] = adversarial_figure(part, titles, note, alone=many, width=width)
     return figures
 
 

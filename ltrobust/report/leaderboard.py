@@ -7,14 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.groups import (
-    BASE_KEYS,
-    GROUP_KEYS,
-    MORE_KEYS,
-    attack_order,
-    compact_json,
-    settings_of,
-)
+from ltrobust.report.groups import BASE_KEYS, GROUP_KEYS, MORE_KEYS, attack_order
+from ltrobust.report.rows import compact_json, settings_of
 from ltrobust.report.setting import Setting
 from ltrobust.report.tables import means
 from ltrobust.results.custom import own_metrics

@@ -109,7 +109,7 @@ def _is_ahead(leads: Sequence[Lead]) -> bool:
 
 def grouping_note(group: Group) -> str:
     """Say how head, medium and tail were cut."""
-    text = group.rows["groups"].iloc[0]
+    text = group.rows[0]["groups"]
     if text == NO_GROUPS:
         return (
             " All classes have the same number of training images: there is no head, medium or "

@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,10 +20,9 @@ from rich.console import JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ltrobust.report.estimate import Estimate, percent
+from ltrobust.report.estimate import Estimate, Quantity, number, percent
 from ltrobust.report.latex import KEYS, floats
 
-Cell = tuple[int, str]
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -43,22 +42,6 @@ _LETTERS = frozenset("ßæøłÆØŁœŒ–—‘’“”…")
 
 
 @dataclass(frozen=True)
-class Quantity(Estimate):
-    """An estimate of something that is no share, in the unit that its column names.
-
-    Attributes:
-        digits: decimals shown.
-    """
-
-    digits: int = 2
-
-    @property
-    def spread(self) -> str:
-        """The deviation, without percent."""
-        return f"± {_number(self.std, self.digits)}" if self.known and self.n_seeds > 1 else ""
-
-
-@dataclass(frozen=True)
 class Table:
     """A titled table of text and scores.
 
@@ -68,23 +51,23 @@ class Table:
         caption: what a reader needs to know to use the numbers.
         frame: cells are text, integers, fractions in [0, 1] (float or Estimate; NaN is missing), or
             Quantity for what is no share.
-        contests: sets of cells (row position, column) of which the largest is marked best.
-        less: columns of which the smallest is.
-        sections: row positions before which a rule is drawn.
-        signs: what is written behind the text of a cell.
+        ranked: columns of which the largest cell of each section is marked best.
+        section: column of which each new value begins a section, under a rule.
         data: the same numbers for machines; None where `frame` itself serves.
         names: registered names to how Markdown and LaTeX write them.
+        less: columns of which the smallest cell is best.
+        by_row: whether the ranked columns stand against each other in each row instead.
     """
 
     name: str
     title: str
     caption: str
     frame: pd.DataFrame
-    contests: tuple[tuple[Cell, ...], ...] = ()
-    sections: tuple[int, ...] = ()
-    signs: Mapping[Cell, str] = field(default_factory=dict)
+    ranked: Sequence[str] = ()
+    section: str = ""
     data: pd.DataFrame | None = None
-    less: frozenset[str] = frozenset()
+    less: Collection[str] = ()
+    by_row: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
@@ -122,7 +105,7 @@ class Table:
         right = [name in self._numeric for name in self.frame]
         title, caption = _latex(self.title), _latex(self._named(f"{self.title}. {self.caption}"))
         name = re.sub(r"[^A-Za-z0-9.-]", "-", label or self.name)
-        return floats(heads, rows, right, self.sections, (title, caption, name), columns)
+        return floats(heads, rows, right, self._starts[1:], (title, caption, name), columns)
 
     def to_csv(self) -> str:
         """Write the numbers in full precision, shares as fractions; an empty cell is missing."""
@@ -145,20 +128,21 @@ class Table:
         if len(blocks) == 1:
             return [self]
         last = len(blocks) - 1
-        return [
-            replace(
-                self,
-                title=self.title if turn == 0 else "",
-                caption=self.caption if turn == last else "",
-                frame=self.frame.iloc[:, [*keys, *block]],
-                contests=tuple(
-                    contest
-                    for contest in self.contests
-                    if {name for _, name in contest} <= {*self.frame.columns[[*keys, *block]]}
-                ),
+        parts = []
+        for turn, block in enumerate(blocks):
+            frame = self.frame.iloc[:, [*keys, *block]]
+            ranked = [name for name in self.ranked if name in frame]
+            whole = not self.by_row or len(ranked) == len(self.ranked)
+            parts.append(
+                replace(
+                    self,
+                    title=self.title if turn == 0 else "",
+                    caption=self.caption if turn == last else "",
+                    frame=frame,
+                    ranked=ranked if whole else (),
+                )
             )
-            for turn, block in enumerate(blocks)
-        ]
+        return parts
 
     def _characters(self, place: int) -> int:
         """Width of a column that breaks no word of its head, and no name or number."""
@@ -180,7 +164,7 @@ class Table:
             header = Text(str(name).replace(" ", "\n"), overflow="fold")
             table.add_column(header, justify=side, overflow="fold")
         for position, row in enumerate(cells):
-            if position in self.sections:
+            if position in self._starts:
                 table.add_section()
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
         return table
@@ -210,57 +194,42 @@ class Table:
     def _cells(self) -> list[list[tuple[str, str]]]:
         """Text and mark ("best", "second" or "") of every cell, row by row."""
         marks = self._marks()
-        rows = self.frame.to_dict("records")
         return [
-            [
-                (
-                    cell_text(cell) + self.signs.get((place, str(name)), ""),
-                    marks.get((place, str(name)), ""),
-                )
-                for name, cell in row.items()
-            ]
-            for place, row in enumerate(rows)
+            [(cell_text(cell), marks.get((place, str(name)), "")) for name, cell in row.items()]
+            for place, row in enumerate(self.frame.to_dict("records"))
         ]
 
-    def _marks(self) -> dict[Cell, str]:
-        marks: dict[Cell, str] = {}
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Positions of the rows with which sections begin."""
+        values = list(self.frame[self.section]) if self.section else [""] * len(self.frame)
+        return [n for n, value in enumerate(values) if not n or value != values[n - 1]]
+
+    def _contests(self) -> list[list[tuple[int, str]]]:
+        """Sets of cells, by row and column, of which the best is marked."""
+        if self.by_row:
+            return [[(row, name) for name in self.ranked] for row in range(len(self.frame))]
+        ends = [*self._starts[1:], len(self.frame)]
+        sections = [range(*span) for span in zip(self._starts, ends, strict=False)]
+        return [[(row, name) for row in rows] for rows in sections for name in self.ranked]
+
+    def _marks(self) -> dict[tuple[int, str], str]:
+        marks: dict[tuple[int, str], str] = {}
         columns = {str(name): list(column) for name, column in self.frame.items()}
-        for contest in self.contests:
+        for contest in self._contests():
             shown = {(row, name): _shown(columns[name][row]) for row, name in contest}
-            most = self.less.isdisjoint(name for _, name in contest)
+            most = not any(name in self.less for _, name in contest)
             values = sorted({value for value in shown.values() if value is not None}, reverse=most)
             places = dict(zip(values, ("best", "second"), strict=False))
-            marks |= {
-                cell: places[value]
-                for cell, value in shown.items()
-                if value is not None and value in places
-            }
+            known = ((cell, value) for cell, value in shown.items() if value is not None)
+            marks |= {cell: places[value] for cell, value in known if value in places}
         return marks
-
-
-def by_column(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a column among the given rows."""
-    return tuple(tuple((row, column) for row in rows) for column in columns)
-
-
-def by_section(
-    columns: Sequence[str], starts: Sequence[int], count: int
-) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a column in each section of `count` rows; `starts` are their first rows."""
-    ends = [*starts[1:], count]
-    sections = (range(*span) for span in zip(starts, ends, strict=True))
-    return tuple(contest for rows in sections for contest in by_column(columns, rows))
-
-
-def by_row(columns: Sequence[str], rows: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
-    """One contest a row among the given columns."""
-    return tuple(tuple((row, column) for column in columns) for row in rows)
 
 
 def cell_text(cell: object) -> str:
     """Write one cell: text as it is, a fraction in percent, a deviation only for n > 1."""
     if isinstance(cell, Quantity):
-        value, std = (_number(number, cell.digits) for number in (cell.value, cell.std))
+        value, std = (number(one, cell.digits) for one in (cell.value, cell.std))
         return _with_deviation(value, std, cell)
     if isinstance(cell, Estimate):
         return _with_deviation(percent(cell.value), percent(cell.std), cell)
@@ -271,11 +240,7 @@ def cell_text(cell: object) -> str:
 
 def _with_deviation(value: str, std: str, cell: Estimate) -> str:
     several = cell.n_seeds > 1 and cell.known
-    return f"{value} ± {std} (n={cell.n_seeds})" if several else value
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+    return (f"{value} ± {std} (n={cell.n_seeds})" if several else value) + cell.sign
 
 
 def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,13 +8,10 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from ltrobust.report.groups import with_slugs
+from ltrobust.report.groups import Group, with_slugs
 from ltrobust.report.setting import Setting
 
 LONG_TAILED = "long-tailed"
@@ -25,20 +22,13 @@ class Family:
     """Settings that differ in nothing but the imbalance ratio.
 
     Attributes:
-        slug: a file name part, different for each family of one report.
-        ending: what stands behind the names of its files; "" for the main family.
+        together: all rows under one key; only for names and notes, never to average.
         members: by rising imbalance ratio; at least two ratios. Two members share a ratio where
             their training images were chosen in different ways.
     """
 
-    slug: str
-    ending: str
+    together: Group
     members: tuple[Setting, ...]
-
-    @cached_property
-    def together(self) -> Setting:
-        """All rows under one key; only for names and notes, never to average."""
-        return _together(self.members)
 
     @property
     def ranked(self) -> list[str]:
@@ -78,14 +68,12 @@ def ratio_families(groups: Sequence[Setting]) -> list[Family]:
     found = [part for block in blocks.values() for part in _by_attack_settings(block)]
     found = [part for part in found if len({g.key["imbalance_ratio"] for g in part}) > 1]
     named = with_slugs([_together(part) for part in found])
-    return [
-        Family(one.slug, one.ending, tuple(part)) for one, part in zip(named, found, strict=True)
-    ]
+    return [Family(one, tuple(part)) for one, part in zip(named, found, strict=True)]
 
 
 def _by_attack_settings(block: Sequence[Setting]) -> list[list[Setting]]:
     """Split groups by the settings of those attacks that have several."""
-    settings = [dict(zip(one.rows["attack"], one.rows["signature"], strict=True)) for one in block]
+    settings = [{row["attack"]: row["signature"] for row in one.rows} for one in block]
     pairs = {pair for own in settings for pair in own.items() if pair[0] != "clean"}
     kinds = Counter(attack for attack, _ in pairs)
     contested = sorted(attack for attack, count in kinds.items() if count > 1)
@@ -95,12 +83,12 @@ def _by_attack_settings(block: Sequence[Setting]) -> list[list[Setting]]:
     return [sorted(part, key=lambda g: float(g.key["imbalance_ratio"])) for part in parts.values()]
 
 
-def _together(members: Sequence[Setting]) -> Setting:
-    """All rows under one key; only for names, notes and slugs, never to average."""
+def _together(members: Sequence[Setting]) -> Group:
     key = {**members[0].key, "imbalance_ratio": math.nan, "split_sha256": ""}
     if key["test_protocol"] == LONG_TAILED:
         key |= {"n": 0, "test_sha256": ""}
-    return replace(members[0], key=key, rows=pd.concat([group.rows for group in members]))
+    rows = [row for group in members for row in group.rows]
+    return Group(key, rows, differing=members[0].differing)
 
 
 def training_images(group: Setting) -> str:
@@ -111,5 +99,5 @@ def training_images(group: Setting) -> str:
 
 def n_train(group: Setting) -> int | None:
     """Training images of all runs; None where they differ or are not known."""
-    counts = set(group.rows["n_train"].dropna())
+    counts = {row["n_train"] for row in group.rows if not math.isnan(row["n_train"])}
     return int(counts.pop()) if len(counts) == 1 else None

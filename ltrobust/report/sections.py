@@ -120,7 +120,7 @@ def build_sections(board: Board) -> list[dict[str, Any]]:
 
 
 def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[str, Any]:
-    keys = {label: method_key(setting, label) for label in setting.labels}
+    keys = {label: f"m{number}" for number, label in enumerate(setting.labels)}
     charts = [chart for chart in (*setting_charts(setting), *spanning) if chart.on_screen]
     panels = {label: method_panel(setting, label) for label in setting.labels}
     columns = _columns(setting)
@@ -136,7 +136,7 @@ def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[st
         "n": int(setting.key["n"]),
         "ranked_by": setting.ranking.basis,
         "columns": columns,
-        "rows": list(_rows(place, setting, flat)),
+        "rows": list(_rows(place, setting, flat, keys)),
         "leaders": list(_leaders(setting)),
         "checks": [(name, advice(name)) for name in sorted(flagged)],
         "charts": charts,
@@ -167,11 +167,6 @@ def _confusions(setting: Setting) -> dict[str, Panel]:
     return dict(zip(setting.mistakes.counts, chart.panels, strict=True))
 
 
-def method_key(group: Group, label: str) -> str:
-    """A label's name in the page's markup: safe, and the same in all charts of its setting."""
-    return f"m{group.labels.index(label)}"
-
-
 def facet(value: object) -> str:
     """A value by which the page filters, as written there."""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -188,10 +183,9 @@ def _title(group: Group) -> str:
 
 
 def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
-    several = any(len(setting.runs(label)) > 1 for label in setting.labels)
     spread = (
         "± is the sample standard deviation over seeds; "
-        if several
+        if setting.several
         else "Below each score its 95% interval over the choice of test images, not of seeds; "
     )
     notes = [
@@ -201,7 +195,7 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
         grouping_note(setting).strip(),
         near_best(setting, attacks, CONTESTS.values()).strip(),
         reliability_note(setting, setting.attacks).strip(),
-        *(metric.meaning for metric in own_metrics(setting.rows)),
+        *(metric.meaning for metric in own_metrics(setting.rows[0])),
         _terms(str(setting.key["dataset"])),
     ]
     return [note for note in notes if note]
@@ -232,8 +226,14 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
     return tuple(blocks)
 
 
-def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[dict[str, Any]]:
-    """A row a method: its line of the leaderboard and everything in its detail."""
+def _rows(
+    place: int, setting: Setting, columns: Sequence[Column], keys: Mapping[str, str]
+) -> Iterable[dict[str, Any]]:
+    """A row a method: its line of the leaderboard and everything in its detail.
+
+    Args:
+        keys: labels' names in the page's markup: safe, and the same in all charts of the setting.
+    """
     drawn = {label for label, _ in setting.classes.scored}
     mistaken = set() if setting.mistakes is None else set(setting.mistakes.counts)
     marks, ranks, taken = marks_for(setting.labels), setting.ranking.ranks, Counter[str]()
@@ -251,11 +251,10 @@ def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[d
         words = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"
         ident = f"method-{words}-{place + 1}" if place else f"method-{words}"
         taken[ident] += 1
-        key = method_key(setting, label)
         yield {
             # readable, safe, and no other row's
             "ident": ident if taken[ident] == 1 else f"{ident}.{taken[ident] - 1}",
-            "key": key,
+            "key": keys[label],
             "label": label,
             "shown": method_title(label),
             "glyph": GLYPHS[mark.marker],
@@ -273,8 +272,8 @@ def _rows(place: int, setting: Setting, columns: Sequence[Column]) -> Iterable[d
             "attacks": list(_attack_lines(setting, label)),
             "runs": list(_runs(mine)),
             "evaluations": list(_evaluations(mine)),
-            "figure": f"s{place}-{key}" if label in drawn else "",
-            "confusion": f"s{place}-{key}-confusion" if label in mistaken else "",
+            "figure": f"s{place}-{keys[label]}" if label in drawn else "",
+            "confusion": f"s{place}-{keys[label]}-confusion" if label in mistaken else "",
             "images": example_sheet(setting.examples[setting.examples["label"] == label]),
         }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +16,10 @@ import pandas as pd
 from ltrobust.report.classes import Classes
 from ltrobust.report.confusion import Confusions
 from ltrobust.report.cost import Cost
-from ltrobust.report.estimate import MISSING, Estimate, over_seeds
-from ltrobust.report.groups import MORE_SCORES, SCORE_COLUMNS, Group
-from ltrobust.report.markup import Quantity
+from ltrobust.report.estimate import MISSING, Estimate
+from ltrobust.report.groups import Group
 from ltrobust.report.ranking import Means, Ranking
-from ltrobust.results.custom import own_metrics
 
-SCORES = (*SCORE_COLUMNS, *MORE_SCORES)
-INTERVALS = {
-    "accuracy": ("acc_ci_low", "acc_ci_high"),
-    "balanced_accuracy": ("ci_low", "ci_high"),
-    **{name: (f"{name}_ci_low", f"{name}_ci_high") for name in ("head", "medium", "tail")},
-    "worst_class": ("worst_class_ci_low", "worst_class_ci_high"),
-}
-"""Score to the columns of its 95% interval over test images."""
 CURVES = ("train_loss", "train_robust_acc", "val_robust_acc")
 CONTESTS = {"balanced_accuracy": "balanced", "tail": "tail"}
 """Scores by which the best method is set against the others, and what the contest is called."""
@@ -82,7 +73,6 @@ class Setting(Group):
 
     Attributes:
         protocol: what the setting is, in a few sentences.
-        estimates: label, attack and score to estimate; every combination is there.
         ranking: the order of the labels.
         robust: the attack that is called robust; None without one.
         leads: attack and contest ("balanced" or "tail") to the best method's leads.
@@ -94,7 +84,6 @@ class Setting(Group):
     """
 
     protocol: str
-    estimates: Mapping[tuple[str, str, str], Estimate]
     ranking: Ranking
     robust: str | None
     leads: Mapping[tuple[str, str], Sequence[Lead]]
@@ -103,6 +92,13 @@ class Setting(Group):
     costs: Sequence[Cost]
     mistakes: Confusions | None
     examples: pd.DataFrame
+
+    @classmethod
+    def of(cls, group: Group, **told: Any) -> Setting:
+        """A group with what is told of it; what was computed of the group is kept."""
+        made = cls(**{one.name: getattr(group, one.name) for one in fields(Group)}, **told)
+        vars(made).update(vars(group))
+        return made
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -117,37 +113,6 @@ class Setting(Group):
         """Labels whose distance to the best is within noise."""
         leads = self.leads.get((attack, contest), ())
         return frozenset(lead.other for lead in leads if lead.verdict == NOISE)
-
-
-def group_estimates(group: Group) -> dict[tuple[str, str, str], Estimate]:
-    """Average every score of a group over seeds, by label, attack and score.
-
-    Robust error, natural and boundary error together, is what accuracy leaves to 1.
-    """
-    found: dict[tuple[str, str, str], Estimate] = {}
-    images = int(group.key["n"])
-    own = {metric.column: metric for metric in own_metrics()}
-    for label in group.labels:
-        runs = group.runs(label)
-        for attack in group.attacks:
-            by_run = {row["run_id"]: row for row in group.cells.get((label, attack), ())}
-            rows = [by_run.get(run, {}) for run in runs]
-            for score in (*SCORES, *own):
-                low, high = INTERVALS.get(score, ("", ""))
-                found[label, attack, score] = over_seeds(
-                    [row.get(score, math.nan) for row in rows],
-                    float(rows[0].get(low, math.nan)),
-                    float(rows[0].get(high, math.nan)),
-                    images,
-                )
-            right = found[label, attack, "accuracy"]
-            found[label, attack, "robust_error"] = Estimate(
-                1 - right.value, std=right.std, n_seeds=right.n_seeds
-            )
-            for score in (name for name, metric in own.items() if not metric.share):
-                one = found[label, attack, score]
-                found[label, attack, score] = Quantity(one.value, std=one.std, n_seeds=one.n_seeds)
-    return found
 
 
 def balanced_means(estimates: Mapping[tuple[str, str, str], Estimate]) -> Means:

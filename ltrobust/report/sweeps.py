@@ -5,28 +5,23 @@ Means are over all seeds of a row or not at all; nothing is averaged over the se
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
-
-import pandas as pd
 
 from ltrobust.report.estimate import Estimate, over_seeds
-from ltrobust.report.groups import Group, attack_order, compact_json, with_slugs
+from ltrobust.report.groups import INTERVALS, Group, attack_order, with_slugs
 from ltrobust.report.ranking import strongest_attack
 from ltrobust.report.ratios import Family
-from ltrobust.report.setting import INTERVALS
+from ltrobust.report.rows import Row, alike, compact_json
 
 _STEPPED = re.compile(r"(pgd|cw|mim|lsa|dlr|tpgd)(\d+)(.*)")
 
 Lines = dict[str, list[tuple[float, Estimate]]]
 """Label to balanced accuracies by rising value of what changes."""
-Row = Mapping[str, Any]
 Kinds = dict[str, dict[str, list[tuple[float, Row]]]]
 """Attack and what of its settings agrees to metric rows, each with its value of what changes."""
 
@@ -66,7 +61,7 @@ def eps_sweeps(groups: Sequence[Group]) -> list[Sweep]:
         together = _over_radii(block)
         clean: dict[str, Row] = {}
         found: Kinds = {}
-        for row in _rows(together):
+        for row in together.rows:
             if row["attack"] == "clean":
                 clean.setdefault(row["run_id"], row)
             else:
@@ -88,7 +83,7 @@ def steps_sweep(group: Group) -> Sweep:
         two numbers of steps.
     """
     found: Kinds = {}
-    for row in _rows(group):
+    for row in group.rows:
         match = _STEPPED.fullmatch(row["attack"])
         if match:
             kinds = found.setdefault(f"{match[1]}N{match[3]}", {})
@@ -103,7 +98,7 @@ def ratio_sweep(family: Family) -> Sweep:
     The strongest is chosen among the attacks that stand at two ratios or more. Of several splits at
     one ratio, that with most training images is taken.
     """
-    by_images = sorted(family.members, key=lambda one: one.rows["n_train"].max())
+    by_images = sorted(family.members, key=lambda one: max(row["n_train"] for row in one.rows))
     members = {float(one.key["imbalance_ratio"]): one for one in by_images}
     seen = [attack for member in members.values() for attack in member.attacks]
     several = sorted((a for a in set(seen) if seen.count(a) > 1), key=attack_order)
@@ -122,20 +117,16 @@ def _home(groups: Sequence[Group]) -> str:
     return max(groups, key=lambda one: (one.main, len(one.labels))).slug
 
 
-def _rows(group: Group) -> Iterator[Row]:
-    return itertools.chain.from_iterable(group.cells.values())
-
-
 def _over_radii(block: Sequence[Group]) -> Group:
     """All rows of groups that differ in eps, each once, with one label a run."""
-    rows = pd.concat([group.rows for group in block])
-    rows = rows.assign(eps=rows["eps"].astype(float).round(9))
-    rows = rows.drop_duplicates(["run_id", "attack", "eps", "signature"])
-    # where groups name a run in several ways, that which tells most
-    labels = rows.groupby("run_id")["label"].agg(lambda names: max(names, key=len))
-    rows = rows.assign(label=rows["run_id"].map(labels)).reset_index(drop=True)
-    first = block[0]
-    return Group({**first.key, "eps": 0.0}, rows, differing=first.differing)
+    rounded = ({**row, "eps": round(row["eps"], 9)} for group in block for row in group.rows)
+    known = alike(rounded, "run_id", "attack", "eps", "signature").values()
+    rows = [same[0] for same in known]
+    labels: dict[str, str] = {}
+    for row in rows:  # where groups name a run in several ways, that which tells most
+        labels[row["run_id"]] = max(labels.get(row["run_id"], ""), row["label"], key=len)
+    rows = [{**row, "label": labels[row["run_id"]]} for row in rows]
+    return Group({**block[0].key, "eps": 0.0}, rows, differing=block[0].differing)
 
 
 @cache

@@ -16,7 +16,7 @@ import pandas as pd
 from ltrobust.report.captions import gaps_note, reading, setting_words, spread_note, test_images
 from ltrobust.report.confusion import tail_predictions
 from ltrobust.report.cost import Conditions
-from ltrobust.report.estimate import Estimate, percent, points
+from ltrobust.report.estimate import Estimate, Quantity, percent, points
 from ltrobust.report.groups import attack_order
 from ltrobust.report.marks import (
     grouping_note,
@@ -25,7 +25,7 @@ from ltrobust.report.marks import (
     reliability_note,
     sign_of,
 )
-from ltrobust.report.markup import Cell, Quantity, Table, by_column, by_row, by_section
+from ltrobust.report.markup import Table
 from ltrobust.report.ranking import class_attacks
 from ltrobust.report.ratios import Family, n_train, training_images
 from ltrobust.report.setting import CONTESTS, Setting
@@ -102,11 +102,9 @@ GROUP_COLUMNS = {
 
 def group_table(setting: Setting) -> Table:
     """Accuracy on head, medium and tail classes and on the worst class, attack by attack."""
-    own = own_metrics(setting.rows)
+    own = own_metrics(setting.rows[0])
     columns = GROUP_COLUMNS | {metric.name: metric.column for metric in own}
     rows, records = _by_attack(setting, setting.attacks, columns)
-    starts = _starts(rows, "attack")
-    ranked = [name for name in columns if name != "gap"]  # which gap is best is no contest
     caption = f"{setting.protocol}{grouping_note(setting)} gap: head minus tail, in points."
     caption = " ".join([caption, *(metric.meaning for metric in own)])
     return Table(
@@ -114,10 +112,10 @@ def group_table(setting: Setting) -> Table:
         "Accuracy by class frequency",
         caption + reading(setting),
         pd.DataFrame(rows),
-        by_section(ranked, starts, len(rows)),
-        starts[1:],
-        data=pd.DataFrame(records),
-        less=frozenset(metric.name for metric in own if metric.better == "less"),
+        [name for name in columns if name != "gap"],  # which gap is best is no contest
+        "attack",
+        pd.DataFrame(records),
+        [metric.name for metric in own if metric.better == "less"],
     )
 
 
@@ -134,16 +132,14 @@ def error_table(setting: Setting) -> Table | None:
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
         f"less is better.{spread_note([setting])}{reliability_note(setting, attacks)}"
     )
-    sections, data = _starts(rows, "attack")[1:], pd.DataFrame(records)
-    title = "Natural and boundary error"
-    return Table("errors", title, caption, pd.DataFrame(rows), (), sections, data=data)
+    title, frame, data = "Natural and boundary error", pd.DataFrame(rows), pd.DataFrame(records)
+    return Table("errors", title, caption, frame, section="attack", data=data)
 
 
 def interval_table(setting: Setting) -> Table | None:
     """95% confidence interval of balanced accuracy; None when no method has exactly one seed."""
     rows: list[Row] = []
     records: list[Row] = []
-    signs: dict[Cell, str] = {}
     for label in (name for name in setting.ranked if len(setting.runs(name)) == 1):
         row = {"method": label, **setting.told(label)}
         for attack in setting.attacks:
@@ -152,12 +148,10 @@ def interval_table(setting: Setting) -> Table | None:
                 for score in ("accuracy", "balanced_accuracy")
             )
             sign = sign_of(setting, label, attack) if accuracy.known else ""
-            signs |= {(len(rows), f"{attack} {score}"): sign for score in ("acc.", "bal.")}
-            row[f"{attack} acc."] = percent(accuracy.value)
-            row[f"{attack} bal."] = percent(balanced.value)
+            ends = f" [{percent(balanced.low)}, {percent(balanced.high)}]" if accuracy.known else ""
+            row[f"{attack} acc."] = percent(accuracy.value) + sign
+            row[f"{attack} bal."] = percent(balanced.value) + ends + sign
             if accuracy.known:
-                ends = f"{percent(balanced.low)}, {percent(balanced.high)}"
-                row[f"{attack} bal."] += f" [{ends}]"
                 records.append(
                     {
                         "setting": setting.slug,
@@ -178,8 +172,8 @@ def interval_table(setting: Setting) -> Table | None:
     caption = f"{setting.protocol} One seed; the interval covers the choice of test images only."
     title = "Balanced accuracy with its 95% confidence interval"
     caption = f"{caption} Percent.{reliability_note(setting, setting.attacks)}"
-    data = pd.DataFrame(records)
-    return Table("intervals", title, caption, pd.DataFrame(rows), signs=signs, data=data)
+    frame, data = pd.DataFrame(rows), pd.DataFrame(records)
+    return Table("intervals", title, caption, frame, data=data)
 
 
 def leads_table(setting: Setting) -> Table | None:
@@ -220,14 +214,13 @@ def per_class_table(setting: Setting) -> Table:
     labels = [name for name in setting.ranked if name in scored]
     rows: list[Row] = []
     records: list[Row] = []
-    signs: dict[Cell, str] = {}
     for attack in attacks:
         if not any((label, attack) in classes.scored for label in labels):
             continue
+        signs = {label: sign_of(setting, label, attack) for label in labels}
         lines = {label: classes.line(label, attack) for label in labels}
         for place, fact in enumerate(classes.facts):
-            signs |= {(len(rows), label): sign_of(setting, label, attack) for label in labels}
-            cells = {label: line[place] for label, line in lines.items()}
+            cells = {one: replace(line[place], sign=signs[one]) for one, line in lines.items()}
             rows.append({"attack": attack, "class": fact.name, "n_train": fact.n_train, **cells})
             records += [
                 {
@@ -248,10 +241,10 @@ def per_class_table(setting: Setting) -> Table:
         "Accuracy by class",
         f"{setting.protocol} Classes from most to least frequent." + reading(setting, attacks),
         pd.DataFrame(rows, columns=["attack", "class", "n_train", *labels]),
-        by_row(labels, range(len(rows))),
-        _starts(rows, "attack")[1:],
-        signs,
-        data=pd.DataFrame(records),
+        labels,
+        "attack",
+        pd.DataFrame(records),
+        by_row=True,
     )
 
 
@@ -293,9 +286,9 @@ def confusion_table(setting: Setting) -> Table | None:
         "are still right, and the classes that most of the others fall into, with their shares."
         f"{grouping_note(setting)} Percent.{reliability_note(setting, [mistakes.attack])}"
     )
-    title, sections = f"Where tail images fall under {mistakes.attack}", _starts(rows, "method")[1:]
+    title = f"Where tail images fall under {mistakes.attack}"
     frame, data = pd.DataFrame(rows), pd.DataFrame(records)
-    return Table("confusion", title, caption, frame, (), sections, data=data)
+    return Table("confusion", title, caption, frame, section="method", data=data)
 
 
 def cost_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table | None:
@@ -350,16 +343,17 @@ def ratio_table(family: Family) -> Table:
     columns, members = family.columns, family.members
     wanted = {attack for member in members for attack in class_attacks(member.attacks)}
     attacks = sorted(wanted, key=attack_order)
-    signs: dict[Cell, str] = {}
     rows: list[Row] = []
     records: list[Row] = []
     for attack in attacks:
         for label in family.ranked:
             own = [member.estimate(label, attack, "balanced_accuracy") for member in members]
-            for member, column, found in zip(members, columns, own, strict=True):
-                signs[len(rows), column] = sign_of(member, label, attack) if found.n_seeds else ""
+            signed = (
+                replace(found, sign=sign_of(member, label, attack)) if found.n_seeds else found
+                for member, found in zip(members, own, strict=True)
+            )
             told = {"attack": attack, "method": label, **family.together.told(label)}
-            rows.append(told | dict(zip(columns, own, strict=True)))
+            rows.append(told | dict(zip(columns, signed, strict=True)))
             records += [
                 {
                     "setting": member.slug,
@@ -374,16 +368,14 @@ def ratio_table(family: Family) -> Table:
                 }
                 for member, found in zip(members, own, strict=True)
             ]
-    starts = _starts(rows, "attack")
     return Table(
         "ratios",
         "Balanced accuracy by imbalance ratio",
         _ratio_caption(family, attacks, rows),
         pd.DataFrame(rows),
-        by_section(columns, starts, len(rows)),
-        starts[1:],
-        signs,
-        data=pd.DataFrame(records),
+        columns,
+        "attack",
+        pd.DataFrame(records),
     )
 
 
@@ -441,21 +433,16 @@ def _by_attack(
     return rows, records
 
 
-def _starts(rows: Sequence[Row], name: str) -> tuple[int, ...]:
-    """Positions of the rows with which another value of a column begins."""
-    values = [row[name] for row in rows]
-    return tuple(n for n, value in enumerate(values) if not n or value != values[n - 1])
-
-
 def _column_table(
     setting: Setting, columns: Sequence[Column], name: str, title: str, note: str = ""
 ) -> Table:
     """A table with a column a score; marked are those in doubt, and within noise of the best."""
-    signs: dict[Cell, str] = {}
-    for place, label in enumerate(setting.ranked):
+    rows, records = _scored(setting, columns)
+    for row in rows:
         for one in columns:
-            near = near_sign(setting, label, one.attack, CONTESTS.get(one.score))
-            signs[place, one.title] = sign_of(setting, label, one.attack) + near
+            near = near_sign(setting, row["method"], one.attack, CONTESTS.get(one.score))
+            sign = sign_of(setting, row["method"], one.attack) + near
+            row[one.title] = replace(row[one.title], sign=sign)
     contested = [one for one in columns if one.score in CONTESTS]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
     shown = list(dict.fromkeys(one.attack for one in columns))
@@ -463,10 +450,8 @@ def _column_table(
         f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
         f"{reading(setting, shown)}{near_best(setting, attacks, contests)}"
     )
-    rows, records = _scored(setting, columns)
-    ranked = by_column([one.title for one in columns], range(len(rows)))
     frame, data = pd.DataFrame(rows), pd.DataFrame(records)
-    return Table(name, title, caption, frame, ranked, signs=signs, data=data)
+    return Table(name, title, caption, frame, [one.title for one in columns], data=data)
 
 
 def _p_value(p: float) -> str:

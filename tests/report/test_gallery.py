@@ -162,8 +162,7 @@ def figures(result: Stored) -> Iterator[tuple[str, Figure]]:
     for chart in charts:
         if chart.printed:
             yield from print_chart(chart).items()
-    for page, figure in enumerate(adversarial_figures(result.usual)):
-        yield f"examples-{page}", figure
+    yield from adversarial_figures(result.usual).items()
 
 
 @contextmanager

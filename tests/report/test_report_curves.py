@@ -430,7 +430,7 @@ def test_every_method_is_drawn_four_a_figure_and_what_is_left_out_is_named():
     known = metrics.loc[metrics["method"] != "g", "run_id"].unique()
     examples = {run: images((1, 4, 4), 0, count=10) for run in known}
     (setting,) = settings(metrics, per_class, examples=examples)
-    first, second = adversarial_figures(setting)
+    first, second = adversarial_figures(setting).values()
     assert (len(first.axes), len(second.axes)) == (4 * 6 * 3, 2 * 6 * 3)
     names = [text.get_text() for text in first.texts][:6]
     assert (names[0], names[-1]) == ("airplane", "truck")

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from ltrobust.report import terminal_tables
 from ltrobust.report.charts import shown
+from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import attack_order
-from ltrobust.report.markup import Table
+from ltrobust.report.markup import Table, cell_text
 from ltrobust.report.printed import draw
 from ltrobust.report.ranking import strongest_attack
 from ltrobust.report.tables import (
@@ -49,7 +50,12 @@ def with_reliability(metrics: pd.DataFrame, **texts: str | None) -> pd.DataFrame
 def marked(table: Table) -> set[tuple[str, str]]:
     """Rows (attack or method) and columns of the numbers with a †; "method" for all of a row."""
     names = table.frame["attack" if "attack" in table.frame else "method"]
-    cells = {(names.iloc[row], name) for (row, name), sign in table.signs.items() if "†" in sign}
+    cells = {
+        (of, name)
+        for name in set(table.frame) - {"method"}
+        for of, cell in zip(names, table.frame[name], strict=True)
+        if "†" in cell_text(cell)
+    }
     if "method" in table.frame:
         whole = table.frame["method"].str.endswith("†")
         cells |= {(name, "method") for name in names[whole]}
@@ -103,9 +109,9 @@ def test_both_signs_stand_behind_one_number():
     flagged = with_reliability(metrics, **{key: "random-outputs"})
     known = leads(metrics, **{key: "within noise"})
     table = balanced_table(settings(flagged, comparisons=known)[0])
-    row = list(table.frame["method"]).index(near)
-    assert table.signs[row, "autoattack bal."] == "†~"
-    assert table.signs[row, "clean bal."] == "†"
+    row = table.frame.set_index("method").loc[near]
+    assert row["autoattack bal."].sign == "†~"
+    assert row["clean bal."].sign == "†"
 
 
 def test_terminal_tables_are_marked_too():
@@ -196,8 +202,9 @@ def leads(metrics: pd.DataFrame, **verdicts: str) -> pd.DataFrame:
 
 
 def signed(table: Table) -> set[tuple[str, str]]:
-    methods = list(table.frame["method"])
-    return {(methods[row], name) for (row, name), sign in table.signs.items() if sign}
+    rows = table.frame.set_index("method").to_dict("index")
+    cells = {(method, name): cell for method, row in rows.items() for name, cell in row.items()}
+    return {place for place, cell in cells.items() if isinstance(cell, Estimate) and cell.sign}
 
 
 def test_scores_within_noise_of_the_best_are_marked():
@@ -289,7 +296,7 @@ def test_gap_is_head_minus_tail_and_no_contest():
     table = group_table(settings(metrics)[0])
     for row in table.frame.to_dict("records"):
         assert row["gap"].value == pytest.approx(row["head"].value - row["tail"].value)
-    assert "gap" not in {name for contest in table.contests for _, name in contest}
+    assert "gap" not in table.ranked
 
 
 def test_gap_of_several_seeds_is_the_mean_of_their_gaps():

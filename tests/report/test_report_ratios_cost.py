@@ -11,8 +11,9 @@ from report_fixtures import board, charts, metric_row, render, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.report import terminal_tables
+from ltrobust.report.estimate import Estimate, Quantity
 from ltrobust.report.groups import comparable_groups
-from ltrobust.report.markup import Quantity, Table, cell_text
+from ltrobust.report.markup import Table, cell_text
 from ltrobust.report.printed import draw
 from ltrobust.report.ratios import ratio_families
 from ltrobust.report.tables import cost_table, ratio_table
@@ -127,7 +128,7 @@ def test_what_differs_in_more_than_the_ratio_never_shares_a_table(column, other)
     )
     found = ratio_families(settings(four))
     assert len(found) == 2
-    assert len({family.slug for family in found}) == 2
+    assert len({family.together.slug for family in found}) == 2
     assert all(len(family.members) == 2 for family in found)
 
 
@@ -181,8 +182,12 @@ def test_a_method_flagged_at_one_ratio_is_marked():
     flagged = (metrics["method"] == "taet") & (metrics["imbalance_ratio"] == 50)
     metrics.loc[flagged, "reliability"] = "steps"
     table = only(metrics)
+    rows = table.frame.to_dict("records")
     signs = {
-        (table.frame["method"][row], name) for (row, name), sign in table.signs.items() if sign
+        (row["method"], name)
+        for row in rows
+        for name, cell in row.items()
+        if isinstance(cell, Estimate) and cell.sign
     }
     assert signs == {("taet", "IR 50")}
     assert "reliability checks flagged: taet (steps)" in table.caption

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ltrobust.report import terminal_tables
 from ltrobust.report.estimate import Estimate
-from ltrobust.report.markup import Table, by_column, cell_text
+from ltrobust.report.markup import Table, cell_text
 from ltrobust.report.tables import (
     balanced_table,
     group_table,
@@ -30,7 +30,7 @@ NASTY = r"a_b&c%d#e$f{g}h~i^j\k<l>|m"
 
 def table(values: list[float], names: list[str] | None = None) -> Table:
     frame = pd.DataFrame({"method": names or [f"m{i}" for i in range(len(values))], "acc": values})
-    return Table("t", "Title", "Caption.", frame, by_column(["acc"], range(len(values))))
+    return Table("t", "Title", "Caption.", frame, ["acc"])
 
 
 def test_best_is_bold_second_underlined_and_ties_share():
