@@ -17,7 +17,7 @@ from rich.console import Console
 from ltrobust.bench.launch import Seen, Task, log_of
 from ltrobust.bench.launch.drive import Drive
 from ltrobust.bench.plan import Plan, make_plan
-from ltrobust.bench.plan_file import read_plan
+from ltrobust.bench.plan_file import read_plan, runs_in_use
 from ltrobust.bench.runner import Failure
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.work import NO_DEVICE
@@ -650,6 +650,18 @@ def test_the_workers_of_a_driver_are_given_its_own_plan(place: Callable[..., Pla
     files = [Path(words[words.index("--plan") + 1]) for words in commands]
     read = [read_plan(here.suite, file)[here.ids[0]].runs[0].attacks for file in files]
     assert [[spec.title for spec in attacks] for attacks in read] == [["clean"], ["pgd2"]]
+
+
+def test_the_plan_of_a_driver_is_in_use_while_it_lives(place: Callable[..., Place]) -> None:
+    here = place("pgd-at")
+    (run_id,) = here.ids
+
+    def done() -> Seen:
+        assert runs_in_use(here.suite) == {run_id}
+        return here.done(run_id)()
+
+    assert here.drive(Scripted({run_id: [[RUNNING, done]]})) == []
+    assert runs_in_use(here.suite) == set()
 
 
 def test_a_plan_is_read_as_it_was_written(place: Callable[..., Place], tmp_path: Path) -> None:
