@@ -109,7 +109,7 @@ def terminal_tables(board: Board, width: int = 80) -> list[RichTable]:
         tables.append(cost_table(setting, class_attacks(setting.attacks)))
     tables += [ratio_table(family) for family in board.families]
     known = [table for table in tables if table is not None]
-    return [part.to_rich() for table in known for part in table.parts(width)]
+    return [part for table in known for part in table.rich_parts(width)]
 
 
 def _table_files(
