@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ltrobust.report.estimate import Estimate, percent
 from ltrobust.report.latex import KEYS, floats
+from ltrobust.report.names import writer
 
 Cell = tuple[int, str]
 _LATEX = {
@@ -184,17 +185,10 @@ class Table:
             table.add_row(*(Text(text, style=styles[mark]) for text, mark in cells))
         return table
 
-    def _named(self, text: str) -> str:
-        """Write the registered names in a text as papers do."""
-        if self._known is None:
-            return text
-        return self._known.sub(lambda found: self.names[found[0]], text)
-
     @cached_property
-    def _known(self) -> re.Pattern[str] | None:
-        """Finds registered names that stand alone; longer ones first."""
-        names = sorted(map(re.escape, self.names), key=len, reverse=True)
-        return re.compile(rf"(?<![\w+-])(?:{'|'.join(names)})(?![\w+@-])") if names else None
+    def _named(self) -> Callable[[str], str]:
+        """Writes the registered names in a text as papers do."""
+        return writer(self.names)
 
     @cached_property
     def _numeric(self) -> set[str]:
