@@ -44,18 +44,28 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
-    ] = False,
-) -> None:
-    """Hold what stands before a command."""
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         from importlib.metadata import version as installed
 
         print(f"ltrobust {installed('ltrobust')}")
         raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and stop.",
+            callback=_show_version,
+            is_eager=True,
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    """Hold the flags that stand before a command."""
 
 
 # typer carries its own click since 0.26 and exports only the leaves of its errors
@@ -1135,8 +1145,8 @@ def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:
         with Reporter(out) as reporter:
             failures |= {f.run_id: f.reason for f in run_missing(job, store, reporter)}
         for table in write_entry(job, folder, store):
-            for part in table.parts(out.width):
-                out.print(part.to_rich())
+            for part in table.rich_parts(out.width):
+                out.print(part)
         out.print(f"figure, comparison and claims: {output / job.entry.name}", soft_wrap=True)
     for run_id, reason in failures.items():
         err.print(f"failed: {run_id}: {reason}", soft_wrap=True, markup=False)

@@ -23,7 +23,7 @@ from ltrobust.report.charts import setting_charts, spanning_charts
 from ltrobust.report.groups import Group
 from ltrobust.report.images import adversarial_figures, examples_digest
 from ltrobust.report.markup import Table
-from ltrobust.report.names import attack_title, dataset_title, method_title
+from ltrobust.report.names import field_names
 from ltrobust.report.printed import figure_bytes, print_chart, renderer_digest
 from ltrobust.report.ranking import class_attacks
 from ltrobust.report.style import DEFAULT_LOOK, Look
@@ -110,7 +110,7 @@ def terminal_tables(board: Board, width: int = 80) -> list[RichTable]:
         tables.append(cost_table(setting, class_attacks(setting.attacks)))
     tables += [ratio_table(family) for family in board.families]
     known = [table for table in tables if table is not None]
-    return [part.to_rich() for table in known for part in table.parts(width)]
+    return [part for table in known for part in table.rich_parts(width)]
 
 
 def _table_files(
@@ -118,21 +118,14 @@ def _table_files(
 ) -> dict[str, str | bytes]:
     """A table in all formats; references stand where methods are ranked."""
     name = f"tables/{table.name}{ending}"
-    written = replace(table, names=_names(group))
+    names = field_names(group.labels, group.attacks, str(group.key["dataset"]))
+    written = replace(table, names=names)
     cited = keys if table.name in _CITING else {}
     return {
         f"{name}.md": written.to_markdown(),
         f"{name}.tex": written.to_latex(look.columns or 2, f"{group.slug}-{table.name}", cited),
         f"{name}.csv": table.to_csv(),
     }
-
-
-def _names(group: Group) -> dict[str, str]:
-    """Registered names in a group's tables to how papers write them."""
-    attacks = {name: attack_title(name) for name in group.attacks if name != "clean"}
-    dataset = str(group.key["dataset"])
-    methods = {label: method_title(label) for label in group.labels}
-    return methods | attacks | {dataset: dataset_title(dataset)}
 
 
 def _draw_all(board: Board, made: Rendered, known: Mapping[str, str], look: Look) -> None:

@@ -101,7 +101,7 @@ class _Grid:
                 blocks[-1].append(place)
             else:
                 blocks.append([*keys, place])
-        return blocks, size, gap
+        return blocks or [keys], size, gap
 
     def _keys(self) -> list[int]:
         """The columns that name a row, which every part has; at least the first."""

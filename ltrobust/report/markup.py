@@ -10,8 +10,8 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ltrobust.report.estimate import Estimate, Quantity, number, percent
 from ltrobust.report.latex import KEYS, floats
+from ltrobust.report.names import writer
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -112,74 +113,65 @@ class Table:
         data = _spread_out(self.frame) if self.data is None else self.data
         return data.to_csv(index=False, lineterminator="\n")
 
-    def parts(self, width: int) -> list[Table]:
-        """Tables that a terminal of so many characters shows whole, no name or number broken.
+    def to_rich(self) -> RichTable:
+        """Render for the terminal."""
+        return self._rich(range(len(self.frame.columns)), self.title, self.caption)
+
+    def rich_parts(self, width: int) -> list[RichTable]:
+        """Render for a terminal of so many characters, with no name or number broken.
 
         Columns that do not fit stand below, led again by those that name a row.
         """
-        room = {place: self._characters(place) + 2 for place in range(len(self.frame.columns))}
-        named = itertools.takewhile(lambda place: self.frame.columns[place] in KEYS, room)
+        room = [self._characters(place) + 2 for place in range(len(self.frame.columns))]
+        named = itertools.takewhile(lambda p: self.frame.columns[p] in KEYS, range(len(room)))
         keys = list(named) or [0]
         blocks: list[list[int]] = [[]]
-        for place in list(room)[len(keys) :]:
+        for place in range(len(keys), len(room)):
             if blocks[-1] and sum(room[p] for p in (*keys, *blocks[-1], place)) + 1 > width:
                 blocks.append([])
             blocks[-1].append(place)
-        if len(blocks) == 1:
-            return [self]
         last = len(blocks) - 1
-        parts = []
-        for turn, block in enumerate(blocks):
-            frame = self.frame.iloc[:, [*keys, *block]]
-            ranked = [name for name in self.ranked if name in frame]
-            whole = not self.by_row or len(ranked) == len(self.ranked)
-            parts.append(
-                replace(
-                    self,
-                    title=self.title if turn == 0 else "",
-                    caption=self.caption if turn == last else "",
-                    frame=frame,
-                    ranked=ranked if whole else (),
-                )
+        return [
+            self._rich(
+                [*keys, *block],
+                self.title if turn == 0 else "",
+                self.caption if turn == last else "",
             )
-        return parts
+            for turn, block in enumerate(blocks)
+        ]
 
     def _characters(self, place: int) -> int:
         """Width of a column that breaks no word of its head, and no name or number."""
-        texts = [row[place][0] for row in self._cells]
         head = max(map(len, str(self.frame.columns[place]).split()), default=0)
-        return max([head, *map(len, texts)])
+        return max([head, *(len(row[place][0]) for row in self._cells)])
 
-    def to_rich(self) -> RichTable:
-        """Render for the terminal."""
+    def _rich(self, columns: Sequence[int], title: str, caption: str) -> RichTable:
         styles = {"best": "bold", "second": "underline", "": ""}
         table = RichTable(
-            title=Text(self.title), caption=Text(self.caption), box=box.SIMPLE, padding=(0, 1, 0, 0)
+            title=Text(title) if title else None,
+            caption=Text(caption) if caption else None,
+            box=box.SIMPLE,
+            padding=(0, 1, 0, 0),
         )
         table.title_justify = table.caption_justify = "left"
-        cells = self._cells
-        for name in self.frame.columns:
-            side: JustifyMethod = "right" if name in self._numeric else "left"
+        names = [str(name) for name in self.frame.columns]
+        for place in columns:
+            side: JustifyMethod = "right" if names[place] in self._numeric else "left"
             # a break at each blank keeps columns as narrow as their words
-            header = Text(str(name).replace(" ", "\n"), overflow="fold")
-            table.add_column(header, justify=side, overflow="fold")
-        for position, row in enumerate(cells):
+            header = Text(names[place].replace(" ", "\n"), overflow="fold")
+            numbers = all(_is_number(row[place][0]) for row in self._cells)
+            table.add_column(header, justify=side, overflow="fold", no_wrap=numbers)
+        for position, row in enumerate(self._cells):
             if position in self._starts:
                 table.add_section()
-            table.add_row(*(Text(text, style=styles[mark]) for text, mark in row))
+            cells = (row[place] for place in columns)
+            table.add_row(*(Text(text, style=styles[mark]) for text, mark in cells))
         return table
 
-    def _named(self, text: str) -> str:
-        """Write the registered names in a text as papers do."""
-        if self._known is None:
-            return text
-        return self._known.sub(lambda found: self.names[found[0]], text)
-
     @cached_property
-    def _known(self) -> re.Pattern[str] | None:
-        """Finds registered names that stand alone; longer ones first."""
-        names = sorted(map(re.escape, self.names), key=len, reverse=True)
-        return re.compile(rf"(?<![\w+-])(?:{'|'.join(names)})(?![\w+@-])") if names else None
+    def _named(self) -> Callable[[str], str]:
+        """Writes the registered names in a text as papers do."""
+        return writer(self.names)
 
     @cached_property
     def _numeric(self) -> set[str]:
@@ -253,6 +245,11 @@ def _spread_out(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             columns[str(name)] = list(cells)
     return pd.DataFrame(columns)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell is a short number or interval, which a terminal must not break."""
+    return len(text) <= 11 and not any(sign.isalpha() for sign in text)
 
 
 def _shown(cell: object) -> float | None:

@@ -7,6 +7,7 @@ known stays as it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 
 MARKED = (
     *("at-bsl", "pgd-at", "robal-r", "taet", "trades", "robal-n", "reat", "cgr", "mart", "he"),
@@ -67,3 +68,19 @@ def attack_title(attack: str) -> str:
     known = {"autoattack": "AutoAttack", "fgsm": "FGSM", "aa-apgd": "AA-APGD"}
     stepped = _STEPPED.fullmatch(attack)
     return f"{stepped[1].upper()}-{stepped[2]}" if stepped else known.get(attack, attack)
+
+
+def field_names(labels: Iterable[str], attacks: Iterable[str], dataset: str) -> dict[str, str]:
+    """How the registered names of a setting are written; "clean" stays, a word like others."""
+    methods = {label: method_title(label) for label in labels}
+    known = {attack: attack_title(attack) for attack in attacks if attack != "clean"}
+    return methods | known | {dataset: dataset_title(dataset)}
+
+
+def writer(names: Mapping[str, str]) -> Callable[[str], str]:
+    """What replaces names in a text where they stand alone; longer ones first."""
+    if not names:
+        return str
+    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w+-])(?:{known})(?![\w+@-])")
+    return lambda text: pattern.sub(lambda found: names[found[0]], text)

@@ -36,7 +36,13 @@ from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.images import example_sheet
 from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
 from ltrobust.report.markup import cell_text
-from ltrobust.report.names import attack_title, dataset_title, method_title
+from ltrobust.report.names import (
+    attack_title,
+    dataset_title,
+    field_names,
+    method_title,
+    writer,
+)
 from ltrobust.report.screen import DARK, show_panel
 from ltrobust.report.setting import CONTESTS, Setting
 from ltrobust.report.style import marks_for
@@ -126,15 +132,16 @@ def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[st
     columns = _columns(setting)
     flat = [column for _, block in columns for column in block]
     flagged = {name for names in setting.checks.values() for name in names}
+    write = writer(field_names(setting.labels, setting.attacks, str(setting.key["dataset"])))
     return {
         "ident": f"setting-{place + 1}",
         "slug": setting.slug,
         "title": _title(setting),
-        "protocol": setting.protocol,
-        "notes": _notes(setting, {column.attack for column in flat}),
+        "protocol": write(setting.protocol),
+        "notes": [write(note) for note in _notes(setting, {column.attack for column in flat})],
         "facets": {name: facet(setting.key[name]) for name in FACETS},
         "n": int(setting.key["n"]),
-        "ranked_by": setting.ranking.basis,
+        "ranked_by": write(setting.ranking.basis),
         "columns": columns,
         "rows": list(_rows(place, setting, flat, keys)),
         "leaders": list(_leaders(setting)),

@@ -417,6 +417,8 @@ def test_long_tables_come_in_pages(browser, tmp_path):
 
 def test_print_shows_every_view_of_every_chart_and_whole_tables(opened):
     page = opened(viewport={"width": 718, "height": 1000}, color_scheme="dark")  # A4 with margins
+    assert page.page.pdf().startswith(b"%PDF")
+    assert page.page.locator("main .chart:not([data-drawn])").count() == 0
     page.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.page.emulate_media(media="print")
     charts = page.page.locator(".card .chart:visible")

@@ -12,8 +12,9 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from report_fixtures import METHODS, board, confused, render, settings, suite
+from rich.console import Console
 
-from ltrobust.report import render_board
+from ltrobust.report import render_board, terminal_tables
 from ltrobust.report.estimate import Estimate
 from ltrobust.report.groups import comparable_groups
 from ltrobust.report.markup import Table
@@ -257,3 +258,24 @@ def test_no_box_is_overfull_in_a_two_column_class(columns, tmp_path, monkeypatch
     done = subprocess.run([*how, "paper.tex"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+# terminals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminals_tables_break_no_name_and_no_number(width):
+    metrics, per_class, _ = stored(seeds=(0, 1))
+    made = board(metrics, per_class)
+    stream = io.StringIO()
+    console = Console(file=stream, width=width)
+    for table in terminal_tables(made, width):
+        console.print(table)
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    words = set(text.split())
+    assert set(METHODS) <= words
+    for setting in made.settings:
+        for label in setting.labels:
+            cell = setting.estimate(label, "autoattack", "balanced_accuracy")
+            assert f"{100 * cell.value:.2f}" in words
