@@ -53,6 +53,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = pd.concat([one[1], two[1]])
     confusion = confused(metrics, classes)[2]
     classes["class_name"] = classes["class_name"].replace({"bird": EVIL})
+    names = ["label_name", "pred_name"]
+    confusion[names] = confusion[names].replace({"bird": EVIL})
     path = tmp_path_factory.mktemp("page") / "index.html"
     html = make_page(
         metrics,
@@ -506,7 +508,7 @@ NAMES = """() => {
   const byId = (e) => (e.getAttribute("aria-labelledby") || "").split(" ").filter(Boolean)
     .map((id) => document.getElementById(id)).filter(Boolean).map(text).join("");
   const named = (e) => text(e) || byId(e) || e.alt || [...(e.labels || [])].map(text).join("");
-  const wanted = "a[href], button, input, select, img, dialog, [role], section, nav, form, table";
+  const wanted = "a[href], button, input, select, img, dialog, [role]:not([role=status]), section, nav, form, table";
   const unnamed = [...document.querySelectorAll(wanted)].filter((e) => !named(e));
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   const doubled = ids.filter((id, place) => ids.indexOf(id) !== place);
