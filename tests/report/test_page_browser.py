@@ -509,7 +509,8 @@ NAMES = """() => {
   const byId = (e) => (e.getAttribute("aria-labelledby") || "").split(" ").filter(Boolean)
     .map((id) => document.getElementById(id)).filter(Boolean).map(text).join("");
   const named = (e) => text(e) || byId(e) || e.alt || [...(e.labels || [])].map(text).join("");
-  const wanted = "a[href], button, input, select, img, dialog, [role]:not([role=status]), section, nav, form, table";
+  const wanted = "a[href], button, input, select, img, dialog, section, nav, form, table, "
+    + "[role]:not([role=status])";
   const unnamed = [...document.querySelectorAll(wanted)].filter((e) => !named(e));
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   const doubled = ids.filter((id, place) => ids.indexOf(id) !== place);
