@@ -87,13 +87,14 @@ def light_figures(outlined: Callable[[], AbstractContextManager[None]]) -> Itera
 @pytest.fixture
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave index.html empty, a third of the time of the rest of a report."""
-    monkeypatch.setattr("ltrobust.report.page.board_page", lambda *args, **more: "")
+    monkeypatch.setattr("ltrobust.bench.reports.board_page", lambda *args, **more: "")
 
 
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan without estimates of memory, for which networks are built and run."""
-    monkeypatch.setattr("ltrobust.bench.estimate.memory_needs", lambda *args: {})
+    for module in ("estimate", "cells"):
+        monkeypatch.setattr(f"ltrobust.bench.{module}.memory_needs", lambda *args: {})
 
 
 @pytest.fixture

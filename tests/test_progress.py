@@ -59,7 +59,7 @@ def test_a_long_attack_tells_how_far_it_is(clock):
             clock[0] += 10
             reporter.advance("part")
     assert [line.partition("] ")[2] for line in lines(stream)] == [
-        "  autoattack: 31%, about 11 min left",
+        "  autoattack: 31%, about 12 min left",
         "  autoattack: 62%, about 6 min left",
         "  autoattack: 93%, about 70 s left",
     ]
@@ -76,4 +76,4 @@ def test_a_terminal_has_bars_instead(clock):
     stream = io.StringIO()
     with Reporter(Console(file=stream, force_terminal=True)) as reporter:
         reporter.line("begun")
-    assert "[2" not in stream.getvalue()
+    assert not re.search(r"\[\d{4}-", stream.getvalue())

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from report_fixtures import EPS, METHODS, confused, leaderboard, suite
+from report_fixtures import EPS, METHODS, confused, leaderboard, metric_row, suite
 from report_fixtures import page as make_page
 
 playwright = pytest.importorskip(
@@ -53,6 +53,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = pd.concat([one[1], two[1]])
     confusion = confused(metrics, classes)[2]
     classes["class_name"] = classes["class_name"].replace({"bird": EVIL})
+    names = ["label_name", "pred_name"]
+    confusion[names] = confusion[names].replace({"bird": EVIL})
     path = tmp_path_factory.mktemp("page") / "index.html"
     html = make_page(
         metrics,
@@ -397,7 +399,8 @@ def test_two_methods_stand_side_by_side_by_class(opened):
 def test_long_tables_come_in_pages(browser, tmp_path):
     names = tuple(f"method-{place:03}" for place in range(230))
     file = tmp_path / "index.html"
-    file.write_text(make_page(suite(names, attacks=("clean",))[0], title="long"), "utf-8")
+    metrics = pd.DataFrame([metric_row(name, method=name) for name in names])
+    file.write_text(make_page(metrics, title="long"), "utf-8")
     page = Watched(browser, file)
     rows, more = page.page.locator(".board tbody tr:visible"), page.page.locator(".more")
     assert rows.count() == 200
@@ -506,7 +509,8 @@ NAMES = """() => {
   const byId = (e) => (e.getAttribute("aria-labelledby") || "").split(" ").filter(Boolean)
     .map((id) => document.getElementById(id)).filter(Boolean).map(text).join("");
   const named = (e) => text(e) || byId(e) || e.alt || [...(e.labels || [])].map(text).join("");
-  const wanted = "a[href], button, input, select, img, dialog, [role], section, nav, form, table";
+  const wanted = "a[href], button, input, select, img, dialog, section, nav, form, table, "
+    + "[role]:not([role=status])";
   const unnamed = [...document.querySelectorAll(wanted)].filter((e) => !named(e));
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
   const doubled = ids.filter((id, place) => ids.indexOf(id) !== place);

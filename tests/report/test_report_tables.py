@@ -198,17 +198,6 @@ def test_intervals_are_shown_for_single_seeds_only():
     assert interval_table(settings(several)[0]) is None
 
 
-def test_terminal_tables_fit_eighty_columns_without_cutting_names():
-    metrics, per_class, _ = suite(attacks=("clean", "pgd20", "autoattack"))
-    console = Console(width=80, record=True, file=io.StringIO())
-    for drawn in terminal_tables(board(metrics, per_class)):
-        console.print(drawn)
-    text = console.export_text()
-    assert "…" not in text
-    for method in METHODS:
-        assert len(re.findall(rf"^\s*{method} ", text, re.M)) >= 1
-
-
 def test_markup_in_names_is_not_read_as_style():
     metrics, per_class, _ = suite(methods=("[bold]x[/bold]",), attacks=("clean",))
     console = Console(width=100, record=True, file=io.StringIO())

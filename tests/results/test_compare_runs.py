@@ -31,7 +31,7 @@ NEAR[:2] = ~NEAR[:2]
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ltrobust.report._draw_all", lambda *args: None)
-    monkeypatch.setattr("ltrobust.report.page.board_page", lambda *args, **more: "")
+    monkeypatch.setattr("ltrobust.bench.reports.board_page", lambda *args, **more: "")
 
 
 def report(suite: Path, groups: str | None = None) -> SuiteResults:

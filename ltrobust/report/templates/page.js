@@ -10,15 +10,13 @@
   const draw = (chart, theme = root.dataset.theme) => {
     const section = chart.closest("[data-section]");
     const hidden = section ? all(".legend input:not(:checked)", section).map((box) => box.value) : [];
+    watcher.unobserve(chart);
     drawChart(chart, figures[chart.dataset.figure], themes[theme], hidden);
     chart.dataset.drawn = "true";
   };
   const redraw = (scope) => all(".chart[data-drawn]", scope).forEach((chart) => draw(chart));
   const watcher = new IntersectionObserver(
-    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
-      watcher.unobserve(entry.target);
-      draw(entry.target);
-    }),
+    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
     { rootMargin: "300px" },
   );
   all(".chart").forEach((chart) => watcher.observe(chart));
@@ -205,6 +203,7 @@
         if (select.options[sides[side]]) select.selectedIndex = sides[side];
       });
     });
+    remember();
   };
   if (form) { // a page of papers has nothing to filter
     form.addEventListener("input", () => { filter(); remember(); });
