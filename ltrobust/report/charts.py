@@ -395,9 +395,9 @@ def slot_places(count: int, room: float = 0.82) -> list[tuple[float, float]]:
     return [((place - (count - 1) / 2) * width, 0.92 * width) for place in range(count)]
 
 
-def names_axis(names: Sequence[str], title: str = "") -> Axis:
+def names_axis(names: Sequence[str]) -> Axis:
     """An axis with names at 0, 1, ..."""
-    return Axis(title, tuple((float(place), name) for place, name in enumerate(names)), names=True)
+    return Axis("", tuple((float(place), name) for place, name in enumerate(names)), names=True)
 
 
 def _series(

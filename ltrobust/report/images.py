@@ -78,11 +78,7 @@ def example_rows(
     """
     names = {fact.index: fact.name for fact in facts}
     places = {fact.index: place for place, fact in enumerate(facts)}
-    evaluated = {
-        (row["attack"], round(float(row["eps"]), 9))
-        for rows in group.cells.values()
-        for row in rows
-    }
+    evaluated = {(row["attack"], round(row["eps"], 9)) for row in group.rows}
     by_attack: dict[tuple[str, float], list[pd.DataFrame]] = {}
     for label in ranked:
         stored = next((examples[run] for run in group.runs(label) if run in examples), None)

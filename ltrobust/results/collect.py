@@ -29,6 +29,7 @@ from ltrobust.results.records import (
 )
 from ltrobust.results.store import RunStore, SuiteStore
 
+_NAMED = 3
 SAME_ATTACK = ("attack", "eps", "test_protocol", "limit_test", "test_sha256", "library")
 
 
@@ -352,7 +353,7 @@ def gaps(runs: Sequence[JudgedRun]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _few(names: Sequence[str], most: int = 3) -> str:
+def _few(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -10,15 +10,31 @@ import pandas as pd
 import pytest
 from report_fixtures import board, charts, leaderboard, metric_row, settings, suite
 
+from ltrobust.bench.leads import LEAD_COLUMNS
 from ltrobust.report import render_board
+from ltrobust.report.board import make_board
 from ltrobust.report.chart import MANY
+from ltrobust.report.groups import comparable_groups
 from ltrobust.report.names import dataset_title, method_title
 from ltrobust.report.printed import draw, print_chart
 from ltrobust.report.screen import show_panel
 from ltrobust.report.setting import Setting, holm
 from ltrobust.report.tables import leads_table
+from ltrobust.results.frames import CONFUSION_COLUMNS, PER_CLASS_COLUMNS
 
 SCORES = {"a": 0.5, "b": 0.49, "c": 0.48, "d": 0.3}
+TABLES = {
+    "per_class": PER_CLASS_COLUMNS,
+    "comparisons": LEAD_COLUMNS,
+    "confusion": CONFUSION_COLUMNS,
+}
+
+
+def test_a_group_is_averaged_once_for_its_leads_and_the_board() -> None:
+    (group,) = comparable_groups(suite(seeds=(0, 1))[0])
+    nothing = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()}
+    made = make_board([group], histories={}, examples={}, **nothing)
+    assert made.settings[0].estimates is group.estimates
 
 
 def compared(verdicts: dict[str, str], attack: str = "autoattack") -> Setting:
