@@ -97,7 +97,7 @@ def test_the_table_has_every_tail_class_of_every_method():
     assert len(rows) == len(METHODS) * 3
     for index in (7, 8, 9):
         assert sum(f"| {class_name(index)} |" in row for row in rows) == len(METHODS)
-    assert "Tail classes under autoattack" in table
+    assert "Tail classes under AutoAttack" in table
     for kind in ("png", "pdf"):
         assert f"figures/confusion.{kind}" in files
     without = render(metrics, per_class, histories)
