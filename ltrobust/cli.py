@@ -525,6 +525,7 @@ def _show_profile(plan: Plan, store: SuiteStore) -> None:
 
 
 def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
+    from ltrobust.bench.cells import cell_rows
     from ltrobust.bench.estimate import gigabytes, memory_needs, memory_warning, training_set
     from ltrobust.bench.plan import cached
     from ltrobust.bench.runner import describe
@@ -551,6 +552,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         content = {"output": str(store.path), "device": plan.device, "runs": runs}
         print(json.dumps(content, indent=2))
         return
+    cells = cell_rows(plan, store)  # before anything is printed: a network may not fit
     table = Table(title=f"plan for {store.path} on {plan.device}")
     for column in ("run", "what", "attacks", "GPU memory", "state"):
         table.add_column(column, overflow="fold")
@@ -562,15 +564,13 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         what = f"{describe(planned.run)}{after}"
         table.add_row(run_id, what, names, room, states[run_id])
     out.print(table)
-    _show_cells(plan, store)
+    _show_cells(*cells)
 
 
-def _show_cells(plan: Plan, store: SuiteStore) -> None:
+def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> None:
     """Print what each cell of a grid needs, and the time of all."""
-    from ltrobust.bench.cells import cell_rows
     from ltrobust.progress import in_words
 
-    rows, seconds, unread = cell_rows(plan, store)
     table = Table(title="cells")
     for column in ("dataset", "ratio", "arch", "options", "runs", "time"):
         table.add_column(column, overflow="fold")
