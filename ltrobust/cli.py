@@ -557,6 +557,7 @@ def _show_profile(plan: Plan, store: SuiteStore) -> None:
 
 
 def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
+    from ltrobust.bench.cells import cell_rows
     from ltrobust.bench.estimate import gigabytes, memory_needs, memory_warning, training_set
     from ltrobust.bench.plan import cached
     from ltrobust.bench.runner import describe
@@ -583,6 +584,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         content = {"output": str(store.path), "device": plan.device, "runs": runs}
         print(json.dumps(content, indent=2))
         return
+    cells = cell_rows(plan, store)  # before anything is printed: a network may not fit
     rows = []
     for planned in plan.runs:
         run_id = planned.run.run_id
@@ -593,15 +595,13 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
         rows.append((run_id, what, names, room, states[run_id]))
     columns = ("run", "what", "attacks", "GPU memory", "state")
     _print_rows(f"plan for {store.path} on {plan.device}", columns, rows)
-    _show_cells(plan, store)
+    _show_cells(*cells)
 
 
-def _show_cells(plan: Plan, store: SuiteStore) -> None:
+def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> None:
     """Print what each cell of a grid needs, and the time of all."""
-    from ltrobust.bench.cells import cell_rows
     from ltrobust.progress import in_words
 
-    rows, seconds, unread = cell_rows(plan, store)
     _print_rows("cells", ("dataset", "ratio", "arch", "options", "runs", "time"), rows)
     without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
     out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)

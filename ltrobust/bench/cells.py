@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ltrobust.bench.estimate import estimate, gigabytes, memory_needs, training_set
+from ltrobust.bench.estimate import Probes, estimate, gigabytes, memory_needs, training_set
 from ltrobust.bench.loader import split_of
 from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached
 from ltrobust.data import NATURAL, LongTailedData, outline_data
@@ -26,21 +26,27 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
     Returns:
         Rows of text: data set, ratio, architecture, options, runs in each of `STATES`, time; the
         seconds of all; and the data sets whose files are not there, so that no time is known.
+
+    Raises:
+        UserError: a network does not exist or does not fit the images, or a stored run is damaged.
     """
     states, load = cached(plan, store), _outlined(plan)
     cells: dict[tuple[str, ...], list[PlannedRun]] = {}
     for planned in plan.runs:
         cells.setdefault(_cell(plan, planned), []).append(planned)
     rows, seconds, unread = [], 0.0, []
+    probes: Probes = {}
     for cell, runs in cells.items():
         counts = Counter(states[planned.run.run_id] for planned in runs)
         time = "?"
         try:
-            expected = estimate(replace(plan, runs=tuple(runs)), store, load)
-            seconds += expected.seconds
-            time = in_words(expected.seconds)
+            load(runs[0])
         except UserError:
             unread.append(cell[0])
+        else:
+            expected = estimate(replace(plan, runs=tuple(runs)), store, load, probes)
+            seconds += expected.seconds
+            time = in_words(expected.seconds)
         states_of = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         rows.append([*cell, states_of, time])
     return rows, seconds, list(dict.fromkeys(unread))

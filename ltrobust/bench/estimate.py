@@ -27,6 +27,7 @@ from ltrobust.errors import UserError
 from ltrobust.models import build_model
 from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
+from ltrobust.training import feed
 from ltrobust.training.engine import TrainingModel
 from ltrobust.training.memory import Costs, MemoryNeed, measure, outer_passes
 from ltrobust.training.trainer import build, own_epochs
@@ -47,8 +48,15 @@ class Estimate:
     warning: str
 
 
+Probes = dict[tuple[str, str, tuple[int, int, int]], float]
+"""Seconds for one image, by architecture, precision and shape of the images."""
+
+
 def estimate(
-    plan: Plan, store: SuiteStore, load: Callable[[PlannedRun], LongTailedData]
+    plan: Plan,
+    store: SuiteStore,
+    load: Callable[[PlannedRun], LongTailedData],
+    probes: Probes | None = None,
 ) -> Estimate:
     """Estimate what is left to do of a plan.
 
@@ -56,13 +64,14 @@ def estimate(
         plan: what to do.
         store: what is there already.
         load: gives the data of a run.
+        probes: what was measured before; what is measured here is added.
     """
     use_device(plan.device)  # before the first tensor: freed memory is kept from here on
     seconds = 0.0
-    probes: dict[tuple[str, str], float] = {}
+    probes = {} if probes is None else probes
     for planned in plan.runs:
         data = load(planned)
-        key = (planned.run.arch, planned.run.precision)
+        key = (planned.run.arch, planned.run.precision, data.image_shape)
         if key not in probes:
             with computing_with(plan.settings.threads or plan.threads):
                 probes[key] = _probe_or_nothing(planned, data, plan.device)
@@ -252,6 +261,7 @@ def memory_needs(
     measured: dict[tuple[object, ...], Costs] = {}
     passes: dict[tuple[object, ...], float] = {}
     needs = {}
+    limit = None if plan.settings.remote else device_memory(plan.device)
     for planned in plan.runs:
         run, data = planned.run, known(planned)
         if data is None:
@@ -270,11 +280,14 @@ def memory_needs(
             continue
         channels, height, width = data.image_shape
         images = run.data.limit_train or sum(data.class_counts)
+        data_bytes = images * (channels * height * width + 8)
+        if limit and data_bytes > feed.SHARE * limit:
+            data_bytes = 0  # they come batch by batch
         needs[run.run_id] = MemoryNeed(
             measured[arch],
             min(run.recipe.batch_size, images),
             passes[method],
-            data_bytes=images * (channels * height * width + 8),
+            data_bytes=data_bytes,
             judged=run.select != "last",
             thrift=thrift(plan.settings),
         )

@@ -14,19 +14,26 @@ from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.bench.settings import Settings
 from ltrobust.config import DataSpec, Run, TestSpec
 from ltrobust.data import LOCAL_PREFIXES, NATURAL, LongTailedData, data_fingerprint, load_data
-from ltrobust.data.holdout import hold_out
+from ltrobust.data.cache import memory_limit
 from ltrobust.data.spec import parse_name
 from ltrobust.errors import DataWarning, UserError
 from ltrobust.progress import Reporter
 from ltrobust.results.digest import images_sha256
 
+KEPT = 2
+"""Splits are kept up to so many times what one part of a data set may take in memory."""
+
 
 class Loader:
-    """Loads the split of a planned run; splits that several runs share are loaded once."""
+    """Loads the split of a planned run; splits that several runs share are loaded once.
+
+    Of many splits those that were asked for last are kept, as far as memory allows.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._settings = plan.settings
         self._loaded: dict[tuple[DataSpec, TestSpec, bool], LongTailedData] = {}
+        self._notes: dict[str, None] = {}
 
     def __call__(self, planned: PlannedRun) -> LongTailedData:
         """Return the data of a run; UserError when it cannot be loaded."""
@@ -34,13 +41,24 @@ class Loader:
         key = (spec, test, planned.run.select in ("best", "val"))
         if key not in self._loaded:
             settings = self._settings
-            loaded = load_quietly(**split_of(planned, settings), download=settings.download)
-            self._loaded[key] = hold_out(loaded) if key[2] else loaded
+            found = load_quietly(
+                **split_of(planned, settings), download=settings.download, hold_out=key[2]
+            )
+            self._notes.update(dict.fromkeys(found.notes))
+            while self._loaded and _bytes([found, *self._loaded.values()]) > KEPT * memory_limit():
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[key] = found
         return self._loaded[key]
 
     def notes(self) -> list[str]:
         """The notes of all data that has been loaded, each once."""
-        return list(dict.fromkeys(note for data in self._loaded.values() for note in data.notes))
+        return list(self._notes)
+
+
+def _bytes(loaded: Iterable[LongTailedData]) -> int:
+    """What images of several splits take, at the most: some may be mapped from files."""
+    parts = [(data.train_images, data.val_images, data.test_images) for data in loaded]
+    return sum(images.numel() for part in parts for images in part)
 
 
 def split_of(planned: PlannedRun, settings: Settings) -> dict[str, Any]:

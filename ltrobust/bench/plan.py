@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,10 @@ class Plan:
     threads: int | None = None
 
 
+Fingerprints = dict[tuple[str, Path | None], str]
+"""Identities of data by name and data directory: those of image folders take a while."""
+
+
 def make_plan(settings: Settings) -> Plan:
     """Resolve settings into runs.
 
@@ -79,6 +84,11 @@ def make_plan(settings: Settings) -> Plan:
         UserError: an unknown name, a device that is not there, a recipe that does not fit.
     """
     load_methods(settings.plugin)
+    return _plan_of(settings, {})
+
+
+def _plan_of(settings: Settings, fingerprints: Fingerprints) -> Plan:
+    """The same with all methods loaded; what is found of data is added to `fingerprints`."""
     names = _method_names(settings.methods)
     chosen = _chosen_options(settings.option)
     parts = {part.name for name in names for part in find(name).parts}
@@ -93,7 +103,9 @@ def make_plan(settings: Settings) -> Plan:
     attacks = attack_specs(settings, eps)
     for name in settings.watch or ():
         attack_spec(name, eps)  # an unknown one is told now
-    fingerprint = data_fingerprint(settings.dataset, settings.data_dir)
+    data_key = settings.dataset, settings.data_dir
+    if data_key not in fingerprints:
+        fingerprints[data_key] = data_fingerprint(*data_key)
     ratios = [checked_ratio(r) for r in settings.imbalance_ratio or (spec.imbalance_ratio,)]
     runs = []
     for ratio in ratios:
@@ -103,7 +115,7 @@ def make_plan(settings: Settings) -> Plan:
             imbalance_type=settings.imbalance_type,
             split_seed=settings.split_seed,
             limit_train=settings.limit_train,
-            fingerprint=fingerprint,
+            fingerprint=fingerprints[data_key],
         )
         for seed in settings.seeds:
             for name in names:
@@ -121,7 +133,9 @@ def make_grid(cells: Sequence[Settings]) -> Plan:
         UserError: as `make_plan`.
     """
     runs: dict[tuple[str, frozenset[str]], PlannedRun] = {}
-    plans = [make_plan(cell) for cell in cells]
+    fingerprints: Fingerprints = {}
+    load_methods(cells[0].plugin)  # the same in all
+    plans = [_plan_of(cell, fingerprints) for cell in cells]
     for plan in plans:
         for planned in plan.runs:
             key = planned.run.run_id, frozenset(planned.attack_ids())

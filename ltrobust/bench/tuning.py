@@ -2,7 +2,7 @@
 
 With `--select val` every setting is trained without the held-out images and judged on them at its
 last epoch; the test images are attacked for the chosen setting of each method alone. How many
-settings were tried stands beside the run.
+settings were tried, by this bench and by earlier ones in its directory, stands beside the run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -80,7 +81,8 @@ def run_tuned(
     untested = plan.settings.model_copy(update={"no_checks": True})
     bare = tuple(replace(planned, attacks=()) for planned in plan.runs)
     failures = run(replace(plan, settings=untested, runs=bare))
-    found = trials(plan.runs, {p.run.run_id: _score(store, p.run) for p in plan.runs})
+    rivals = (*earlier(plan, store), *plan.runs)
+    found = trials(rivals, {p.run.run_id: _score(store, p.run) for p in rivals})
     for trial in found:
         for planned in trial.runs:
             stored = store.run(planned.run.run_id)
@@ -95,10 +97,24 @@ def run_tuned(
                     )
                 )
         reporter.line(_line(trial))
-    chosen = tuple(planned for trial in found if trial.chosen for planned in trial.runs)
+    best = {p.run.run_id for trial in found if trial.chosen for p in trial.runs}
+    chosen = tuple(planned for planned in plan.runs if planned.run.run_id in best)
     kept = plan.settings.model_copy(update={"overwrite": "never"})  # what was begun anew just now
     again = kept if plan.settings.overwrite == "all" else plan.settings
     return failures + run(replace(plan, settings=again, runs=chosen))
+
+
+def earlier(plan: Plan, store: SuiteStore) -> list[PlannedRun]:
+    """Runs in a suite's directory that a plan does not name and whose settings compete with its."""
+    planned = {one.run.run_id for one in plan.runs}
+    rivalries = {_rivalry(one.run) for one in plan.runs}
+    found = []
+    for stored in (one for one in store.runs() if one.run_id not in planned):
+        with suppress(UserError):  # the report will tell
+            run = stored.begun_record().run
+            if isinstance(run, Run) and _rivalry(run) in rivalries and stored.trained:
+                found.append(PlannedRun(run, plan.runs[0].test, ()))
+    return found
 
 
 def trials(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> list[Trial]:
@@ -129,10 +145,11 @@ def trials(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> list[Tria
 
 
 def _rivalry(run: Run) -> str:
-    """What settings that compete have in common: all but options, recipe and seed."""
-    return json.dumps(
-        run.model_dump(mode="json", exclude={"options", "recipe", "seed"}), sort_keys=True
-    )
+    """What settings that compete have in common: all but options, recipe and seed; of the recipe
+    the epochs, and the radius, at which they are judged.
+    """
+    common = run.model_dump(mode="json", exclude={"options", "recipe", "seed"})
+    return json.dumps([common, run.recipe.epochs, run.recipe.attack.eps], sort_keys=True)
 
 
 def _setting(run: Run) -> str:

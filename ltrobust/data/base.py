@@ -7,8 +7,9 @@ keeps. `LongTailedData` is the result; nothing here knows where files lie.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Images:
         order: the order in which the files hold them, for the record.
         shape: (C, H, W) of all of them, where that is known unread.
         at_once: how many to ask for at a time where not all are wanted in memory.
+        files: where they lie, of data that its name and labels do not tell from other images.
     """
 
     labels: IndexArray
@@ -41,6 +43,7 @@ class Images:
     order: str = "its own"
     shape: tuple[int, int, int] | None = None
     at_once: int = 512
+    files: Sequence[Path] = ()
 
     def by_class(self, num_classes: int) -> list[IndexArray]:
         """Return the positions of each class in canonical order."""

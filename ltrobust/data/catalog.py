@@ -160,6 +160,11 @@ def medmnist_sets() -> dict[str, Any]:
     return content
 
 
+def _medmnist_checksum(name: str, size: int) -> str:
+    file = f"{name}.npz" if size == MEDMNIST_SIZES[0] else f"{name}_{size}.npz"
+    return f"MD5 {medmnist_sets()[name]['md5'][str(size)]} of {file}"
+
+
 def _medmnist(name: str) -> DatasetSpec:
     facts = medmnist_sets()[name]
     images, classes = facts["images"], tuple(facts["classes"])
@@ -174,7 +179,7 @@ def _medmnist(name: str) -> DatasetSpec:
         'classification", Scientific Data 2023',
         url="https://medmnist.com",
         licence=facts["licence"],
-        checksum=f"MD5 {facts['md5']['28']} of {name}.npz",
+        checksum=_medmnist_checksum(name, MEDMNIST_SIZES[0]),
         defaults="radius 8/255: ours, as on CIFAR (no published figure was found); ResNet-18, 100 "
         "epochs of 128 as in the benchmark of Yang et al. 2023, the optimiser as on cifar10-lt",
         tried_on=FIXTURES,
@@ -312,8 +317,12 @@ def dataset_spec(name: str) -> DatasetSpec:
     if known.size is None:
         return spec
     large = known.size >= LARGE and known.family != IMAGENET
+    about = spec.about
+    if known.family == MEDMNIST:
+        about = replace(about, checksum=_medmnist_checksum(known.argument, known.size))
     return replace(
         spec,
+        about=about,
         name=name if known.local else str(known),
         crop_padding=padding_of(known.size),
         arch=LARGE_ARCH if large else spec.arch,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust.data.catalog import dataset_spec
-from ltrobust.data.load import outline_data
+from ltrobust.data.load import data_fingerprint, outline_data
 from ltrobust.errors import UserError
 
 
@@ -21,7 +21,8 @@ def describe_dataset(name: str, data_dir: Path | None = None, **split: Any) -> d
 
     Returns:
         The fields of the spec; `missing` with why there is no split, or `split` with counts,
-        checksums and the sources of all parts.
+        checksums and the sources of all parts; `content_sha256` is what tells data apart that a
+        name alone does not, "" of published data.
 
     Raises:
         UserError: the name is unknown.
@@ -39,6 +40,7 @@ def describe_dataset(name: str, data_dir: Path | None = None, **split: Any) -> d
         "test_images": len(data.test_labels),
         "image_shape": data.image_shape,
         "split_sha256": data.split_sha256,
+        "content_sha256": data_fingerprint(name, data_dir),
         "source": data.source,
         "notes": data.notes,
     }
@@ -75,6 +77,8 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
         f"(ratio {split['imbalance_ratio']:.4g}), {split['test_images']:,} test images, {shape}",
         f"split sha256: {split['split_sha256']}",
     ]
+    if split["content_sha256"]:
+        lines.append(f"content sha256: {split['content_sha256']}")
     for part, facts in split["source"].items():
         if part == "files":
             lines += [f"{name}: {checksum}" for name, checksum in facts.items()]

@@ -94,7 +94,9 @@ def find_parquet(folder: Path, image: str = "", label: str = "") -> HuggingFaceF
     known = schema(train[0])
     label = _label_column(known, features, label, train[0])
     image = _image_column(known, features, image, train[0])
-    names = tuple(str(name) for name in features.get(label, {}).get("names", ()))
+    noted = features.get(label)
+    names = noted.get("names") if isinstance(noted, dict) else None
+    names = tuple(map(str, names)) if isinstance(names, list) else ()
     return HuggingFaceFiles(place, train, tests, image, label, names)
 
 
@@ -180,7 +182,7 @@ def _images(
             places, opener, lambda at: encoded[at].name, size, (-1, f"the first of '{model}'")
         )
 
-    return Images(_numbers(labels, names, files), read)
+    return Images(_numbers(labels, names, files), read, files=paths)
 
 
 def _numbers(
@@ -253,7 +255,8 @@ def _features(folder: Path, path: Path) -> dict[str, Any]:
     noted = (schema(path).metadata or {}).get(b"huggingface")
     places: list[Any] = []
     if noted is not None:
-        places.append(_json(noted.decode(errors="replace")).get("info", {}).get("features"))
+        info = _json(noted.decode(errors="replace")).get("info")
+        places.append(info.get("features") if isinstance(info, dict) else None)
     for root in (folder, folder.parent):
         readme, infos = root / "README.md", root / "dataset_infos.json"
         if readme.is_file():
@@ -282,12 +285,16 @@ def _of_readme(text: str) -> Iterator[dict[str, Any]]:
         return
     infos = head.get("dataset_info", []) if isinstance(head, Mapping) else []
     for info in infos if isinstance(infos, list) else [infos]:
+        listed = info.get("features") if isinstance(info, Mapping) else None
         features = {}
-        for feature in info.get("features", []):
+        for feature in listed if isinstance(listed, list) else ():
+            if not isinstance(feature, Mapping) or "name" not in feature:
+                continue
             dtype = feature.get("dtype")
-            names = dtype.get("class_label", {}).get("names") if isinstance(dtype, dict) else None
+            label = dtype.get("class_label") if isinstance(dtype, dict) else None
+            names = label.get("names") if isinstance(label, dict) else None
             if isinstance(names, dict):
-                names = [names[key] for key in sorted(names, key=int)]
+                names = [names[key] for key in sorted(names, key=lambda key: (len(key), key))]
             kind = "ClassLabel" if names else "Image" if dtype == "image" else "Value"
             features[feature["name"]] = {"_type": kind, "names": names or []}
         yield features

@@ -77,7 +77,8 @@ def _part(file: Path, part: str, size: int | None, data_dir: Path) -> Images:
             f"{len(missing):,} of the {len(files):,} images that '{file}' lists are not there, "
             f"such as '{missing[0]}'; get them"
         )
-    return Images(labels, file_reader(files, size or IMAGENET_SIZE), order="official")
+    read = file_reader(files, size or IMAGENET_SIZE)
+    return Images(labels, read, order="official", files=files)
 
 
 def _read_list(file: Path, count: int) -> tuple[list[str], IndexArray]:

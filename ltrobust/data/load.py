@@ -21,7 +21,7 @@ from ltrobust.data.base import Images, LongTailedData, Source
 from ltrobust.data.cache import read_or_map
 from ltrobust.data.catalog import TINY, checked_ratio, dataset_spec, known_name
 from ltrobust.data.digits import digits_pools
-from ltrobust.data.holdout import PER_CLASS
+from ltrobust.data.holdout import PER_CLASS, held_out
 from ltrobust.data.listing import in_one_line
 from ltrobust.data.opening import (
     CIFAR_LAYOUTS,
@@ -62,6 +62,7 @@ def load_data(
     limit_train: int | None = None,
     test_protocol: TestProtocol = "balanced",
     limit_test: int | None = None,
+    hold_out: bool = False,
 ) -> LongTailedData:
     """Load one long-tailed split of a data set.
 
@@ -78,6 +79,8 @@ def load_data(
         test_protocol: "balanced" (the test set as it is) or "long-tailed" (cut by the same rule;
             data of the user's own in the proportions of its training set).
         limit_test: keep about this many test images.
+        hold_out: set validation images apart, where the authors did not: of each class the last
+            min(50, n_c / 10) training images, see `ltrobust.data.holdout`.
 
     Warns:
         DataWarning: of the user's own data, files are not read or images are not kept; the same
@@ -123,6 +126,7 @@ class _Choice:
     source: Source
     train: IndexArray
     test: IndexArray
+    val: tuple[Images, IndexArray] | None
     notes: tuple[str, ...]
 
 
@@ -137,6 +141,7 @@ def _choose(
     limit_train: int | None = None,
     test_protocol: TestProtocol = "balanced",
     limit_test: int | None = None,
+    hold_out: bool = False,
 ) -> _Choice:
     spec, known = dataset_spec(name), known_name(name)
     ratio = checked_ratio(spec.imbalance_ratio if imbalance_ratio is None else imbalance_ratio)
@@ -160,18 +165,26 @@ def _choose(
     notes = _notes(source, (sizes, kept), (test_sizes, test_kept)) if known.local else ()
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=3)
-    train = select_train(pools, kept, limit_train)
-    return _Choice(known, name, source, train, select_test(tests, test_kept, limit_test), notes)
+    train, val = select_train(pools, kept, limit_train), None
+    if source.val is not None:
+        val = source.val, _validation(source.val, len(sizes))
+    elif hold_out:
+        held = held_out(torch.from_numpy(source.train.labels[train]), len(sizes)).numpy()
+        train, val = train[~held], (source.train, train[held])
+    test = select_test(tests, test_kept, limit_test)
+    return _Choice(known, name, source, train, test, val, notes)
 
 
 def _load(choice: _Choice, read: Callable[[str, Images, IndexArray], Tensor]) -> LongTailedData:
     """Read the chosen images and what is known of them."""
     known, source = choice.name, choice.source
     parts: dict[str, Tensor] = {}
-    chosen = {"train": choice.train, "test": choice.test, "val": _validation(source)}
-    for part, positions in chosen.items():
-        images = getattr(source, part)
-        if images is not None:
+    # the test images first: where one of them is damaged the many others are not read in vain
+    chosen = {"test": (source.test, choice.test), "val": choice.val}
+    chosen["train"] = source.train, choice.train
+    for part, taken in chosen.items():
+        if taken is not None:
+            images, positions = taken
             with _readable():
                 parts[f"{part}_images"] = read(part, images, positions)
             parts[f"{part}_labels"] = torch.from_numpy(images.labels[positions])
@@ -186,12 +199,9 @@ def _load(choice: _Choice, read: Callable[[str, Images, IndexArray], Tensor]) ->
     )
 
 
-def _validation(source: Source) -> IndexArray:
-    """The first images of each class of the authors' own validation part, where there is one."""
-    if source.val is None:
-        return np.empty(0, np.int64)
-    pools = source.val.by_class(len(source.class_names))
-    return np.sort(np.concatenate([pool[:PER_CLASS] for pool in pools]))
+def _validation(images: Images, num_classes: int) -> IndexArray:
+    """The first images of each class of the authors' own validation part."""
+    return np.sort(np.concatenate([pool[:PER_CLASS] for pool in images.by_class(num_classes)]))
 
 
 def _facts(source: Source) -> dict[str, dict[str, Any]]:

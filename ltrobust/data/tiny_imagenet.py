@@ -119,7 +119,7 @@ def _train(root: Path, ids: list[str], size: int | None) -> Images:
         index += [PER_CLASS * c + number for number in sorted(numbered)]
     positions = np.asarray(index, np.int64)
     read = file_reader(files, size or SIZE)
-    return Images(positions // PER_CLASS, read, index=positions, order="official")
+    return Images(positions // PER_CLASS, read, index=positions, order="official", files=files)
 
 
 def _test(root: Path, ids: list[str], size: int | None) -> Images:
@@ -127,7 +127,7 @@ def _test(root: Path, ids: list[str], size: int | None) -> Images:
     annotations = root / "val_annotations.txt"
     classes = {wordnet_id: c for c, wordnet_id in enumerate(ids)}
     labels: dict[int, int] = {}
-    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(annotations), 1):
         name, _, rest = line.partition("\t")
         wordnet_id = rest.partition("\t")[0]
         match = TEST_FILE.fullmatch(name)
@@ -144,7 +144,8 @@ def _test(root: Path, ids: list[str], size: int | None) -> Images:
     if missing is not None:
         raise UserError(f"'{missing}' of '{annotations}' is not there; get the archive again")
     known = np.asarray([labels[number] for number in index.tolist()], np.int64)
-    return Images(known, file_reader(files, size or SIZE), index=index, order="official")
+    read = file_reader(files, size or SIZE)
+    return Images(known, read, index=index, order="official", files=files)
 
 
 def _words(root: Path, ids: list[str]) -> tuple[str, ...]:
@@ -152,7 +153,7 @@ def _words(root: Path, ids: list[str]) -> tuple[str, ...]:
     file = root / "words.txt"
     words = {}
     if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in _lines(file):
             wordnet_id, _, text = line.partition("\t")
             words[wordnet_id] = text.partition(",")[0].strip()
     names = [words.get(wordnet_id) or wordnet_id for wordnet_id in ids]
@@ -160,6 +161,14 @@ def _words(root: Path, ids: list[str]) -> tuple[str, ...]:
         name if names.count(name) == 1 else f"{name} ({wordnet_id})"
         for name, wordnet_id in zip(names, ids, strict=True)
     )
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text; UserError when it is none."""
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{file}' cannot be read; get the archive again") from error
 
 
 def _first_classes(source: Source, classes: int, where: str) -> Source:
@@ -176,6 +185,9 @@ def _first_classes(source: Source, classes: int, where: str) -> Source:
 
 def _below(images: Images, classes: int) -> Images:
     kept = np.flatnonzero(images.labels < classes)
-    return Images(
-        images.labels[kept], lambda at: images.read(kept[at]), images.named(kept), images.order
+    return replace(
+        images,
+        labels=images.labels[kept],
+        read=lambda at: images.read(kept[at]),
+        index=images.named(kept),
     )

@@ -58,7 +58,8 @@ def register_network(name: str) -> Callable[[Builder], Builder]:
 
 def arch_source(arch: str) -> str:
     """SHA-256 of the file of an architecture that does not ship with the package, else ""."""
-    return source_of(ARCHS.get(_parsed(arch)[0]))
+    name = _parsed(arch)[0]
+    return source_of(ARCHS.get(name)) if name in ARCHS else ""  # else of a library, or a depth
 
 
 def build_model(

@@ -18,6 +18,7 @@ from ltrobust.losses import cross_entropy_sum
 from ltrobust.method import Method
 from ltrobust.models import Network
 from ltrobust.seeds import generator
+from ltrobust.training.feed import chosen_images
 
 FEW_STEPS = 2
 """Attacks of more steps have not been seen to overfit so."""
@@ -32,14 +33,15 @@ def pgd_accuracy(
     Args:
         net: the network in training; its mode is put back.
         method: its defense, whose adjustment the attack sees.
-        images: uint8 (N, C, H, W), on the network's device; not augmented.
-        labels: int64 (N,).
+        images: uint8 (N, C, H, W), on the network's device or on the host; not augmented.
+        labels: int64 (N,), on the network's device.
         attack: the training attack, for its radius.
         seed: the run's seed; draws the images and the start.
     """
     draw = generator("cpu", seed, "overfitting")
-    chosen = torch.randperm(len(labels), generator=draw)[:IMAGES].to(images.device)
-    x, y = to_float(enlarge(images[chosen], net.input_size)), labels[chosen]
+    chosen = torch.randperm(len(labels), generator=draw)[:IMAGES].to(labels.device)
+    found = chosen_images(images, chosen, labels.device)
+    x, y = to_float(enlarge(found, net.input_size)), labels[chosen]
     start = torch.empty(x.shape).uniform_(-attack.eps, attack.eps, generator=draw).to(x.device)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_helpers import Cli
+import torch
+from bench_helpers import Cli, content
+from PIL import Image
+from safetensors.torch import load_file
 
+import ltrobust
+from ltrobust.bench.cells import cell_rows
+from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import make_grid, make_plan, use_device
 from ltrobust.bench.settings import Settings, make_cells, make_settings
+from ltrobust.data.cache import LIMIT_VARIABLE
 from ltrobust.errors import UserError
+from ltrobust.models import build_model
+from ltrobust.results.store import SuiteStore
 
 
 def cells(**flags: Any) -> list[tuple[str, str | None, tuple[str, ...]]]:
@@ -155,6 +164,14 @@ def test_a_grid_is_shown_and_done_in_one_directory(cli: Cli):
     assert "without svhn-lt, whose data is not there" in " ".join(absent.stdout.split())
 
 
+def test_a_dry_run_refuses_a_network_that_does_not_fit(cli: Cli):
+    words = ("bench", "--dataset", "digits-lt", "--methods", "pgd-at", "--device", "cpu")
+    done = cli(*words, "--arch", "small-cnn,torchvision:vgg11", "--dry-run")
+    assert (done.code, done.stdout) == (2, "")
+    assert "torchvision:vgg11 does not take images of 8 pixels" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_planning_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login node plans for others; whoever computes sets what holds for its process."""
 
@@ -166,3 +183,64 @@ def test_planning_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert plan.device == "cpu"
     with pytest.raises(AssertionError, match="planning changed"):
         use_device(plan.device)
+
+
+def test_of_a_thousand_cells_what_they_share_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for part in ("train", "test"):
+        for c, name in enumerate("ab"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (c, 0, 0)).save(tmp_path / part / name / "0.png")
+    hashed, timed, loaded = [], [], []
+    monkeypatch.setattr("ltrobust.bench.plan.load_methods", loaded.append)
+    monkeypatch.setattr(
+        "ltrobust.bench.plan.data_fingerprint", lambda *data: hashed.append(data) or "f" * 64
+    )
+    monkeypatch.setattr("ltrobust.bench.estimate._probe", lambda *of: timed.append(of) or 1.0)
+    betas = ",".join(map(str, range(1, 501)))
+    made = make_cells(
+        {
+            "methods": "trades",
+            "dataset": f"folder:{tmp_path}",
+            "arch": "small-cnn,resnet18",
+            "option": f"trades.beta={betas}",
+            "device": "cpu",
+        }
+    )
+    plan = make_grid(made)
+    assert len(plan.runs) == 1000
+    rows, _, unread = cell_rows(plan, SuiteStore(tmp_path / "out"))
+    assert (len(rows), unread) == (1000, [])
+    assert (len(hashed), len(timed), len(loaded)) == (1, 2, 1)
+
+
+def test_splits_are_kept_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch):
+    plan = make_plan(Settings(methods=("pgd-at",), imbalance_ratio=(2, 4, 8), device="cpu"))
+    load = Loader(plan)
+    first = [load(planned) for planned in plan.runs]
+    assert all(load(planned) is data for planned, data in zip(plan.runs, first, strict=True))
+    monkeypatch.setenv(LIMIT_VARIABLE, str(1e-9 * first[0].train_images.numel()))
+    tight = Loader(plan)
+    for planned in plan.runs:
+        data = tight(planned)
+        assert tight(planned) is data
+    assert tight(plan.runs[0]) is not first[0]
+    assert len(tight._loaded) < 3
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+def test_any_network_is_trained_and_its_weights_come_back(cli: Cli):
+    archs = ["torchvision:shufflenet_v2_x0_5:stem=cifar", "wrn-10-1", "resnet18:width=4:depth=10"]
+    words = ("bench", "--methods", "pgd-at", "--dataset", "digits-lt", "--arch", ",".join(archs))
+    words = (*words, *TINY, "--option", "recipe.attack.steps=1", "--attacks", "clean")
+    assert cli(*words, "--output", "out").code == 0
+    found = {}
+    images = torch.rand(2, 1, 8, 8)
+    for path in Path("out/runs").iterdir():
+        arch = content(path / "run.json")["run"]["arch"]
+        net = build_model(arch, num_classes=10, in_channels=1, image_size=8).eval()
+        net.load_state_dict(load_file(path / "model.safetensors"))
+        model = ltrobust.load(path)
+        found[arch] = torch.equal(model(images), net(images)), len(model.test_labels)
+    assert found == dict.fromkeys(archs, (True, 10))

@@ -11,7 +11,7 @@ import torch
 from bench_helpers import QUICK, Cli, is_done, only_run
 
 from ltrobust.bench import estimate, runner
-from ltrobust.bench.estimate import training_set
+from ltrobust.bench.estimate import TrainingSet, training_set
 from ltrobust.bench.plan import make_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.data import load_data
@@ -80,6 +80,17 @@ def test_a_plan_too_large_for_the_device_is_warned_of_in_one_line(
     assert line.count(" GB)") == 3
     monkeypatch.setattr(estimate, "device_memory", lambda device: 80_000_000_000)
     assert "warning" not in cli("bench", "--dry-run", *CPU, *flags).stderr
+
+
+@pytest.mark.parametrize(("limit", "there"), [(80_000_000_000, True), (8_000_000_000, False)])
+def test_images_that_come_batch_by_batch_do_not_count(
+    limit: int, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "device_memory", lambda device: limit)
+    plan = make_plan(make_settings({"methods": "pgd-at", "device": "cpu"}))
+    large = TrainingSet((10_000_000,) * 10, (1, 8, 8))
+    (need,) = estimate.memory_needs(plan, lambda planned: large).values()
+    assert need.data_bytes == (10**8 * (64 + 8) if there else 0)
 
 
 def test_a_cpu_is_not_warned_of(cli: Cli) -> None:

@@ -17,7 +17,14 @@ from ltrobust.bench.launch import Site
 from ltrobust.bench.launch.sbatch import Queued, SilentError
 from ltrobust.bench.launch.slurm import Slurm, Submission
 from ltrobust.bench.plan import Plan, make_plan
-from ltrobust.bench.plan_file import fixed_plan, plan_in_use, read_plan, write_plan
+from ltrobust.bench.plan_file import (
+    drop_plans,
+    fixed_plan,
+    forget,
+    plan_in_use,
+    read_plan,
+    write_plan,
+)
 from ltrobust.bench.settings import make_settings
 from ltrobust.bench.standing import Standing, clock, finished, standings
 from ltrobust.results.claims import BEAT, SILENCE
@@ -269,6 +276,19 @@ def test_with_the_last_run_the_plans_go_that_nobody_needs(tmp_path: Path, cli: C
     outcome = cli("status", tmp_path)
     assert outcome.code == 2
     assert "holds no plan.json" in outcome.stderr
+
+
+def test_a_plan_goes_only_where_nobody_is_to_read_it(tmp_path: Path) -> None:
+    plan, suite = planned(tmp_path)
+    run_id = plan.runs[0].run.run_id
+    forget([run_id], suite)
+    with plan_in_use(plan, suite) as file:
+        drop_plans(suite, ())
+        assert file.exists()
+    drop_plans(suite, {run_id})
+    assert file.exists()
+    drop_plans(suite, ())
+    assert not file.exists()
 
 
 def test_what_a_job_of_slurm_is_to_do_stays(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bench_helpers import Cli, attacks_of, content
 
 from ltrobust.bench.plan import make_grid
 from ltrobust.bench.settings import make_cells
 from ltrobust.bench.tuning import trials, tuned
+from ltrobust.data import load_data
 from ltrobust.errors import UserError
 from ltrobust.results.collect import collect
 from ltrobust.results.frames import metrics_table
+from ltrobust.training.trainer import train
 
 TINY = ("--dataset", "digits-lt", "--limit-train", "60", "--limit-test", "20", "--epochs", "1")
 
@@ -52,6 +56,25 @@ def test_data_ratios_and_networks_are_chosen_for_apart():
     assert {t.runs[0].run.options["beta"] for t in found if t.chosen} == {1}  # the first of equals
 
 
+def test_other_epochs_and_other_radii_do_not_compete():
+    for option in ("recipe.epochs=1,2", "recipe.attack.eps=0.1,0.2"):
+        plan = grid(methods="pgd-at", option=option)
+        found = trials(plan.runs, dict.fromkeys((p.run.run_id for p in plan.runs), 0.5))
+        assert [(trial.tried, trial.chosen) for trial in found] == [(1, True)] * 2
+
+
+def test_the_test_images_have_no_part_in_the_judgement():
+    (planned,) = grid(methods="pgd-at", epochs=1, limit_train=60).runs
+    data = load_data("digits-lt", limit_train=60, limit_test=20, hold_out=True)
+    without = dict.fromkeys(("test_images", "test_labels", "test_index"), torch.empty(0))
+    columns = ("val_acc", "val_robust_acc", "train_loss")
+    found = []
+    for one in (data, replace(data, **without)):
+        trained = train(planned.run, one, device=torch.device("cpu"))
+        found.append([trained.history[-1][name] for name in columns])
+    assert found[0] == found[1]
+
+
 def test_values_of_the_recipe_are_settings_and_failures_are_not_chosen():
     plan = grid(methods="pgd-at", option="recipe.lr=0.05,0.1")
     first, second = (planned.run.run_id for planned in plan.runs)
@@ -87,3 +110,11 @@ def test_only_the_chosen_setting_meets_the_test_images(cli: Cli):
     assert cli(*words).code == 0
     metrics, _ = metrics_table(collect([Path("out")]))
     assert metrics["settings_tried"].to_list() == [2, 2]  # clean and pgd2 of the chosen one
+    # a third one, by another bench in the same directory
+    more = [word.replace("=1,3", "=6") for word in words]
+    assert "1 of 3 tried, chosen" in " ".join(cli(*more).stdout.split())
+    trials = [content(run / "tuning.json") for run in Path("out/runs").iterdir()]
+    assert [trial["tried"] for trial in trials] == [3, 3, 3]
+    (best,) = (trial for trial in trials if trial["chosen"])
+    assert best["score"] == max(trial["score"] for trial in trials)
+    assert attacks_of(Path("out/runs", best["run_id"]))

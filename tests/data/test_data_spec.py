@@ -120,3 +120,10 @@ def test_every_registered_data_set_says_where_it_comes_from():
         about = DATASETS.get(name).about
         assert all((about.citation, about.url, about.licence, about.checksum, about.defaults))
         assert about.tried_on
+
+
+def test_each_size_of_a_set_has_its_own_file_and_checksum():
+    small, large = (dataset_spec(f"dermamnist{size}").about.checksum for size in ("", "@64"))
+    assert small.endswith(" of dermamnist.npz")
+    assert large.endswith(" of dermamnist_64.npz")
+    assert small[:36] != large[:36]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltrobust.data import DATASETS, load_data, outline_data
+from ltrobust.data import DATASETS, data_fingerprint, load_data, outline_data
 from ltrobust.data.describe import describe_dataset, lines_of
 from ltrobust.errors import UserError
 
@@ -41,6 +41,7 @@ def test_users_folders_are_told_with_what_is_left_out(image_folder: Path):
     text = "\n".join(lines_of(describe_dataset(f"folder:{image_folder}")))
     assert "classes (3): a, b, c" in text
     assert "left out of the image folder" in text
+    assert data_fingerprint(f"folder:{image_folder}") in text
     with pytest.raises(UserError):
         describe_dataset("nothing")
 

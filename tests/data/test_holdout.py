@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from ltrobust.data import load_data
+from ltrobust.data.cache import LIMIT_VARIABLE
 from ltrobust.data.holdout import PER_CLASS, hold_out
 
 
@@ -39,3 +43,17 @@ def test_a_class_of_one_image_keeps_it() -> None:
 def test_another_part_is_trained_on_so_the_split_checksum_differs() -> None:
     whole = load_data("digits-lt")
     assert hold_out(whole).split_sha256 != whole.split_sha256
+
+
+@pytest.mark.parametrize("memory", ["1", "0"])
+def test_held_out_while_loading_it_is_the_same(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LIMIT_VARIABLE, memory)
+    loaded = load_data("digits-lt", limit_train=90, data_dir=tmp_path, hold_out=True)
+    expected = hold_out(load_data("digits-lt", limit_train=90))
+    assert loaded.train_counts == expected.train_counts
+    for part in ("train", "val", "test"):
+        for what in ("images", "labels", "index"):
+            name = f"{part}_{what}"
+            assert torch.equal(getattr(loaded, name), getattr(expected, name)), name

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from official_layouts import jpeg, write_hugging_face
 
@@ -136,8 +137,8 @@ def test_configurations_are_named(tmp_path: Path):
 def test_bad_files_are_named(tmp_path: Path):
     root = write(tmp_path / "set", images=[*IMAGES[:6], IMAGES[6][:80]])
     line = refused(root)
-    assert "cannot read image in row 1 of" in line
-    assert "train-00001-of-00002.parquet" in line
+    assert "cannot read image in row 6 of" in line
+    assert "test-00000-of-00001.parquet" in line
     path = root / "data" / "train-00000-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     assert str(path) in refused(root)
@@ -170,3 +171,37 @@ def test_the_fingerprint_knows_content_columns_and_size_but_not_the_place(tmp_pa
     sized = data_fingerprint(f"hf:{root}@8")
     write(root, labels=[0, 1, 2, 0, 1, 0, 1])
     assert len({first, sized, data_fingerprint(f"hf:{root}")}) == 3
+
+
+CARDS = (
+    "---\ndataset_info: [one, two]\n---\n",
+    "---\ndataset_info: {features: 3}\n---\n",
+    "---\ndataset_info: {features: [label, {dtype: image}]}\n---\n",
+    "---\ndataset_info:\n  features:\n  - name: label\n    dtype: {class_label: 3}\n---\n",
+    "---\n[ : \n---\n",
+)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_card_that_says_nothing_is_passed_over(tmp_path: Path, card: str):
+    write(tmp_path, names=None)
+    (tmp_path / "README.md").write_text(card)
+    (tmp_path / "dataset_infos.json").write_text('{"default": 3}')
+    assert load(tmp_path).class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    "noted", [{"info": None}, {"info": {"features": {"label": {"_type": "ClassLabel"}}}}, 3]
+)
+def test_features_without_names_leave_the_numbers(tmp_path: Path, noted: Any):
+    write(tmp_path, names=None)
+    for path in (tmp_path / "data").iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(noted)}), path)
+    assert load(tmp_path).class_names == ("0", "1", "2")
+
+
+def test_numbers_with_gaps_name_the_one_that_is_missing(tmp_path: Path):
+    assert "class '1' has no training images" in refused(
+        write(tmp_path, names=None, labels=[0, 2, 5, 0, 2, 0, 5])
+    )

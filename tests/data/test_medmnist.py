@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from official_layouts import write_medmnist
 
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import make_plan
+from ltrobust.bench.settings import make_settings
 from ltrobust.data import load_data
 from ltrobust.data.catalog import medmnist_sets
 from ltrobust.errors import UserError
@@ -71,6 +74,17 @@ def test_the_natural_imbalance_is_kept_in_the_authors_order(publish: Publish, tm
     assert data.val_labels.tolist() == LABELS["val"]
     assert data.source["files"]["dermamnist.npz"].startswith("md5 ")
     assert load(tmp_path, imbalance_ratio="natural").train_counts == data.train_counts
+
+
+def test_the_authors_validation_part_judges_and_nothing_is_held_out(
+    publish: Publish, tmp_path: Path
+):
+    publish()
+    settings = make_settings({"dataset": "dermamnist", "select": "val", "data_dir": str(tmp_path)})
+    plan = make_plan(settings.model_copy(update={"methods": ("pgd-at",), "device": "cpu"}))
+    data = Loader(plan)(plan.runs[0])
+    assert data.train_counts == load(tmp_path).train_counts
+    assert data.val_labels.tolist() == LABELS["val"]
 
 
 def test_it_can_be_cut_further(publish: Publish, tmp_path: Path):

@@ -146,6 +146,15 @@ def test_who_watches_believes_its_own_clock_and_what_changes(tmp_path: Path) -> 
     assert seen(0, 5) is None
 
 
+def test_who_ends_at_once_says_so_of_its_own_runs_alone(tmp_path: Path) -> None:
+    here = {"host": claims.socket.gethostname(), "pid": os.getpid()}
+    others = {"b": {**here, "host": "elsewhere"}, "c": {**here, "pid": 1}}
+    for run_id, said in {"a": here, **others}.items():
+        (tmp_path / f"{run_id}.json").write_text(json.dumps(said))
+    claims.end_claims(tmp_path)
+    assert sorted(file.stem for file in tmp_path.iterdir()) == ["b", "c"]
+
+
 def test_no_thread_outlives_its_claim(tmp_path: Path) -> None:
     with claimed(tmp_path, "a", beat=60):
         assert any(thread.name == "ltrobust-claim" for thread in threading.enumerate())

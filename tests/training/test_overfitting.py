@@ -71,3 +71,13 @@ def test_pgd_accuracy_attacks_what_the_method_adjusts_and_restores_the_mode() ->
     assert pgd_accuracy(bright, method, images, labels, wide, seed=0) == 0.0  # type: ignore[arg-type]
     again = [pgd_accuracy(net, method, images, labels, ATTACK, seed=0) for _ in range(2)]
     assert again[0] == again[1]
+
+
+def test_images_that_stay_on_the_host_are_brought_to_the_network() -> None:
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    device = torch.device("meta")  # any but the host; nothing comes back from it
+    net = build_model("small-cnn", num_classes=2, in_channels=1, image_size=8).to(device)
+    method = METHODS.get("pgd-at")(torch.tensor([2, 2]))
+    labels = torch.zeros(4, dtype=torch.int64, device=device)
+    with pytest.raises((RuntimeError, NotImplementedError), match="copy out of meta"):
+        pgd_accuracy(net, method, images, labels, ATTACK, 0)
