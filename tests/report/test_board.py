@@ -145,9 +145,10 @@ def test_many_methods_have_heat_maps_and_small_multiples():
 def test_a_figure_is_drawn_again_only_where_its_data_changed(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "ltrobust.report.print_chart", lambda chart: drawn.append(chart.name) or {chart.name: None}
+        "ltrobust.report.print_chart",
+        lambda chart, look: drawn.append(chart.name) or {chart.name: None},
     )
-    monkeypatch.setattr("ltrobust.report.figure_bytes", lambda figure, kind: b"")
+    monkeypatch.setattr("ltrobust.report.figure_bytes", lambda figure, kind, dpi: b"")
     metrics, per_class, histories = suite(methods=("trades", "taet"), attacks=("clean", "pgd20"))
     first = render_board(board(metrics, per_class, histories), {})
     assert {"balance", "attacks", "training", "per-class"} <= set(drawn)
