@@ -51,7 +51,7 @@ def _seeded() -> None:
             getattr(module, "manual_seed" if name == "torch" else "seed")(0)
 
 
-def outline(figure: Any, kind: str) -> bytes:
+def outline(figure: Any, kind: str, dpi: int = 0) -> bytes:
     """The texts and lines of a figure in place of its picture."""
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
