@@ -51,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metrics["reliability"] = ["tiny-logits" if m == "robal-r" else "" for m in metrics["method"]]
     metrics["train_seconds"] = 100.0
     classes = pd.concat([one[1], two[1]])
-    confusion = confused(metrics, classes)[2]
+    metrics, classes, confusion = confused(metrics, classes)
     classes["class_name"] = classes["class_name"].replace({"bird": EVIL})
     names = ["label_name", "pred_name"]
     confusion[names] = confusion[names].replace({"bird": EVIL})
