@@ -231,8 +231,8 @@ def train(
                 trained.net, trained.method, images, labels, recipe.attack, run.seed
             )
             row["train_pgd_acc"] = stands
-            if told := warning(stands, row["train_robust_acc"]):
-                reporter.line(told)
+            if caution := warning(stands, row["train_robust_acc"]):
+                reporter.line(caution)
         if judge:
             with evaluated(trained):
                 row.update(judge.look(trained.net, trained.method, epoch, device, team))
