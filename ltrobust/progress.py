@@ -122,7 +122,7 @@ class Reporter:
         if self._bars is not None:
             if level in self._tasks:
                 self._bars.remove_task(self._tasks[level])
-            self._tasks[level] = self._bars.add_task(text, total=total, completed=done)
+            self._tasks[level] = self._bars.add_task(text, total=total, completed=int(done))
         self._look(level)
 
     def advance(self, level: Level, amount: float = 1.0) -> None:
