@@ -396,7 +396,7 @@ def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
         axes.tick_params(axis="x", rotation=90 if named else 0)
         return
     axes.set_yticks(range(len(heat.rows)), [fit(name, 1.4, 7) for name in heat.rows], fontsize=7)
-    room = (axes.figure.bbox.width / axes.figure.dpi - 1.6) / max(len(heat.columns), 1)
+    room = (axes.figure.bbox.width / DPI - 1.6) / max(len(heat.columns), 1)
     columns = [short(name, 14) for name in heat.columns]
     if room < 0.11:
         _sparse(axes.xaxis, columns, False)

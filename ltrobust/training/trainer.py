@@ -206,8 +206,8 @@ def train(
     epochs = first + recipe.epochs
     common = run_context(run, recipe, data, trained, model, device, thrift, team)
     images, labels = placed(data.train_images, device), data.train_labels.to(device)
-    told, done = f"{run.method} seed {run.seed}: epochs", len(trained.history)
-    reporter.begin("run", told, recipe.epochs, done)
+    title = f"{run.method} seed {run.seed}: epochs"
+    reporter.begin("run", title, recipe.epochs, len(trained.history))
     shared = 0 if team is None else team.shared
 
     for epoch in range(first + len(trained.history), epochs):
