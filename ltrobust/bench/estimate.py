@@ -268,7 +268,9 @@ def memory_needs(
             continue
         shape = (data.image_shape, len(data.class_counts))
         arch = (run.arch, run.precision, shape)
-        method = (run.method, str(run.options), shape)
+        # the weight of a term takes no memory, unless it is zero
+        options = {k: v != 0 if isinstance(v, float) else v for k, v in run.options.items()}
+        method = (run.method, str(options), shape)
         try:
             if arch not in measured:
                 measured[arch] = measure(run, data.class_counts, data.image_shape)

@@ -17,7 +17,7 @@ from ltrobust.errors import UserError, unknown
 from ltrobust.models.library import LIBRARIES, LibraryNetwork, check_name, check_stem
 from ltrobust.models.network import HeadFactory, Network, NetworkSpec
 from ltrobust.models.preact_resnet import PreActResNet18
-from ltrobust.models.resnet import ResNet18, check_depth
+from ltrobust.models.resnet import ResNet18, check_depth, check_width
 from ltrobust.models.resnet50 import ResNet50At224
 from ltrobust.models.small_cnn import SmallCNN
 from ltrobust.models.wideresnet import WideResNet
@@ -135,6 +135,8 @@ def _parsed(arch: str) -> tuple[str, dict[str, Any]]:
         given[key] = int(value)
         if key == "depth":
             check_depth(name, given[key])
+        elif "depth" in known:  # the same networks
+            check_width(name, given[key])
     return name, given
 
 

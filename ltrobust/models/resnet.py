@@ -16,6 +16,19 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Blocks of each stage by depth: 18 and 34 as in the paper, 10 with one each."""
 
 
+LEAST_WIDTH = 8
+"""With fewer channels before a 1x1 convolution of stride 2, oneDNN's backward pass of channels_last
+maps writes beyond its memory (torch 2.14 on a CPU, 2 to 6 channels): crashes, or wrong numbers."""
+
+
+def check_width(name: str, width: int) -> None:
+    """Raise UserError when a network of residual blocks is too narrow to be trained safely."""
+    if width < LEAST_WIDTH:
+        raise UserError(
+            f"architecture {name}: width={width} is too small; use {LEAST_WIDTH} or more"
+        )
+
+
 def check_depth(name: str, depth: int) -> None:
     """Raise UserError unless there is a network of this depth."""
     if depth not in BLOCKS:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import ltrobust
 from ltrobust.bench.cells import cell_rows
+from ltrobust.bench.estimate import TrainingSet, memory_needs
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import make_grid, make_plan, use_device
 from ltrobust.bench.settings import Settings, make_cells, make_settings
@@ -166,9 +167,9 @@ def test_a_grid_is_shown_and_done_in_one_directory(cli: Cli):
 
 def test_a_dry_run_refuses_a_network_that_does_not_fit(cli: Cli):
     words = ("bench", "--dataset", "digits-lt", "--methods", "pgd-at", "--device", "cpu")
-    done = cli(*words, "--arch", "small-cnn,torchvision:vgg11", "--dry-run")
+    done = cli(*words, "--arch", "small-cnn,torchvision:squeezenet1_1", "--dry-run")
     assert (done.code, done.stdout) == (2, "")
-    assert "torchvision:vgg11 does not take images of 8 pixels" in done.stderr
+    assert "torchvision:squeezenet1_1 does not end in a linear layer" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -185,9 +186,7 @@ def test_planning_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> N
         use_device(plan.device)
 
 
-def test_of_a_thousand_cells_what_they_share_is_done_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_cells_share_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for part in ("train", "test"):
         for c, name in enumerate("ab"):
             (tmp_path / part / name).mkdir(parents=True)
@@ -198,7 +197,7 @@ def test_of_a_thousand_cells_what_they_share_is_done_once(
         "ltrobust.bench.plan.data_fingerprint", lambda *data: hashed.append(data) or "f" * 64
     )
     monkeypatch.setattr("ltrobust.bench.estimate._probe", lambda *of: timed.append(of) or 1.0)
-    betas = ",".join(map(str, range(1, 501)))
+    betas = ",".join(map(str, range(1, 51)))
     made = make_cells(
         {
             "methods": "trades",
@@ -209,9 +208,16 @@ def test_of_a_thousand_cells_what_they_share_is_done_once(
         }
     )
     plan = make_grid(made)
-    assert len(plan.runs) == 1000
+    assert len(plan.runs) == 100
+    measured: list[object] = []
+    monkeypatch.setattr("ltrobust.bench.estimate.measure", lambda *of: None)
+    monkeypatch.setattr(
+        "ltrobust.bench.estimate.outer_passes", lambda run, counts: measured.append(run) or 1.0
+    )
+    needs = memory_needs(plan, lambda planned: TrainingSet((10, 5), (3, 8, 8)))
+    assert (len(needs), len(measured)) == (100, 1)
     rows, _, unread = cell_rows(plan, SuiteStore(tmp_path / "out"))
-    assert (len(rows), unread) == (1000, [])
+    assert (len(rows), unread) == (100, [])
     assert (len(hashed), len(timed), len(loaded)) == (1, 2, 1)
 
 
@@ -231,7 +237,7 @@ def test_splits_are_kept_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("without_reports", "few_checks")
 def test_any_network_is_trained_and_its_weights_come_back(cli: Cli):
-    archs = ["torchvision:shufflenet_v2_x0_5:stem=cifar", "wrn-10-1", "resnet18:width=4:depth=10"]
+    archs = ["torchvision:shufflenet_v2_x0_5:stem=cifar", "wrn-10-1", "resnet18:width=8:depth=10"]
     words = ("bench", "--methods", "pgd-at", "--dataset", "digits-lt", "--arch", ",".join(archs))
     words = (*words, *TINY, "--option", "recipe.attack.steps=1", "--attacks", "clean")
     assert cli(*words, "--output", "out").code == 0

@@ -92,6 +92,8 @@ def test_an_architecture_has_one_spelling() -> None:
         ("resnet18:widht=16", "did you mean 'width'"),
         ("resnet18:width", "positive integer"),
         ("resnet18:width=0", "positive integer"),
+        ("resnet18:width=4", "width=4 is too small; use 8 or more"),
+        ("preactresnet18:depth=10:width=7", "width=7 is too small"),
         ("resnet18:width=1.5", "positive integer"),
         ("resnet18:width=8:width=16", "given once"),
         ("wrn-28-10:width=16", "takes no parameters"),
