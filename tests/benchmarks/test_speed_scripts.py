@@ -211,6 +211,15 @@ def test_no_round_begins_after_the_budget(script: Callable[[str], ModuleType]) -
     assert len(seconds["plain"]) == 1
 
 
+def test_a_peak_leaves_out_products_that_take_too_long(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peak, tried = script("_peak"), []
+    monkeypatch.setattr(peak, "_products", lambda size, *_: tried.append(size) or 1.0)
+    assert peak.matrix_peak(torch.bfloat16, torch.device("cpu"), (256, 512, 1024), 0.5) == 1.0
+    assert tried == [256, 512]  # at 1 GFLOP/s the next takes 2.1 seconds
+
+
 def test_figures_are_medians(script: Callable[[str], ModuleType]) -> None:
     row = script("_harness").compare([2.0, 100.0, 2.0], [0.5, 0.5, 90.0], images=8)
     assert row == {"plain": 4.0, "fast": 16.0, "ratio": 4.0, "n": 3}
