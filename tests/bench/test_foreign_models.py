@@ -159,7 +159,7 @@ def test_searches_in_two_precisions_never_share_a_table(cli: Cli, module: str) -
     assert len(tables) == 2
     coarse = [text for text in tables if "looked for in bf16" in text]
     assert len(coarse) == 1
-    assert "fgsm" in coarse[0]
+    assert "FGSM" in coarse[0]
     assert "pgd2" not in coarse[0]
     assert set(pd.read_csv("out/leaderboard.csv")["search"]) == {"fp32", "bf16"}
 
@@ -564,7 +564,7 @@ def test_checks_can_be_left_out_and_made_later(
     assert outcome.code == 0, outcome.stderr
     assert not (only_run("out") / "reliability.json").exists()
     assert "reliability not checked" in outcome.stdout
-    assert "? reliability not checked: plain." in Path("out/tables/balanced.md").read_text()
+    assert "? reliability not checked: Plain." in Path("out/tables/balanced.md").read_text()
     assert cli(*words).code == 0
     assert (only_run("out") / "reliability.json").exists()
     assert "not checked" not in Path("out/tables/balanced.md").read_text()
