@@ -1121,17 +1121,18 @@ def _show_jobs(jobs: list[Job], output: Path) -> None:
     from ltrobust.papers.reproduce import missing
     from ltrobust.results.store import SuiteStore
 
-    store = SuiteStore(output)
+    store, rest = SuiteStore(output), []
     for job in jobs:
         plans = [missing(plan, store) for plan in job.plans]
+        rest += [plan for plan in plans if plan.runs]
         left = {planned.run.run_id for plan in plans for planned in plan.runs}
-        told = f", {needs_in_words(plans, store)}" if left else ""
-        text = f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do{told}"
-        out.print(text, highlight=False, soft_wrap=True)
+        out.print(f"{job.entry.name}: {len(job.runs())} runs, {len(left)} to do", highlight=False)
         for planned in job.runs():
             state = "to do" if planned.run.run_id in left else "done "
             line = f"  {state}  {planned.run.run_id}  {describe(planned.run)}"
             out.print(line, soft_wrap=True, markup=False, highlight=False)
+    if rest:
+        out.print(needs_in_words(rest, store), soft_wrap=True, highlight=False)
 
 
 def _reproduce(jobs: list[Job], folder: Path, output: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ltrobust.bench.estimate import Probes, estimate, gigabytes, memory_needs, training_set
@@ -52,18 +52,16 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
     return rows, seconds, list(dict.fromkeys(unread))
 
 
-def needs_in_words(plans: Iterable[Plan], store: SuiteStore) -> str:
-    """Time of plans and the GPU memory of their largest run, as far as these are known."""
-    seconds, unread, largest = 0.0, list[str](), 0
-    for plan in plans:
-        _, time, lacking = cell_rows(plan, store)
-        seconds += time
-        unread += lacking
-        needs = memory_needs(plan, lambda planned: training_set(planned.run.data))
-        largest = max([largest, *(need.bytes() for need in needs.values())])
-    missing = f" without {', '.join(dict.fromkeys(unread))}, whose data is not there"
-    memory = f", {gigabytes(largest)} of GPU memory" if largest else ""
-    return f"about {in_words(seconds)}{missing if unread else ''}{memory}"
+def needs_in_words(plans: Sequence[Plan], store: SuiteStore) -> str:
+    """Time of all plans and the GPU memory of their largest run, as far as these are known."""
+    runs = {planned.run.run_id: planned for plan in plans for planned in plan.runs}
+    whole = replace(plans[0], runs=tuple(runs.values()))  # data are read and networks built once
+    _, seconds, unread = cell_rows(whole, store)
+    needs = memory_needs(whole, lambda planned: training_set(planned.run.data))
+    largest = max((need.bytes() for need in needs.values()), default=0)
+    missing = f" without {', '.join(unread)}, whose data is not there" if unread else ""
+    memory = f"; GPU memory: {gigabytes(largest)} at most" if largest else ""
+    return f"about {in_words(seconds)} in all{missing}{memory}"
 
 
 def _cell(plan: Plan, planned: PlannedRun) -> tuple[str, ...]:

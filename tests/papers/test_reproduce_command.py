@@ -98,8 +98,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(reproduce, words, message) -> Non
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_dry_run_shows_the_runs_and_writes_nothing(reproduce, tmp_path) -> None:
+@pytest.mark.usefixtures("without_memory")
+def test_a_dry_run_shows_the_runs_and_writes_nothing(reproduce, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ltrobust.bench.cells.cell_rows", lambda *args: ([], 7200.0, []))
     code, said, _ = reproduce("all", "--dry-run", "--scale", "cpu")
+    assert said.endswith("about 2.0 h in all\n")
     assert code == 0
     assert said.startswith("scale: cpu")
     assert "robal-table: 4 runs, 4 to do" in said
@@ -110,6 +113,7 @@ def test_a_dry_run_shows_the_runs_and_writes_nothing(reproduce, tmp_path) -> Non
 def test_the_scale_follows_the_device_when_it_is_not_said(reproduce, monkeypatch) -> None:
     import torch
 
+    monkeypatch.setattr("ltrobust.bench.cells.needs_in_words", lambda *args: "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert reproduce("robal-table", "--dry-run")[1].startswith("scale: cpu (")
     from ltrobust.papers.reproduce import choose_scale
