@@ -156,7 +156,9 @@ class Table:
     @cached_property
     def _starts(self) -> list[int]:
         """Positions of the rows with which sections begin."""
-        values = list(self.frame[self.section]) if self.section else [""] * len(self.frame)
+        # a table without rows has no columns either
+        known = self.section in self.frame
+        values = list(self.frame[self.section]) if known else [""] * len(self.frame)
         return [n for n, value in enumerate(values) if not n or value != values[n - 1]]
 
     def _contests(self) -> list[list[tuple[int, str]]]:
