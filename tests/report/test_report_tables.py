@@ -48,6 +48,13 @@ def test_best_is_bold_second_underlined_and_ties_share():
     assert latex.count(r"\underline{60.00}") == 1
 
 
+def test_a_table_without_rows_has_no_sections():
+    empty = Table("t", "Title", "Caption.", pd.DataFrame([]), ["acc"], "method")
+    assert "Caption." in empty.to_markdown()
+    assert "tabular" in empty.to_latex()
+    assert not empty.to_rich().rows
+
+
 def test_deviation_is_written_only_for_several_seeds():
     assert cell_text(Estimate(0.5123, std=0.0042, n_seeds=3)) == "51.23 ± 0.42 (n=3)"
     assert cell_text(Estimate(0.5123, n_seeds=1)) == "51.23"
