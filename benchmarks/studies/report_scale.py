@@ -214,7 +214,7 @@ def _history(rng: np.random.Generator) -> list[dict[str, float]]:
 def report_without_figures(suite: SuiteStore) -> None:
     """Write a report whose figures are stand-ins."""
     with (
-        mock.patch("ltrobust.report.print_chart", lambda chart: {chart.name: None}),
+        mock.patch("ltrobust.report.print_chart", lambda chart, look: {chart.name: None}),
         mock.patch("ltrobust.report.figure_bytes", return_value=b"-"),
     ):
         build_report(suite)

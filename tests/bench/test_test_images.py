@@ -40,13 +40,13 @@ def test_a_further_attack_takes_the_runs_own_test_images_and_keeps_the_files(
     metrics = pd.read_csv("copy/metrics.csv")
     assert set(metrics["n"]) == {20}
     # the attack of another radius is told as it was asked for, and renames no table
-    assert re.search(r"^ *pgd3@0\.05: accuracy .* \(n = 20, ", outcome.stdout, re.M)
+    assert re.search(r"^\[.*\] *pgd3@0\.05: accuracy .* \(n = 20, ", outcome.stdout, re.M)
     assert "pgd3@0.05: accuracy" in (run / "log.txt").read_text()
     assert "about 20 images of the balanced test protocol" in outcome.stdout
     assert before <= set(Path("copy/tables").glob("leaderboard*"))
     table = Path("copy/tables/leaderboard.md").read_text()
-    assert "pgd2 bal." in table
-    assert "fgsm bal." in table
+    assert "PGD-2 bal." in table
+    assert "FGSM bal." in table
     assert "eps 0.1," in table
     (other,) = Path("copy/tables").glob("leaderboard-*.md")
     assert other.name.endswith("-eps0.05.md")
