@@ -250,7 +250,7 @@ class Cruel(Local):
         self._suite = site.suite
 
 
-@pytest.mark.parametrize("all_of_them", [False, True])
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_at_once_and_some_killed_the_bits_are_those_of_one_process(
     tmp_path: Path, serial: dict[str, tuple[str, ...]], all_of_them: bool
 ) -> None:

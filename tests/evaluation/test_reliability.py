@@ -95,9 +95,8 @@ def flags(found: dict[str, Finding]) -> list[str]:
     return [check for check, finding in found.items() if finding.flagged]
 
 
-@pytest.mark.parametrize(
-    ("method", "epochs"), [("pgd-at", 12), pytest.param("taet", 20, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "epochs"), [("pgd-at", 12), ("taet", 20)])
 def test_well_trained_model_has_no_flag(method: str, epochs: int) -> None:
     model = ltrobust.train(method, epochs=epochs, device="cpu").model
     made = []
