@@ -72,7 +72,8 @@ def category_ticks(axes: Axes, names: Sequence[str], room: float) -> None:
     slot = room / max(len(texts), 1)
     crowded = max((text_width(text, 8) for text in texts), default=0.0) + 0.08 > slot
     axes.set_xticks(range(len(texts)), texts)
-    axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0)
+    size = min(8.0, 72 * slot / 1.08) if crowded else 8.0  # upright, a line's height must fit
+    axes.tick_params(axis="x", length=0, rotation=90 if crowded else 0, labelsize=size)
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:

@@ -114,7 +114,7 @@ def draw(chart: Chart, width: float = WIDTH) -> Figure:
     head, foot = _NOTE * len(chart.head.splitlines()), _LINE * len(chart.foot)
     height = sum(_heights(panels, columns, rows, chart.height, width)) + below + head + foot
     figure = new_figure(height + _names_height(panels) + 0.2, width)
-    small = columns > 3 and panels[0].heat is None
+    small = chart.columns > 3 and panels[0].heat is None  # small multiples, however many a row
     outer = len(panels) > 1 and (small or all(panel.counts or panel.heat for panel in panels))
     if small:
         figure.supylabel(fit(panels[0].y.title, height - below, 9), fontsize=9)

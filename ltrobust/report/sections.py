@@ -209,12 +209,15 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
 
 
 def _terms(dataset: str) -> str:
-    """Citation and licence of a data set; "" where they are not known."""
+    """Citation, licence and published checksum of a data set; "" where they are not known."""
     try:
         about = dataset_spec(dataset).about
     except UserError:  # a plugin's that is not loaded
         return ""
-    return f"Data: {about.citation}. Licence: {about.licence}." if about.citation else ""
+    if not about.citation:
+        return ""
+    checksum = f" Published checksum: {about.checksum}." if about.checksum else ""
+    return f"Data: {about.citation}. Licence: {about.licence}.{checksum}"
 
 
 def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:

@@ -198,7 +198,7 @@ def test_report_files_and_bytes_are_the_same_twice():
     ]
     names = ("per-class", "balance", "training", "attacks")
     figures = [f"figures/{n}.{k}" for n in names for k in ("png", "pdf")]
-    assert sorted(first) == sorted(["leaderboard.csv", *tables, *figures])
+    assert sorted(first) == sorted(["leaderboard.csv", "tables/references.bib", *tables, *figures])
     pdf, png = first["figures/balance.pdf"], first["figures/balance.png"]
     assert isinstance(pdf, bytes)
     assert isinstance(png, bytes)
