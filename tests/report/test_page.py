@@ -347,6 +347,7 @@ def test_provenance_of_every_row_is_told(html):
     ("dataset", "told"),
     [
         ("svhn-lt", "NIPS workshop 2011. Licence: for non-commercial use only."),
+        ("cifar10-lt", "Published checksum: labels of all images"),
         ("folder:photos@0123abcd", ""),
         ("somebodys", ""),
     ],
