@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that a command line comes to; nothing is planned or run."""
     seen: list[Settings] = []
 
-    def note(settings: Settings) -> None:
-        seen.append(settings)
+    def note(cells: Sequence[Settings]) -> None:
+        seen.append(cells[0])
         raise typer.Exit
 
-    monkeypatch.setattr("ltrobust.bench.plan.make_plan", note)
+    monkeypatch.setattr("ltrobust.bench.plan.make_grid", note)
     return seen
 
 

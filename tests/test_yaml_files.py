@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,11 @@ BAD = {
 def by_flag(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     seen: list[Settings] = []
 
-    def note(settings: Settings) -> None:
-        seen.append(settings)
+    def note(cells: Sequence[Settings]) -> None:
+        seen.append(cells[0])
         raise typer.Exit
 
-    monkeypatch.setattr("ltrobust.bench.plan.make_plan", note)
+    monkeypatch.setattr("ltrobust.bench.plan.make_grid", note)
     flag = f"--{name.replace('_', '-')}"
     outcome = CliRunner().invoke(cli.app, ["bench", flag, text], standalone_mode=False)
     if isinstance(outcome.exception, UserError):
