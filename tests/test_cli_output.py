@@ -41,7 +41,8 @@ def test_what_is_piped_has_a_line_for_each_row(monkeypatch):
     assert len(rows) == len(list(METHODS))
 
 
-def test_a_methods_options_are_told_with_type_default_and_range():
+def test_a_methods_options_are_told_with_type_default_and_range(monkeypatch):
+    monkeypatch.setattr(cli, "out", Console(width=400))
     text = " ".join(said("methods", "show", "ema").split())
     assert re.search(r"ema.decay │ float │ 0.995 │ at least 0, below 1 │", text)
     assert "share of the average that a step keeps" in text
