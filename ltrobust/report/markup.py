@@ -113,10 +113,6 @@ class Table:
         data = _spread_out(self.frame) if self.data is None else self.data
         return data.to_csv(index=False, lineterminator="\n")
 
-    def to_rich(self) -> RichTable:
-        """Render for the terminal."""
-        return self._rich(range(len(self.frame.columns)), self.title, self.caption)
-
     def rich_parts(self, width: int) -> list[RichTable]:
         """Render for a terminal of so many characters, with no name or number broken.
 
@@ -124,7 +120,7 @@ class Table:
         """
         room = [self._characters(place) + 2 for place in range(len(self.frame.columns))]
         named = itertools.takewhile(lambda p: self.frame.columns[p] in KEYS, range(len(room)))
-        keys = list(named) or [0]
+        keys = list(named) or list(range(min(1, len(room))))
         blocks: list[list[int]] = [[]]
         for place in range(len(keys), len(room)):
             if blocks[-1] and sum(room[p] for p in (*keys, *blocks[-1], place)) + 1 > width:

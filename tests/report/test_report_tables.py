@@ -52,7 +52,7 @@ def test_a_table_without_rows_has_no_sections():
     empty = Table("t", "Title", "Caption.", pd.DataFrame([]), ["acc"], "method")
     assert "Caption." in empty.to_markdown()
     assert "tabular" in empty.to_latex()
-    assert not empty.to_rich().rows
+    assert not any(part.rows for part in empty.rich_parts(80))
 
 
 def test_deviation_is_written_only_for_several_seeds():
