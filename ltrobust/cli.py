@@ -600,11 +600,10 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 
 def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> None:
     """Print what each cell of a grid needs, and the time of all."""
-    from ltrobust.progress import in_words
+    from ltrobust.bench.cells import time_in_words
 
     _print_rows("cells", ("dataset", "ratio", "arch", "options", "runs", "time"), rows)
-    without = f" without {', '.join(unread)}, whose data is not there" if unread else ""
-    out.print(f"about {in_words(seconds)} in all{without}", highlight=False, soft_wrap=True)
+    out.print(time_in_words(seconds, unread), highlight=False, soft_wrap=True)
 
 
 SuiteDirectory = Annotated[

@@ -59,9 +59,14 @@ def needs_in_words(plans: Sequence[Plan], store: SuiteStore) -> str:
     _, seconds, unread = cell_rows(whole, store)
     needs = memory_needs(whole, lambda planned: training_set(planned.run.data))
     largest = max((need.bytes() for need in needs.values()), default=0)
-    missing = f" without {', '.join(unread)}, whose data is not there" if unread else ""
     memory = f"; GPU memory: {gigabytes(largest)} at most" if largest else ""
-    return f"about {in_words(seconds)} in all{missing}{memory}"
+    return f"{time_in_words(seconds, unread)}{memory}"
+
+
+def time_in_words(seconds: float, unread: Sequence[str]) -> str:
+    """What all of it takes, and which data sets that leaves out."""
+    missing = f" without {', '.join(unread)}, whose data is not there" if unread else ""
+    return f"about {in_words(seconds)} in all{missing}"
 
 
 def _cell(plan: Plan, planned: PlannedRun) -> tuple[str, ...]:

@@ -87,12 +87,9 @@ def render_board(board: Board, known: Mapping[str, str], look: Look = DEFAULT_LO
     keys = {label: key for label, (key, _) in cited.items()}
     for setting in board.settings:
         for table in setting_tables(setting):
-            made.files.update(_table_files(table, setting, setting.ending, look, keys))
+            made.files.update(_table_files(table, setting, look, keys))
     for family in board.families:
-        files = _table_files(
-            ratio_table(family), family.together, family.together.ending, look, keys
-        )
-        made.files.update(files)
+        made.files.update(_table_files(ratio_table(family), family.together, look, keys))
     _draw_all(board, made, known, look)
     return made
 
@@ -114,10 +111,10 @@ def terminal_tables(board: Board, width: int = 80) -> list[RichTable]:
 
 
 def _table_files(
-    table: Table, group: Group, ending: str, look: Look, keys: Mapping[str, str]
+    table: Table, group: Group, look: Look, keys: Mapping[str, str]
 ) -> dict[str, str | bytes]:
     """A table in all formats; references stand where methods are ranked."""
-    name = f"tables/{table.name}{ending}"
+    name = f"tables/{table.name}{group.ending}"
     names = field_names(group.labels, group.attacks, str(group.key["dataset"]))
     written = replace(table, names=names)
     cited = keys if table.name in _CITING else {}

@@ -181,7 +181,6 @@ def _packed(pieces: Sequence[tuple[list[int], range]]) -> list[list[tuple[list[i
 def text_points(text: str, size: float) -> float:
     """Width in points of LaTeX text as tables have it, on the safe side."""
     shown = re.sub(r"~?\\cite\{[^}]*\}", " [00]", text)
-    shown = re.sub(r"\\text(?:dagger|ast)[a-z]*\{\}", "M", shown)
     shown = re.sub(r"\$\\pm\$", "M", shown)
     shown = re.sub(r"\\text[a-z]+\{\}", "M", shown)
     shown = re.sub(r"\\(?:textbf|underline)|(?<!\\)[{}]|\\(?=[&%$#_{}])", "", shown)

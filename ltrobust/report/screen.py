@@ -12,7 +12,7 @@ from typing import Any
 
 from ltrobust.report import style
 from ltrobust.report.chart import Axis, Counts, Ends, Heat, Panel, Series
-from ltrobust.report.style import PALETTE, Dash, short
+from ltrobust.report.style import BAR_COLOUR, PALETTE, Dash, short
 
 _SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"]
 SYMBOLS = dict(zip(style.MARKERS, _SYMBOLS, strict=True))
@@ -163,7 +163,7 @@ THEMES = {
         "ink": "#1b2130",
         "soft": "#5a6475",
         "grid": "#e3e7ee",
-        "bar": "#D9D9D9",
+        "bar": BAR_COLOUR,
         "colours": {},
     },
     "dark": {

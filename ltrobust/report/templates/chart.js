@@ -262,10 +262,10 @@ const drawChart = (() => {
       const turn = turned ? { transform: `rotate(-45 ${place} ${plot.bottom + 12})`, "text-anchor": "end" } : { "text-anchor": "middle" };
       node(svg, "text", { class: "xtick", x: place, y: plot.bottom + (turned ? 12 : 16), fill: theme.soft, ...turn }, name);
     });
-    const start = node(svg, "text", { x: left, y: 18, fill: theme.soft }, low.toFixed(0));
+    node(svg, "text", { x: left, y: 18, fill: theme.soft }, low.toFixed(0));
     Array.from({ length: 12 }, (_, n) => node(svg, "rect", { x: left + 14 + 7 * n, y: 8, width: 7, height: 12, fill: mixed(n / 11, trace.colour) }));
     node(svg, "text", { x: left + 104, y: 18, fill: theme.soft }, `${high.toFixed(0)}   ${cut(trace.unit, Math.max(8, Math.floor((width - left - 140) / 6.2)))}`);
-    return start && spots;
+    return spots;
   };
 
   const key = (chart, traces, theme) => {
