@@ -33,8 +33,9 @@ LICENSES = ("CC0-1.0", "CC-BY-4.0", "MIT")
 MANIFEST = "submission.json"
 SUITE_FILES = ("metrics.csv", "per_class.csv")
 RUN_FILES = (
-    *("run.json", "trained.json", "place.json", "history.csv", "reliability.json", "log.txt"),
-    *("attacks/*.json", "attacks/*.parquet", "probes/*.json", "tuning.json", "examples.parquet"),
+    *("run.json", "trained.json", "rounded.json", "place.json", "history.csv", "log.txt"),
+    *("attacks/*.json", "attacks/*.parquet", "reliability.json", "probes/*.json"),
+    *("tuning.json", "examples.parquet"),
 )
 WEIGHTS = "model.safetensors"
 CLOSE = 1e-9

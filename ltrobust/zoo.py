@@ -7,7 +7,7 @@ number is made anew, and where the files lie is the store's business.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Model:
         dtype: of the network's weights, such as "float16".
         size: bytes of the weights file.
         parameters: numbers that training learns.
+        unchanged: of rounded weights, attack to the test images whose verdicts stayed.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Model:
     dtype: str
     size: int
     parameters: int
+    unchanged: Mapping[str, int]
 
     @property
     def flagged(self) -> list[str]:
@@ -144,7 +146,7 @@ def read_model(run: RunStore) -> Model:
     weights, judged = load_model(run), read_run(run)
     if judged.run is None:
         raise UserError(f"{run.path} is a model that was trained elsewhere, which has no weights")
-    report = run.reliability()
+    report, rounded = run.reliability(), run.rounded()
     floats = {name: value for name, value in weights.items() if _is_rounded(name, value)}
     learned = sum(value.numel() for name, value in floats.items() if "running_" not in name)
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in floats.values()})
@@ -158,6 +160,7 @@ def read_model(run: RunStore) -> Model:
         dtype="/".join(kinds),
         size=len(to_bytes(weights)),
         parameters=learned if judged.trained is None else judged.trained.parameters,
+        unchanged={} if rounded is None else rounded.unchanged,
     )
 
 
@@ -236,7 +239,8 @@ def keep_half(path: Path, attacks: str = CHECKED, **settings: Any) -> pd.DataFra
         raise UserError(f"{path} is a model that was trained elsewhere, which has no weights")
     with claimed(suite.claims, run.run_id):
         facts = model_facts(config, load(path, **settings).data)
-        run.exchange_weights(to_bytes(half(load_model(run)), facts))
+        compared = dict(zip(found["attack"], found["n"].astype(int), strict=True))
+        run.round(to_bytes(half(load_model(run)), facts), compared)
     return found
 
 
@@ -291,6 +295,7 @@ def _how_trained(model: Model) -> list[str]:
     options = ", ".join(f"{key}={value}" for key, value in run.options.items()) or "none"
     base = trained.base.run_id if trained is not None and trained.base is not None else ""
     seconds = trained.train_seconds if trained is not None else None
+    same = ", ".join(f"{attack} (n = {n:,})" for attack, n in model.unchanged.items())
     return [
         "## Training",
         "",
@@ -303,6 +308,7 @@ def _how_trained(model: Model) -> list[str]:
         f"- options: {options}",
         f"- seed {run.seed}, {run.precision}, epoch chosen: {run.select} "
         f"({trained.checkpoint if trained is not None else 'unknown'})",
+        *([f"- weights rounded to float16: no verdict changed under {same}"] if same else []),
         f"- on {origin.device_name} in {seconds or 0:,.0f} s, ltrobust {origin.versions.ltrobust} "
         f"at {origin.git_commit or 'unknown'}, torch {origin.versions.torch}",
         "",

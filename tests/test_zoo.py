@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -19,11 +20,13 @@ import ltrobust
 from ltrobust import cli, zoo
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import make_plan
+from ltrobust.bench.reports import gather
 from ltrobust.bench.runner import run_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.cli import app
 from ltrobust.errors import UserError
 from ltrobust.progress import Reporter
+from ltrobust.results.filters import Filters
 from ltrobust.results.store import SuiteStore, suite_of
 
 SMALL: dict[str, Any] = {"epochs": 1, "limit_train": 60, "limit_test": 20, "device": "cpu"}
@@ -122,6 +125,7 @@ def test_weights_are_rounded_where_no_verdict_changes(
     (before,) = zoo.list_models([run.parent.parent])
     model = ltrobust.load(run)
     images = model.test_images
+    trained = (run / "trained.json").read_bytes()
     monkeypatch.setattr(zoo, "rounded_verdicts", planted(0))
     assert zoo.keep_half(run)["changed"].tolist() == [0, 0]
     (after,) = zoo.list_models([run.parent.parent])
@@ -132,6 +136,25 @@ def test_weights_are_rounded_where_no_verdict_changes(
     with torch.no_grad():
         assert torch.allclose(again(images), model(images), atol=0.02)
         assert not torch.equal(again(images), model(images))
+    assert (run / "trained.json").read_bytes() == trained
+    rounded = suite_of(run)[1].rounded()
+    assert rounded is not None
+    weights = (run / "model.safetensors").read_bytes()
+    assert rounded.weights_sha256 == hashlib.sha256(weights).hexdigest()
+    words = "rounded to float16: no verdict changed under clean (n = 20), pgd20 (n = 20)"
+    assert words in zoo.model_card(run)
+    zoo.keep_half(run)
+    assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_run_and_its_rounded_copy_are_one_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.parent.parent, tmp_path / "copy")
+    monkeypatch.setattr(zoo, "rounded_verdicts", planted(0))
+    zoo.keep_half(run)
+    both = gather([run.parent.parent, tmp_path / "copy"], Filters())
+    assert both.tables["metrics.csv"]["attack"].tolist() == ["clean", "pgd2"]
 
 
 def test_weights_stay_where_a_verdict_changes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,22 @@ class TrainedRecord(Record):
     made: str
 
 
+class RoundedRecord(Record):
+    """rounded.json: the weights lie there as float16, and what was compared before; written once.
+
+    Attributes:
+        weights_sha256: of the rounded file; `TrainedRecord` names the one that was trained.
+        unchanged: attack to the test images whose verdicts were compared, and stayed.
+    """
+
+    remedy = "put the file back from a copy, or delete it: it tells only how the weights are stored"
+
+    run_id: str
+    weights_sha256: str
+    unchanged: dict[str, int]
+    made: str
+
+
 class AttackRecord(Record):
     """attacks/<attack_id>.json: one attack, what it found in numbers, and where; written once."""
 

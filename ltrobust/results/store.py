@@ -42,6 +42,7 @@ from ltrobust.results.records import (
     ProfileRecord,
     Record,
     ReliabilityRecord,
+    RoundedRecord,
     RunRecord,
     TrainedRecord,
     TuningRecord,
@@ -223,16 +224,22 @@ class RunStore:
             write_atomic(self.path / "model.safetensors", weights)
             self.drop_state()
 
-    def exchange_weights(self, weights: bytes) -> None:
-        """Put other weights in the place of the final ones, for who has claimed the run.
+    def rounded(self) -> RoundedRecord | None:
+        """How the weights were rounded; None where they are as trained."""
+        return self._read(RoundedRecord, "rounded.json")
 
-        Only where a user wants it and no verdict changes, as in rounding.
+    def round(self, weights: bytes, unchanged: Mapping[str, int]) -> None:
+        """Put rounded weights in the place of the final ones, for who has claimed the run.
+
+        The record is created first, so that weights which are not those trained always have one.
+
+        Args:
+            weights: the file.
+            unchanged: attack to the test images whose verdicts stay.
         """
-        trained = self.training()
-        if trained is not None:
-            sha = hashlib.sha256(weights).hexdigest()
-            changed = trained.model_copy(update={"weights_sha256": sha})
-            write_atomic(self.path / "trained.json", to_bytes(changed))
+        sha = hashlib.sha256(weights).hexdigest()
+        made = {"run_id": self.run_id, "weights_sha256": sha, "made": now()}
+        self._create("rounded.json", RoundedRecord(**made, unchanged=dict(unchanged)))
         write_atomic(self.path / "model.safetensors", weights)
 
     def forget_training(self) -> None:
@@ -240,7 +247,7 @@ class RunStore:
         nothing = PlaceRecord()
         begun = {"threads": nothing.threads, "earlier_threads": nothing.earlier_threads}
         self.write_place(self.place().model_copy(update=begun))
-        for name in ("trained.json", "examples.parquet", "reliability.json"):
+        for name in ("trained.json", "rounded.json", "examples.parquet", "reliability.json"):
             (self.path / name).unlink(missing_ok=True)
         for folder in ("probes", "attacks"):
             for file in (self.path / folder).glob("*"):

@@ -40,6 +40,7 @@ def run(tmp_path: Path) -> RunStore:
     run.add_probe("abc-0.1", {"eps": 0.1, "errors": {"x": [1.0, float("nan")]}})
     run.write_place(PlaceRecord(path="/images", notes=["one"], name="mine", threads=2))
     run.write_profile(ProfileRecord(training={"epochs": 1}, evaluation={"seconds": {"a": 1.0}}))
+    run.round(b"weights", {"clean": 4})
     run.fail("no luck")
     return run
 
@@ -49,6 +50,7 @@ def read(run: RunStore) -> object:
     runs = collect([run.path.parent.parent])
     metrics, classes = metrics_table(runs)
     own = (run.probes(), run.profile(), run.failure, run.place(), run.reliability())
+    own = (*own, run.rounded())
     return metrics.to_csv(), classes.to_csv(), confusion_table(runs).to_csv(), repr(own)
 
 
