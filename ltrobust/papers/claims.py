@@ -46,6 +46,11 @@ class Difference:
     n_seeds: int
     basis: str
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Both ends."""
+        return self.low, self.high
+
 
 def judge(entry: Entry, values: pd.DataFrame, ours: Ours) -> pd.DataFrame:
     """Judge every claim of an entry.
@@ -239,8 +244,9 @@ def _unpaired(a: Cell, b: Cell, ours: Ours, suite: int | None) -> Difference | N
 def _minus(one: Difference | Measured, other: Difference | Measured) -> Difference:
     """Two numbers with intervals, subtracted: square-and-add, as if they were independent."""
     value = one.value - other.value
-    below = math.hypot(one.value - one.low, other.high - other.value)
-    above = math.hypot(one.high - one.value, other.value - other.low)
+    (low, high), (other_low, other_high) = one.interval, other.interval
+    below = math.hypot(one.value - low, other_high - other.value)
+    above = math.hypot(high - one.value, other.value - other_low)
     seeds = min(one.n_seeds, other.n_seeds)
     return Difference(value, value - below, value + above, min(one.n, other.n), seeds, INTERVALS)
 

@@ -77,8 +77,9 @@ def verdict(published: float, measured: Measured | None, reason: str) -> str:
     if reason:
         return f"{NOT_COMPARABLE}{reason}"
     assert measured is not None
-    slack = TOLERANCE + STANDARD_ERRORS * measured.error
-    inside = measured.low - slack <= published <= measured.high + slack
+    slack = TOLERANCE + STANDARD_ERRORS * measured.estimate.error
+    low, high = measured.interval
+    inside = low - slack <= published <= high + slack
     return AGREES if inside else DIFFERS
 
 
@@ -114,6 +115,7 @@ def _architecture(name: str) -> str:
 
 def _row(value: Value, measured: Measured | None, judged: str) -> dict[str, object]:
     found = measured or UNMEASURED
+    low, high = found.interval
     return {
         "label": value.label,
         "method": value.ours.method if value.ours else "",
@@ -125,11 +127,11 @@ def _row(value: Value, measured: Measured | None, judged: str) -> dict[str, obje
         "series": value.selector.title,
         "published": value.value,
         "ours": found.value,
-        "low": found.low,
-        "high": found.high,
+        "low": low,
+        "high": high,
         "n": found.n,
         "n_seeds": found.n_seeds,
-        "seeds": ",".join(map(str, found.seeds)),
+        "seeds": ",".join(str(run.seed) for run in found.runs),
         "difference": found.value - value.value,
         "verdict": judged,
         "doubt": value.doubt,

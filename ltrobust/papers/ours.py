@@ -10,15 +10,14 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.config import Run
 from ltrobust.errors import UserError
-from ltrobust.evaluation.metrics import Z95, mean_interval
+from ltrobust.evaluation.metrics import mean_interval
 from ltrobust.papers.entries import Variant
+from ltrobust.report.estimate import MISSING, Estimate, over_seeds
 from ltrobust.results.collect import Evaluation, JudgedRun, read_run
 from ltrobust.results.store import SuiteStore
 
@@ -53,34 +52,43 @@ class Measured:
     """A number of ours.
 
     Attributes:
-        value, low, high: fractions in [0, 1]. One seed: the interval covers the choice of test
-            images; several: Student's t over the seeds. NaN where there is none.
-        error: standard error, a fraction. One seed: half the interval / 1.96; several: standard
-            deviation over the seeds / sqrt(seeds).
-        n: test images that count.
-        seeds: training seeds.
-        runs: the runs behind it.
+        estimate: over the seeds, as in every table; a fraction. `n` counts the test images that the
+            metric is made of.
         test_protocol: of the test set.
-        found: the evaluations behind it.
+        found: the evaluations behind it, one a seed.
     """
 
-    value: float
-    low: float
-    high: float
-    error: float
-    n: int
-    seeds: tuple[int, ...]
-    runs: tuple[Run, ...]
-    test_protocol: str
+    estimate: Estimate
+    test_protocol: str = ""
     found: tuple[Found, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The number; NaN where there is none."""
+        return self.estimate.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95% interval, see `Estimate.interval`."""
+        return self.estimate.interval
+
+    @property
+    def n(self) -> int:
+        """Test images that count."""
+        return self.estimate.n
 
     @property
     def n_seeds(self) -> int:
         """Number of training seeds."""
-        return len(self.seeds)
+        return self.estimate.n_seeds
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs behind it."""
+        return [one.run for one in self.found]
 
 
-UNMEASURED = Measured(math.nan, math.nan, math.nan, math.nan, 0, (), (), "")
+UNMEASURED = Measured(MISSING)
 
 
 class Ours:
@@ -278,30 +286,9 @@ def _listed(numbers: Iterable[float | None]) -> str:
     return ", ".join(f"{number:g}" for number in sorted(number or 0.0 for number in numbers))
 
 
-def _spread(values: Sequence[float], strata: Sequence[pd.DataFrame]) -> tuple[float, float, float]:
-    """95% interval and standard error of the mean of `values`, one a seed."""
-    if len(values) == 1:
-        part = strata[0]
-        low, high = mean_interval(part["right"].to_numpy(float), part["n"].to_numpy(float))
-        return low, high, (high - low) / (2 * Z95)
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(student.ppf(0.975, len(values) - 1)) * error
-    middle = float(np.mean(values))
-    return max(0.0, middle - half), min(1.0, middle + half), error
-
-
 def _measured(
     found: Sequence[Found], values: Sequence[float], strata: Sequence[pd.DataFrame]
 ) -> Measured:
-    low, high, error = _spread(values, strata)
-    return Measured(
-        value=float(np.mean(values)),
-        low=low,
-        high=high,
-        error=error,
-        n=int(strata[0]["n"].sum()),
-        seeds=tuple(one.run.seed for one in found),
-        runs=tuple(one.run for one in found),
-        test_protocol=found[0].evaluation.facts.test_protocol,
-        found=tuple(found),
-    )
+    right, n = strata[0]["right"].to_numpy(float), strata[0]["n"].to_numpy(float)
+    estimate = over_seeds(values, *mean_interval(right, n), int(n.sum()))
+    return Measured(estimate, found[0].evaluation.facts.test_protocol, tuple(found))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ltrobust.evaluation.metrics import Z95
+
 PERCENT = 100.0
 
 
@@ -44,6 +46,26 @@ class Estimate:
         if self.n_seeds > 1:
             return self.value - self.std, self.value + self.std
         return self.low, self.high
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of a share: over the test images of a single seed, else over seeds.
+
+        Over seeds it is Student's t of their mean, and covers what another training changes.
+        """
+        if self.n_seeds < 2:
+            return self.low, self.high
+        from scipy.stats import t as student  # heavy, and only verdicts ask for it
+
+        half = float(student.ppf(0.975, self.n_seeds - 1)) * self.error
+        return max(0.0, self.value - half), min(1.0, self.value + half)
+
+    @property
+    def error(self) -> float:
+        """The standard error: over seeds, or what the interval of a single one says."""
+        if self.n_seeds < 2:
+            return (self.high - self.low) / (2 * Z95)
+        return self.std / math.sqrt(self.n_seeds)
 
     @property
     def spread(self) -> str:

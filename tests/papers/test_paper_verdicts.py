@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,14 @@ from ltrobust.papers.entries import (
 from ltrobust.papers.ours import Measured, Ours
 from ltrobust.papers.published import read_values, select
 from ltrobust.papers.tables import markdown, short_tables
+from ltrobust.report.estimate import Estimate
 
 FOLDER = shipped_folder()
 VALUES = read_values(FOLDER)
 
 
-def measured(value: float, half: float = 0.0196, seeds: tuple[int, ...] = (0,)) -> Measured:
-    error = half / 1.959963984540054
-    return Measured(value, value - half, value + half, error, 1000, seeds, (), "balanced")
+def measured(value: float, half: float = 0.0196) -> Measured:
+    return Measured(Estimate(value, value - half, value + half, n_seeds=1, n=1000), "balanced")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_another_test_set_or_none_is_a_reason_but_not_its_size(values, full_runs
     value, run = values["PGD-AT", "pgd20"], full_runs["pgd-at"]
     tailed = dataclasses.replace(measured(0.3), test_protocol="long-tailed")
     assert why_not(value, [run], tailed, "full") == "balanced test set, ours long-tailed"
-    small = dataclasses.replace(measured(0.3), n=200)
+    small = Measured(Estimate(0.3, 0.2, 0.4, n_seeds=1, n=200), "balanced")
     assert why_not(value, [run], small, "full") == ""
     assert why_not(value, [run], None, "full") == "ours is missing"
 
@@ -151,21 +152,21 @@ def test_several_seeds_give_their_mean_and_students_interval(tmp_path) -> None:
     ours = Ours(plans, store_results(made, tmp_path))
     found = ours.measure(Variant(method="pgd-at"), 50, "pgd20", "accuracy")
     assert found is not None
-    assert found.seeds == (0, 1, 2)
+    assert [run.seed for run in found.runs] == [0, 1, 2]
     each = [
         one.evaluation.outcomes()["correct"].mean()
         for one in ours.find(Variant(method="pgd-at"), 50, "pgd20")
     ]
     assert found.value == pytest.approx(np.mean(each))
     half = 4.302652729911275 * np.std(each, ddof=1) / np.sqrt(3)
-    assert found.high - found.low == pytest.approx(2 * half)
-    assert found.error == pytest.approx(np.std(each, ddof=1) / np.sqrt(3))
+    assert found.interval == pytest.approx((found.value - half, found.value + half))
+    assert found.estimate.error == pytest.approx(np.std(each, ddof=1) / np.sqrt(3))
 
 
 def test_two_standard_errors_are_none_of_students_interval() -> None:
     """Two seeds: Student's half interval is 12.7 standard errors, and widens a verdict by 2."""
-    wide = dataclasses.replace(measured(0.3, half=0.127, seeds=(0, 1)), error=0.01)
-    edge = 0.3 + 0.127 + 0.015 + 0.02
+    wide = Measured(Estimate(0.3, std=0.01 * math.sqrt(2), n_seeds=2, n=1000), "balanced")
+    edge = 0.3 + 0.12706 + 0.015 + 0.02
     assert verdict(edge - 0.001, wide, "") == AGREES
     assert verdict(edge + 0.001, wide, "") == DIFFERS
 
@@ -175,7 +176,8 @@ def test_one_seed_has_the_standard_error_of_its_wilson_interval(tmp_path) -> Non
     ours = Ours(made.plans, store_results(made, tmp_path))
     found = ours.measure(Variant(method="pgd-at"), 50, "pgd20", "accuracy")
     assert found is not None
-    assert found.error == pytest.approx((found.high - found.low) / 2 / 1.959963984540054)
+    low, high = found.interval
+    assert found.estimate.error == pytest.approx((high - low) / 2 / 1.959963984540054)
 
 
 def suites_with(tmp_path: Path, **changes) -> Ours:
