@@ -47,6 +47,7 @@ from ltrobust.training.checkpoint import (
     to_bytes,
 )
 from ltrobust.training.engine import TrainingModel
+from ltrobust.training.overfitting import FEW_STEPS
 from ltrobust.training.schedule import learning_rates
 from ltrobust.training.step import train_step
 from ltrobust.training.trainer import (
@@ -231,7 +232,7 @@ def make_trial(name: str, options: dict[str, Any], max_change: float | None = No
         data = load_data(run.data.name, limit_train=images, limit_test=10)
         if not _refused(name, options, data.train_counts):
             break
-    attack = run.recipe.attack.model_copy(update={"steps": 2})
+    attack = run.recipe.attack.model_copy(update={"steps": FEW_STEPS + 1})
     recipe = run.recipe.model_copy(update={"attack": attack, "lr": 0.02})
     changes = {"options": options, "recipe": recipe}
     return Trial(run.model_copy(update=changes), data, max_change or attack.eps)
