@@ -20,6 +20,7 @@ import pytest
 TESTS = Path(__file__).parent
 LONGEST = (
     "methods/test_conformance.py",
+    "team/test_forked.py",
     "bench/test_resume.py",
     "bench/test_foreign_models.py",
     "evaluation/test_reliability.py",

@@ -70,6 +70,7 @@ def helpers() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_whose_helper_is_killed_goes_on_and_ends_as_that_of_one_process(
     cli: Cli, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,9 +109,8 @@ def test_a_run_whose_helper_is_killed_goes_on_and_ends_as_that_of_one_process(
     assert {p.name for p in run.iterdir()} >= {p.name for p in alone.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_killed_itself_it_leaves_no_process_and_one_goes_on_from_there(
     cli: Cli, alone: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:

@@ -190,6 +190,7 @@ def test_an_evaluation_that_cannot_be_written_is_one_line(
     assert {k: v for k, v in tree(run).items() if "/" in k} == before
 
 
+@pytest.mark.slow
 def test_a_disk_without_a_byte_left_is_told_in_one_line(tmp_path: Path) -> None:
     def no_byte() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -269,6 +269,7 @@ def test_two_at_once_and_some_killed_the_bits_are_those_of_one_process(
     assert list((tmp_path / "claims").glob("[!.]*.json")) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(
     tmp_path: Path, serial: dict[str, tuple[str, ...]], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

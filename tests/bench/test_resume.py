@@ -335,8 +335,9 @@ def telling(writes: list[str]) -> list[int]:
     return sorted({*first.values(), last["run.json"], last["state.pt"]})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_reports")
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [False, True])
 def test_killed_after_any_write_and_resumed_leaves_what_an_unbroken_run_leaves(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, every: bool
 ) -> None:

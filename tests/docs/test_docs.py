@@ -136,6 +136,7 @@ def test_the_worked_example_trains_beside_the_shipped_methods(
     assert {line.split(",")[1] for line in board.splitlines()[1:]} == {"pgd-at", "ldam-at"}
 
 
+@pytest.mark.slow
 def test_the_worked_example_passes_its_own_test(tmp_path: Path) -> None:
     for name in ("ldam_at.py", "test_ldam_at.py"):
         (tmp_path / name).write_text(python_file(ADD_A_METHOD, name))

@@ -407,7 +407,8 @@ def test_autoattack_is_compared_with_the_probe_on_their_shared_images(net: nn.Mo
 # --- real images -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [pytest.param("pgd-at", marks=pytest.mark.slow), "taet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pgd-at", "taet"])
 def test_published_run_on_real_images_has_no_flag(method: str) -> None:
     if "LTROBUST_DATA_DIR" not in os.environ:
         pytest.skip("LTROBUST_DATA_DIR is not set, so there are no real CIFAR-10 images")

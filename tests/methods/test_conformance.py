@@ -47,8 +47,18 @@ BEYOND_EPS = {
 """How far the attacks go that exceed eps by design; on digits eps is 0.1."""
 
 
-SLOW = {case for case, (name, _) in PAPER_OPTIONS.items() if name not in SETS["core"]}
-"""Quirks of the other defenses: the golden steps hold them, this adds resuming with them."""
+KINDS = {
+    *("las-at", "adt", "cfol", "gairat", "mma", "reat", "plain"),
+    *("awp", "ema", "cfa", "udr", "drw", "resample", "robustlt"),
+    *("tau-norm", "crt", "frl", "tde"),
+}
+"""Those of each kind that do what no other does: own networks and optimizers, state, samplers."""
+SLOW = {
+    case
+    for case, (name, _) in CASES.items()
+    if name not in SETS["core"] and (case in PAPER_OPTIONS or name not in KINDS)
+}
+"""The others, and quirks: the golden steps hold them, this adds resuming with them."""
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,7 @@ def test_outcomes_see_through_the_adjustment() -> None:
     assert torch.equal(found.clean, (-net(x)).argmax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -33,6 +33,7 @@ NAMES = (
 RELEASED = ("trades+awp", "pgd-at+awp+udr", "pgd-at+awp+robustlt", "taet+robustlt", "pgd-at+cfa")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_conformance(name: str) -> None:
     wide = any(part in name for part in ("robustlt", "udr", "cfa"))

@@ -173,6 +173,7 @@ def test_reweighting_moves_the_whole_network_or_its_last_layer() -> None:
     assert len(whole) > len(head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crt", "lws", "rw"])
 def test_longer_fine_tunings_conform_and_resume(name: str) -> None:
     check_method(name, options={"epochs": 3})

@@ -268,6 +268,7 @@ def test_resnet18_loads_a_published_checkpoint_strictly() -> None:
     assert torch.equal(model.get_parameter("linear.weight"), state["linear.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @torch.no_grad()
 def test_published_resnet18_scores_as_published_code() -> None:

@@ -99,12 +99,14 @@ def test_wheel_has_no_tests_and_no_results(wheel: Path) -> None:
     assert not [name for name in names if "test_" in name or "conftest" in name]
 
 
+@pytest.mark.slow
 def test_installed_package_comes_from_the_wheel(site: Path, tmp_path: Path) -> None:
     found = json.loads(run(site, tmp_path, "-c", PROBE))
     assert all(Path(file).is_relative_to(site) for file in found["files"]), found
     assert found["version"] == VERSION
 
 
+@pytest.mark.slow
 def test_installed_bench_plans_all_methods(site: Path, tmp_path: Path) -> None:
     plan = json.loads(run(site, tmp_path, "-m", "ltrobust", "bench", "--dry-run", "--json"))
     methods = {planned["config"]["method"] for planned in plan["runs"]}
@@ -112,6 +114,7 @@ def test_installed_bench_plans_all_methods(site: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_installed_bench_finds_the_shipped_suite(site: Path, tmp_path: Path) -> None:
     words = ("bench", "--suite", "cifar10-lt-cpu", "--dry-run", "--json")
     plan = json.loads(run(site, tmp_path, "-m", "ltrobust", *words))

@@ -100,14 +100,16 @@ def assert_readable(figure: Figure, name: str) -> None:
         assert inside, f"{name}: '{text.get_text()}' leaves the canvas"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if "20 methods" in c else ()) for c in CASES]
+)
 def test_all_text_is_on_the_canvas_and_apart(case):
     for name, figure in draw(**CASES[case]).items():
         assert_readable(figure, f"{case}, {name}")
 
 
 @pytest.mark.parametrize(("columns", "inches"), [(1, 3.25), (2, 6.9)])
-@pytest.mark.parametrize("methods", [METHODS, MANY])
+@pytest.mark.parametrize("methods", [METHODS, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_figures_for_a_papers_columns_have_all_text_apart(columns, inches, methods):
     look = Look(columns=columns)
     frames = suite(methods=methods, attacks=("clean", "pgd20", "autoattack"), epochs=5)

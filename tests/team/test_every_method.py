@@ -71,7 +71,7 @@ def alone(name: str, published: bool) -> str:
 @pytest.mark.parametrize(
     ("size", "published", "names"),
     [
-        pytest.param(2, False, NAMES, id="two"),
+        pytest.param(2, False, NAMES, id="two", marks=pytest.mark.slow),
         pytest.param(3, False, SPECIAL, id="three"),
         pytest.param(3, False, NAMES, id="three, all", marks=pytest.mark.slow),
         pytest.param(2, True, PUBLISHED, id="two, as published", marks=pytest.mark.slow),

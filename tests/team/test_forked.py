@@ -15,10 +15,10 @@ import pytest
 FILES = ["test_every_method.py", "test_shared_evaluation.py"]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("file", FILES)
-def test_forked(file: str, request: pytest.FixtureRequest) -> None:
-    chosen = request.config.getoption("markexpr")
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_forked(file: str, chosen: str) -> None:
     words = ["-n0", "-q", "-p", "no:cacheprovider", "-m", chosen, Path(__file__).with_name(file)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *map(str, words)], capture_output=True, text=True

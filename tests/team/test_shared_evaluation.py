@@ -182,6 +182,7 @@ def test_autoattack_is_shared_out_by_batches(problem: Problem, together: bool) -
     assert in_team(2, work) == [(expected, True)] * 2
 
 
+@pytest.mark.slow
 def test_autoattack_goes_on_with_more_or_fewer_processes(problem: Problem) -> None:
     saved: list[dict[str, Tensor]] = []
     expected = tensors(problem.attack(save=saved.append))

@@ -55,7 +55,7 @@ def test_the_blocks_of_a_network_are_its_residual_blocks(arch: str) -> None:
     ("arch", "method", "precision"),
     [
         ("resnet18", "trades", "fp32"),
-        ("resnet18", "pgd-at", "bf16"),
+        pytest.param("resnet18", "pgd-at", "bf16", marks=pytest.mark.slow),
         ("preactresnet18", "robal", "fp32"),
     ],
 )
