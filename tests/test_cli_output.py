@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -22,6 +25,34 @@ def said(*words: str) -> str:
 
 def test_the_version_is_one_line():
     assert said("--version") == f"ltrobust {version('ltrobust')}\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, "None 2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "None 7"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+    ],
+)
+def test_threads_spin_shortly_unless_the_user_says_otherwise(asked, found):
+    """Said before torch is loaded, which reads it once."""
+    words = (
+        "import os, sys; sys.argv = ['ltrobust', '--version']\n"
+        "from ltrobust.cli import main\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: main()\n"
+        "except SystemExit: print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_W", "GOMP"))}
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        env={**environment, **asked},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == found
 
 
 @pytest.mark.parametrize("width", [60, 80])
