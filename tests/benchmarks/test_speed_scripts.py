@@ -97,7 +97,17 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_every_script_that_is_run_is_known_here() -> None:
     found = {f.name for f in SPEED.glob("*.py") if not f.name.startswith(("_", "plain"))}
-    assert found == {*CASES, "captured.py", "shared.py"}
+    assert found == {*CASES, "against.py", "captured.py", "shared.py"}
+
+
+@pytest.mark.slow
+def test_two_checkouts_are_set_against_each_other(tmp_path: Path) -> None:
+    target = tmp_path / "against.json"
+    command = [sys.executable, str(SPEED / "against.py"), str(SPEED.parents[1]), "--quick"]
+    subprocess.run([*command, "--json", str(target)], check=True, capture_output=True)
+    rows = json.loads(target.read_text())
+    assert {name.split("/")[0] for name in rows} == {"training", "evaluation", "autoattack"}
+    assert all(0 < row["low"] == row["ratio"] and row["n"] == 1 for row in rows.values())
 
 
 @pytest.mark.slow
