@@ -1464,9 +1464,9 @@ def _print_list(
 
 def main() -> None:
     """Run the command line and turn every expected error into its exit code."""
-    # Read when torch is loaded. Threads that spin for long while they wait keep the core from the one
-    # that they wait for: beside another process on two cores epochs of a small network take several
-    # times as long (benchmarks/studies/busy.py). OpenMP's own number is 300,000.
+    # Read when torch is loaded. Threads that spin for long while they wait keep the core from the
+    # one that they wait for: beside another process on two cores epochs of a small network take
+    # several times as long (benchmarks/studies/busy.py). OpenMP's own number is 300,000.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     lost = guard_streams()

@@ -3,9 +3,9 @@
     git worktree add ../before COMMIT
     python benchmarks/speed/against.py ../before --python ../before/.venv/bin/python
 
-Each side is the fast side of the other scripts (training steps, evaluation, AutoAttack, fewer images),
-in a process of its own with that checkout's environment; they take turns, every other round
-backwards. A ratio is the other's time over ours: below 1, ours is slower. About ten minutes on two
+Each side is the fast side of the other scripts (training steps, evaluation, AutoAttack, on fewer
+images), in a process of its own with that checkout's environment; they take turns, every other
+round backwards. A ratio is the other's time over ours: below 1, ours is slower. About ten minutes on two
 cores on which nothing else runs.
 """
 
