@@ -5,8 +5,8 @@
 
 Each side is the fast side of the other scripts (training steps, evaluation, AutoAttack, on fewer
 images), in a process of its own with that checkout's environment; they take turns, every other
-round backwards. A ratio is the other's time over ours: below 1, ours is slower. About ten minutes on two
-cores on which nothing else runs.
+round backwards. A ratio is the other's time over ours: below 1, ours is slower. About a quarter of
+an hour on two cores on which nothing else runs.
 """
 
 from __future__ import annotations
