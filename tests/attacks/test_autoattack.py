@@ -111,7 +111,7 @@ def stands(progress: ours.Progress) -> list[bool]:
     return (progress.fell == 0).tolist()
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 250])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 5, 12, 250])
 def test_every_verdict_is_the_references_own(
     problem: Problem, short: None, batch_size: int
 ) -> None:
@@ -137,7 +137,8 @@ def test_standard_settings_are_the_references_own(problem: Problem) -> None:
         assert {k: mine[k] for k in plain} == plain
 
 
-@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [False, True])
 def test_in_useful_lengths_verdicts_agree_and_weaker_attacks_do_not_break_more(
     problem: Problem, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:

@@ -61,6 +61,7 @@ def refused(outcome: Outcome, *parts: object) -> None:
 # outcomes that are gone -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_reports")
 def test_numbers_stay_where_outcomes_are_gone_and_no_attack_is_made_again(
     suite: Path, cli: Cli

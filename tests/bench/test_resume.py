@@ -205,6 +205,7 @@ def test_ctrl_c_exits_130_in_one_line_and_resumes_to_the_same_bits(
     check_resumed(tmp_path, trained, cli)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_reports")
 def test_killed_in_autoattack_and_resumed_equals_unbroken_bit_for_bit(
     killed_in_autoattack: Path,

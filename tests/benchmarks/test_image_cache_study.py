@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STUDY = Path(__file__).parents[2] / "benchmarks" / "studies" / "image_cache.py"
 
 
+@pytest.mark.slow
 def test_it_tells_speed_and_memory_of_each_part(tmp_path: Path):
     words = ["--images", "40", "--size", "16", "--batch", "8", "--read", "24", "--cold"]
     out = tmp_path / "cache.json"

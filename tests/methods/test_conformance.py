@@ -48,15 +48,15 @@ BEYOND_EPS = {
 
 
 KINDS = {
-    *("las-at", "adt", "cfol", "gairat", "mma", "reat", "plain"),
-    *("awp", "ema", "cfa", "udr", "drw", "resample", "robustlt"),
-    *("tau-norm", "crt", "frl", "tde"),
+    *("las-at", "cfol", "gairat", "reat", "plain"),
+    *("awp", "ema", "cfa", "udr", "drw", "robustlt"),
+    *("tau-norm", "lws", "frl", "tde"),
 }
 """Those of each kind that do what no other does: own networks and optimizers, state, samplers."""
 SLOW = {
     case
     for case, (name, _) in CASES.items()
-    if name not in SETS["core"] and (case in PAPER_OPTIONS or name not in KINDS)
+    if case in PAPER_OPTIONS or name not in {*SETS["core"], *KINDS}
 }
 """The others, and quirks: the golden steps hold them, this adds resuming with them."""
 

@@ -49,7 +49,13 @@ def shown_texts(figure: Figure) -> list[Text]:
     return [text for text in texts if text.get_visible() and text.get_text().strip()]
 
 
-@pytest.mark.parametrize("name", entry_names(FOLDER))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "robal-tricks" else ())
+        for name in entry_names(FOLDER)
+    ],
+)
 @pytest.mark.parametrize("done", [True, False], ids=["with ours", "before any run"])
 def test_a_figure_renders_with_all_text_apart_and_on_the_canvas(name, done, tmp_path) -> None:
     figure = draw(name, tmp_path, done=done)

@@ -52,7 +52,7 @@ def outcome(by: Evaluator, spec: AttackSpec) -> Told:
     return result.pred.tolist(), result.fell
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_each_image_has_the_same_verdict(
     trained: ltrobust.TrainedModel, test: TestSet, size: int
 ) -> None:

@@ -130,6 +130,7 @@ def test_measuring_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_a_wide_resnet_trains_on_a_card_of_24_gb() -> None:
     flags = {"methods": "core", "dataset": "cifar10-lt", "arch": "wrn-34-10", "batch_size": 128}
     plan = make_plan(make_settings({**flags, "device": "cpu"}))

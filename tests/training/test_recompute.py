@@ -181,6 +181,7 @@ def test_a_thrifty_training_ends_with_the_same_weights() -> None:
         assert torch.allclose(value.float(), ends[1][name].float(), atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_trainer_hands_thrift_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int | None, bool]] = []
     real = captured.train_step
