@@ -428,6 +428,14 @@ def test_print_shows_every_view_of_every_chart_and_whole_tables(opened):
     views = page.page.locator(".charts [data-chart] .chart")
     assert charts.count() == views.count() > 10
     assert page.page.locator("[data-chart] .chart:visible .plot").count() == views.count()
+    narrow = views.evaluate_all(
+        "(charts) => charts.filter((e) => e.querySelector('.plot').clientWidth < "
+        "0.9 * e.closest('figure').clientWidth - 40).length"
+    )
+    assert narrow == 0
+    assert page.page.locator(".legend label:visible").count() > 0
+    assert page.page.locator(".legend input:visible").count() == 0
+    assert page.page.locator("main details:not([open])").count() == 0
     assert "Tail classes" in page.page.evaluate(
         "[...document.querySelectorAll('[data-view]')].map((e) => "
         "getComputedStyle(e, '::before').content).join()"

@@ -317,8 +317,8 @@ const drawChart = (() => {
   // a value with palette colours swapped for the theme's
   const tinted = (trace, colours) => trace.colour in colours ? { ...trace, colour: colours[trace.colour] } : trace;
 
-  return (chart, figure, theme, hidden = []) => {
-    const width = Math.max(240, chart.clientWidth);
+  return (chart, figure, theme, hidden = [], asked = 0) => {
+    const width = asked || Math.max(240, chart.clientWidth);
     const traces = figure.data.filter((trace) => !hidden.includes(trace.meta)).map((trace) => tinted(trace, theme.colours));
     chart.replaceChildren();
     if (figure.layout.legend) key(chart, traces, theme);

@@ -7,11 +7,11 @@
   const status = document.getElementById("status");
 
   // ---- charts -------------------------------------------------------------------------------
-  const draw = (chart, theme = root.dataset.theme) => {
+  const draw = (chart, theme = root.dataset.theme, wide = 0) => {
     const section = chart.closest("[data-section]");
     const hidden = section ? all(".legend input:not(:checked)", section).map((box) => box.value) : [];
     watcher.unobserve(chart);
-    drawChart(chart, figures[chart.dataset.figure], themes[theme], hidden);
+    drawChart(chart, figures[chart.dataset.figure], themes[theme], hidden, wide);
     chart.dataset.drawn = "true";
   };
   const redraw = (scope) => all(".chart[data-drawn]", scope).forEach((chart) => draw(chart));
@@ -25,9 +25,19 @@
     if (innerWidth !== width) redraw(document);
     width = innerWidth;
   });
-  // on paper every view of every chart is there, in dark ink
-  addEventListener("beforeprint", () => all("main .chart").forEach((chart) => draw(chart, "light")));
-  addEventListener("afterprint", () => redraw(document));
+  // on paper every view of every chart is there, in dark ink and scaled to the column; what can be
+  // opened is open
+  const PAPER = 640;
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    all("main .chart").forEach((chart) => draw(chart, "light", PAPER));
+    opened = all("main details:not([open])");
+    opened.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => {
+    redraw(document);
+    opened.forEach((one) => { one.open = false; });
+  });
 
   all(".views input").forEach((radio) => radio.addEventListener("change", () =>
     all(".chart", radio.closest("figure")).forEach((chart) => {
