@@ -1455,10 +1455,13 @@ def _print_list(
     if json_output:
         print(json.dumps(rows, indent=2))
         return
-    cells = [
-        [f"{c:.4g}" if isinstance(c, float) else str(c) for c in (row[name] for name in columns)]
-        for row in rows
-    ]
+
+    def shown(cell: Any) -> str:
+        if cell is None:
+            return "-"
+        return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+    cells = [[shown(row[name]) for name in columns] for row in rows]
     _print_rows(title, [column.replace("_", " ") for column in columns], cells)
 
 

@@ -60,6 +60,7 @@ class Reporter:
         self._tasks: dict[str, TaskID] = {}
         self._parts: dict[str, tuple[str, float, float]] = {}
         self._began: dict[str, tuple[float, float]] = {}
+        self._alike: dict[str, bool] = {}
         self._last_line = time.monotonic()
         self._sinks: list[Callable[[str], None]] = []
 
@@ -110,13 +111,17 @@ class Reporter:
             self._console.print(f"{stamp}{text}", highlight=False, markup=False, soft_wrap=True)
         self._last_line = time.monotonic()
 
-    def begin(self, level: Level, text: str, total: float, done: float = 0.0) -> None:
+    def begin(
+        self, level: Level, text: str, total: float, done: float = 0.0, *, alike: bool = True
+    ) -> None:
         """Start a piece of work on a level; replaces the one before.
 
         Args:
             total: units of work.
             done: how many of them were done before.
+            alike: whether one takes about as long as another, so that the rest can be told.
         """
+        self._alike[level] = alike
         self._parts[level] = (text, done, max(total, 1e-9))
         self._began[level] = (time.monotonic(), done)
         if self._bars is not None:
@@ -148,18 +153,18 @@ class Reporter:
             self._bars.remove_task(self._tasks.pop(level))
 
     def _stamp(self) -> str:
-        """The time, and what is left of the run's epochs or attacks."""
-        return f"[{datetime.now():%Y-%m-%d %H:%M:%S}{self._left('run')}] "
+        """The time, and what is left of the run's epochs."""
+        return f"[{datetime.now():%Y-%m-%d %H:%M:%S}{self._left('run', ' of training')}] "
 
-    def _left(self, level: Level) -> str:
+    def _left(self, level: Level, of: str = "") -> str:
         """How long the rest of a level's work will take, by what it took so far; "" at its ends."""
         if level not in self._parts:
             return ""
         (_, done, total), (began, before) = self._parts[level], self._began[level]
-        if not before < done < total:
+        if not before < done < total or not self._alike[level]:
             return ""
         left = (time.monotonic() - began) * (total - done) / (done - before)
-        return f", about {in_words(left)} left"
+        return f", about {in_words(left)}{of} left"
 
     def _look(self, level: Level) -> None:
         if self._watch is not None and level != "part":

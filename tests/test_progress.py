@@ -40,7 +40,7 @@ def test_a_log_has_one_line_an_epoch_with_the_time_and_what_is_left(clock):
         train(reporter, clock, 4)
     told = [re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(.*?)\] (.*)", x) for x in lines(stream)]
     assert [one[2] for one in told if one] == [f"  epoch {n}/4" for n in (1, 2, 3, 4)]
-    left = [", about 3 min left", ", about 2 min left", ", about 60 s left", ""]
+    left = [f", about {time} of training left" for time in ("3 min", "2 min", "60 s")] + [""]
     assert [one[1] for one in told if one] == left
 
 
@@ -48,7 +48,19 @@ def test_what_was_done_before_does_not_count_as_fast(clock):
     stream = io.StringIO()
     with Reporter(Console(file=stream)) as reporter:
         train(reporter, clock, 100, done=90)
-    assert ", about 9 min left] " in lines(stream)[0]
+    assert ", about 9 min of training left] " in lines(stream)[0]
+
+
+def test_of_attacks_nobody_knows_what_is_left(clock):
+    """AutoAttack takes a hundred times as long as the clean pass before it."""
+    stream = io.StringIO()
+    with Reporter(Console(file=stream)) as reporter:
+        reporter.begin("run", "attacks", 3, alike=False)
+        for _ in range(3):
+            clock[0] += 1
+            reporter.advance("run")
+            reporter.line("done")
+    assert not any("left" in line for line in lines(stream))
 
 
 def test_a_long_attack_tells_how_far_it_is(clock):

@@ -695,7 +695,7 @@ def _attack(
     together = 1 if evaluator.team is None else evaluator.team.size
     sha, origin = test_sha256(data), provenance(str(evaluator.device), together)
     evaluator.check(attacks.values())
-    reporter.begin("run", "attacks", len(attacks))
+    reporter.begin("run", "attacks", len(attacks), alike=False)
     for attack_id, spec in attacks.items():
         part = f"{attack_id}-{sha[:12]}"
         resume = load_attack_state(store, part)
