@@ -16,10 +16,11 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CASES = {
@@ -28,8 +29,8 @@ CASES = {
     "autoattack/fp32/small-cnn": 40,
 }
 """Case to its images; a training step has its batch."""
-ROUNDS, BUDGET = 11, 100.0
-"""Rounds of a case at most, and seconds after which none begins; three there are always."""
+ROUNDS, BUDGET = 11, 130.0
+"""Rounds of a case at most, and seconds after which none begins: three of AutoAttack."""
 
 
 def side(case: str, images: int, quick: bool) -> Callable[[], object]:
@@ -47,49 +48,55 @@ def side(case: str, images: int, quick: bool) -> Callable[[], object]:
 
 
 def serve(checkout: Path, case: str, images: int, quick: bool) -> None:
-    """Take a turn for each line of the standard input and say its seconds."""
+    """Take a turn for each line of the standard input, and say when it is done."""
     told = sys.stdout
     sys.stdout = sys.stderr
     sys.path[0] = str(checkout / "benchmarks" / "speed")
     run = side(case, images, quick)
     print("ready", file=told, flush=True)
     for _ in sys.stdin:
-        started = time.perf_counter()
         run()
-        print(time.perf_counter() - started, file=told, flush=True)
+        print("done", file=told, flush=True)
+
+
+@contextmanager
+def started(words: Sequence[str], checkout: Path) -> Iterator[Callable[[], None]]:
+    """A side in a process of its own; yields what lets it take a turn."""
+    with subprocess.Popen(
+        words, cwd=checkout, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        talk, told = process.stdin, process.stdout
+
+        def wait_for(word: str) -> None:
+            if told.readline() != f"{word}\n":
+                raise SystemExit(f"a side ended with an error: {' '.join(words)}")
+
+        def turn() -> None:
+            print("go", file=talk, flush=True)
+            wait_for("done")
+
+        wait_for("ready")
+        yield turn
+        talk.close()
 
 
 def measure(case: str, images: int, sides: Sequence[tuple[Path, str]], quick: bool) -> list[float]:
     """Ratios of a case, one a round: the other's seconds over ours."""
-    processes = []
-    for checkout, python in sides:
-        words = [python, __file__, str(checkout), "--serve", case, str(images)]
-        process = subprocess.Popen(
-            words + ["--quick"] * quick,
-            cwd=checkout,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise SystemExit(f"{case} does not run in {checkout}: {' '.join(words)}")
-        processes.append(process)
-    ratios: list[float] = []
-    end = time.monotonic() + BUDGET
-    while len(ratios) < (1 if quick else ROUNDS) and (len(ratios) < 3 or time.monotonic() < end):
-        seconds = {}
-        for number in (0, 1) if len(ratios) % 2 == 0 else (1, 0):
-            talk = processes[number]
-            assert talk.stdin is not None
-            assert talk.stdout is not None
-            print("go", file=talk.stdin, flush=True)
-            seconds[number] = float(talk.stdout.readline())
-        ratios.append(seconds[0] / seconds[1])
-    for process in processes:
-        process.communicate()
-    return ratios
+    import torch
+    from _harness import alternate  # not above: a served side has that of its own checkout
+
+    with ExitStack() as stack:
+        turns = {}
+        for number, (checkout, python) in enumerate(sides):
+            words = [python, __file__, str(checkout), "--serve", case, str(images)]
+            side = started(words + ["--quick"] * quick, checkout)
+            turns[str(number)] = stack.enter_context(side)
+        rounds = 1 if quick else ROUNDS
+        cpu = torch.device("cpu")
+        seconds = alternate(turns, repeats=rounds, budget=BUDGET, device=cpu, warm_up={})
+    return [other / own for other, own in zip(*seconds.values(), strict=True)]
 
 
 def main() -> None:
@@ -104,9 +111,14 @@ def main() -> None:
     if asked.serve:
         serve(asked.checkout, asked.serve[0], int(asked.serve[1]), asked.quick)
         return
+    if not (asked.checkout / "benchmarks" / "speed" / "training.py").is_file():
+        parser.error(f"{asked.checkout} is no checkout of ltrobust")
+    chosen = [case for case in CASES if asked.only in case]
+    if not chosen:
+        parser.error(f"--only {asked.only}: no such case; there are {', '.join(CASES)}")
     sides = ((asked.checkout.resolve(), asked.python), (CHECKOUT, sys.executable))
     report = {}
-    for case in (case for case in CASES if asked.only in case):
+    for case in chosen:
         ratios = measure(case, CASES[case], sides, asked.quick)
         middle = statistics.median(ratios)
         report[case] = {"ratio": middle, "low": min(ratios), "high": max(ratios), "n": len(ratios)}

@@ -35,7 +35,7 @@ ALONE = {"plain", "rescale", "tau-norm", "tde", "posthoc-la"}
 """Defenses that attack nothing, or train nothing."""
 EPOCHS = 2
 SPECIAL = ("cfol", "gairat", "las-at", "trades", "udr")
-"""Defenses whose attacks are not plain PGD: other gradients, radii, observers, balls."""
+"""One of each kind whose attacks are not plain PGD: other gradients, radii, observers, balls."""
 
 
 @cache
