@@ -193,6 +193,7 @@ def test_killed_in_training_and_resumed_equals_unbroken_bit_for_bit(
     check_resumed(tmp_path, trained, cli)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_reports")
 def test_ctrl_c_exits_130_in_one_line_and_resumes_to_the_same_bits(
     tmp_path: Path, trained: Path, cli: Cli
@@ -230,6 +231,7 @@ def test_killed_in_autoattack_and_resumed_equals_unbroken_bit_for_bit(
     assert not found(place, "*.part.safetensors")()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_autoattack_goes_on_from_its_stored_state_instead_of_beginning_anew(
     killed_in_autoattack: Path,

@@ -48,11 +48,11 @@ BEYOND_EPS = {
 
 
 KINDS = {
-    *("las-at", "cfol", "gairat", "reat", "plain"),
-    *("awp", "ema", "cfa", "udr", "drw", "robustlt"),
-    *("tau-norm", "lws", "frl", "tde"),
+    *("cfol", "gairat", "reat", "plain"),
+    *("awp", "ema", "drw", "robustlt"),
+    *("tau-norm", "tde"),
 }
-"""Those of each kind that do what no other does: own networks and optimizers, state, samplers."""
+"""Those of each kind that do what no other does, where it is quick: state, samplers, heads."""
 SLOW = {
     case
     for case, (name, _) in CASES.items()
