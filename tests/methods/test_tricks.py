@@ -254,6 +254,15 @@ def test_mixed_images_and_labels_by_hand(clip_vertex: bool) -> None:
     assert method.loss(net, x, Y, found, context()) == F.cross_entropy(net(found), targets)
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_network_is_attacked_in_the_mode_that_is_asked_for(mode: str) -> None:
+    net, x = tiny()
+    modes: set[bool] = set()
+    net.register_forward_hook(lambda *_: modes.add(net.training))
+    build("avmixup", mode=mode).attack(net.train(), x, Y, context())
+    assert modes == {mode == "train"}
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -101,6 +101,21 @@ def test_blind_repetitions_equal_ordinary_steps(
     assert equal(resumed, ordinary)
 
 
+@pytest.mark.parametrize(
+    ("method", "flags"), [("pgd-at", {}), ("adt-expam", {"option": ["adt-expam.width=8"]})]
+)
+def test_an_ordinary_step_between_repetitions_leaves_them_their_gradients(
+    data: LongTailedData, counted: list[Stepper], method: str, flags: dict[str, Any]
+) -> None:
+    """The last batch of an epoch is smaller: its step is not recorded."""
+    run = make_run(method, epochs=3, batch_size=9, **flags)
+    run = run.model_copy(update={"recipe": run.recipe.model_copy(update={"drop_last": False})})
+    assert len(data.train_labels) % 9
+    recorded = train(run, data, device=CPU, graphs=Tapes())
+    assert counted[-1].repeated >= 2
+    assert equal(recorded, train(run, data, device=CPU))
+
+
 def test_a_step_that_never_asks_for_the_epoch_is_recorded_once(data: LongTailedData) -> None:
     graphs = Tapes()
     train(make_run("pgd-at"), data, device=CPU, graphs=graphs)
