@@ -602,7 +602,8 @@ def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> Non
     """Print what each cell of a grid needs, and the time of all."""
     from ltrobust.bench.cells import time_in_words
 
-    _print_rows("cells", ("dataset", "ratio", "arch", "options", "runs", "time"), rows)
+    columns = ("dataset", "ratio", "arch", "recipe", "epochs", "options", "runs", "time")
+    _print_rows("cells", columns, rows)
     out.print(time_in_words(seconds, unread), highlight=False, soft_wrap=True)
 
 

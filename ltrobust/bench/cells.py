@@ -1,7 +1,7 @@
 """The cells of a plan as a table: how far each has come, and how long the rest will take.
 
-A cell is what stands in one table of a report: a data set at one ratio, an architecture, one choice
-of options. Nothing is trained, and of the data only labels are read.
+A cell is what stands in one table of a report: a data set at one ratio, an architecture, a recipe
+and its length where one is asked for, one choice of options. Nothing is trained, and of the data only labels are read.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
     """Count the runs of each cell by state and estimate the time that is left.
 
     Returns:
-        Rows of text: data set, ratio, architecture, options, runs in each of `STATES`, time; the
-        seconds of all; and the data sets whose files are not there, so that no time is known.
+        Rows of text: data set, ratio, architecture, recipe, epochs, options, runs in each of
+        `STATES`, time; the seconds of all; and the data sets whose files are not there, so that no time is known.
 
     Raises:
         UserError: a network does not exist or does not fit the images, or a stored run is damaged.
@@ -72,7 +72,8 @@ def time_in_words(seconds: float, unread: Sequence[str]) -> str:
 def _cell(plan: Plan, planned: PlannedRun) -> tuple[str, ...]:
     run, settings = planned.run, planned.cell or plan.settings
     ratio = NATURAL if run.data.imbalance_ratio is None else f"{run.data.imbalance_ratio:g}"
-    return run.data.name, ratio, run.arch, ", ".join(settings.option) or "-"
+    recipe = run.recipe_name, "-" if settings.epochs is None else f"{settings.epochs:,}"
+    return run.data.name, ratio, run.arch, *recipe, ", ".join(settings.option) or "-"
 
 
 def _outlined(plan: Plan) -> Callable[[PlannedRun], LongTailedData]:

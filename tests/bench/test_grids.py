@@ -221,6 +221,17 @@ def test_what_cells_share_is_done_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert (len(hashed), len(timed), len(loaded)) == (1, 2, 1)
 
 
+def test_recipes_of_different_length_are_different_cells(tmp_path: Path):
+    file = tmp_path / "two.yaml"
+    text = "dataset: digits-lt\nmethods: pgd-at\ndevice: cpu\nseeds: 0-1\ngrid:\n"
+    file.write_text(f"{text}  - recipe: fast\n  - recipe: unified\n    epochs: 2\n")
+    rows, _, _ = cell_rows(make_grid(make_cells({}, file)), SuiteStore(tmp_path / "out"))
+    assert [row[3:7] for row in rows] == [
+        ["fast", "-", "-", "2 new"],
+        ["unified", "2", "-", "2 new"],
+    ]
+
+
 def test_splits_are_kept_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch):
     plan = make_plan(Settings(methods=("pgd-at",), imbalance_ratio=(2, 4, 8), device="cpu"))
     load = Loader(plan)
