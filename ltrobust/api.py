@@ -159,7 +159,7 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         history = pd.DataFrame(trained.history)
         return TrainedModel(model, planned.run.run_id, history, data, None)
     store = SuiteStore(asked.output)
-    bare = replace(plan, runs=tuple(replace(one, attacks=()) for one in plan.runs))
+    bare = replace(plan, runs=tuple(one.bare() for one in plan.runs))
     failures = run_plan(bare, store, load, Reporter())
     if failures:
         raise RunError(failures[0].reason)

@@ -26,7 +26,7 @@ from ltrobust.output import guard_streams
 if TYPE_CHECKING:
     from ltrobust.bench.doing import Doing
     from ltrobust.bench.listing import Listed
-    from ltrobust.bench.plan import Plan
+    from ltrobust.bench.plan import Plan, PlannedRun
     from ltrobust.bench.reports import SuiteResults
     from ltrobust.papers.reproduce import Job
     from ltrobust.results.pairs import Comparison
@@ -576,7 +576,10 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
                 "state": states[planned.run.run_id],
                 "config": planned.run.model_dump(mode="json"),
                 "attacks": {k: v.model_dump(mode="json") for k, v in planned.attack_ids().items()},
-                "test": planned.test.model_dump(mode="json"),
+                "tests": [
+                    {**part.test.model_dump(mode="json"), "attacks": [*part.attack_ids()]}
+                    for part in planned.parts
+                ],
                 "memory_bytes": memory.get(planned.run.run_id),
             }
             for planned in plan.runs
@@ -588,7 +591,7 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
     rows = []
     for planned in plan.runs:
         run_id = planned.run.run_id
-        names = ",".join(spec.title for spec in planned.attacks)
+        names = "; ".join(map(_attacks_of, planned.parts))
         room = gigabytes(memory[run_id]) if run_id in memory else "-"
         after = "" if planned.base is None else f"; acts on {planned.base}"
         what = f"{describe(planned.run)}{after}"
@@ -596,6 +599,11 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
     columns = ("run", "what", "attacks", "GPU memory", "state")
     _print_rows(f"plan for {store.path} on {plan.device}", columns, rows)
     _show_cells(*cells)
+
+
+def _attacks_of(part: PlannedRun) -> str:
+    names = ",".join(spec.title for spec in part.attacks)
+    return f"{names} on {part.test.limit:,} images" if part.test.limit else names
 
 
 def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> None:

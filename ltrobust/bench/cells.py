@@ -1,7 +1,8 @@
 """The cells of a plan as a table: how far each has come, and how long the rest will take.
 
 A cell is what stands in one table of a report: a data set at one ratio, an architecture, a recipe
-and its length where one is asked for, one choice of options. Nothing is trained, and of the data only labels are read.
+and its length where one is asked for, one choice of options. Nothing is trained, and of the data
+only labels are read.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
 
     Returns:
         Rows of text: data set, ratio, architecture, recipe, epochs, options, runs in each of
-        `STATES`, time; the seconds of all; and the data sets whose files are not there, so that no time is known.
+        `STATES`, time; the seconds of all; and the data sets whose files are not there, so that
+        no time is known.
 
     Raises:
         UserError: a network does not exist or does not fit the images, or a stored run is damaged.

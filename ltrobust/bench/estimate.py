@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -75,7 +75,7 @@ def estimate(
         if key not in probes:
             with computing_with(plan.settings.threads or plan.threads):
                 probes[key] = _probe_or_nothing(planned, data, plan.device)
-        seconds += _left(planned, plan, store, data) * probes[key]
+        seconds += _left(planned, plan, store, load) * probes[key]
     warning = ""
     if plan.device == "cpu" and seconds > HOURS_WARNING:
         warning = (
@@ -85,18 +85,27 @@ def estimate(
     return Estimate(seconds, warning)
 
 
-def _left(planned: PlannedRun, plan: Plan, store: SuiteStore, data: LongTailedData) -> float:
+def _left(
+    planned: PlannedRun,
+    plan: Plan,
+    store: SuiteStore,
+    load: Callable[[PlannedRun], LongTailedData],
+) -> float:
     """Image passes (forward and backward) that a run still needs."""
     run, epochs = store.run(planned.run.run_id), own_epochs(planned.run)
-    wanted = planned.attack_ids()
+    there: Collection[str] = ()
     if plan.settings.overwrite != "all":
         run.record()  # what is wrong with it shows before anything is done
         there = run.attacks()
-        wanted = {attack_id: spec for attack_id, spec in wanted.items() if attack_id not in there}
+        wanted = planned.attack_ids().keys() - there
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())
     together = processes(plan.settings)
-    passes = epochs * len(data.train_labels) * training_passes(planned.run, together)
-    return passes + len(data.test_labels) * sum(map(_attack_passes, wanted.values())) / together
+    images = len(load(planned).train_labels)
+    passes = epochs * images * training_passes(planned.run, together)
+    for part in planned.parts:
+        missing = [spec for key, spec in part.attack_ids().items() if key not in there]
+        passes += len(load(part).test_labels) * sum(map(_attack_passes, missing)) / together
+    return passes
 
 
 PASSES = re.compile(r"(?:(?P<factor>[\d.]+ )?(?P<steps>K)|(?P<fixed>\d+)) \+ (?P<outer>\d+)")
@@ -126,9 +135,10 @@ def _operations(planned: PlannedRun, store: SuiteStore, together: int) -> float:
     epochs, there = own_epochs(run), store.run(run.run_id)
     made = set(there.attack_ids())
     epochs = 0 if there.trained else max(0, epochs - _epochs_of(there))
-    attacks = [spec for key, spec in planned.attack_ids().items() if key not in made]
     passes = epochs * images * training_passes(run, together)
-    passes += (planned.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, attacks)) / together
+    for part in planned.parts:
+        missing = [spec for key, spec in part.attack_ids().items() if key not in made]
+        passes += (part.test.limit or UNKNOWN[0]) * sum(map(_attack_passes, missing)) / together
     return 6 * passes * _forward_operations(run.arch, shape)
 
 

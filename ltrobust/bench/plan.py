@@ -42,6 +42,7 @@ class PlannedRun:
         attacks: what to attack with.
         base: run id of the trained run that a post-hoc run acts on, which stands before it.
         cell: the settings that it comes from, where they are not those of the whole plan.
+        further: the same run on other test images, as other cells of a grid ask for it.
     """
 
     run: Run
@@ -49,10 +50,32 @@ class PlannedRun:
     attacks: tuple[AttackSpec, ...]
     base: str | None = None
     cell: Settings | None = None
+    further: tuple[PlannedRun, ...] = ()
+
+    @property
+    def parts(self) -> tuple[PlannedRun, ...]:
+        """The run on each set of test images, one after the other."""
+        return (replace(self, further=()), *self.further)
+
+    def bare(self) -> PlannedRun:
+        """The run without its attacks."""
+        return replace(self, attacks=(), further=())
+
+    def joined(self, other: PlannedRun) -> PlannedRun:
+        """The run with what another cell asks of it as well."""
+        parts = list(self.parts)
+        for place, one in enumerate(parts):
+            if one.test == other.test:
+                attacks = {**one.attack_ids(), **other.attack_ids()}
+                parts[place] = replace(one, attacks=tuple(attacks.values()))
+                break
+        else:
+            parts.append(other)
+        return replace(parts[0], further=tuple(parts[1:]))
 
     def attack_ids(self) -> dict[str, AttackSpec]:
-        """The attacks by their id."""
-        return {spec.attack_id(self.test): spec for spec in self.attacks}
+        """The attacks on all sets of test images by their id."""
+        return {spec.attack_id(one.test): spec for one in self.parts for spec in one.attacks}
 
 
 @dataclass(frozen=True)
@@ -127,19 +150,19 @@ def _plan_of(settings: Settings, fingerprints: Fingerprints) -> Plan:
 
 
 def make_grid(cells: Sequence[Settings]) -> Plan:
-    """Resolve the cells of a grid into one plan; what two cells share is done for the first.
+    """Resolve the cells of a grid into one plan; a run that several share is planned once.
 
     Raises:
         UserError: as `make_plan`.
     """
-    runs: dict[tuple[str, frozenset[str]], PlannedRun] = {}
+    runs: dict[str, PlannedRun] = {}
     fingerprints: Fingerprints = {}
     load_methods(cells[0].plugin)  # the same in all
     plans = [_plan_of(cell, fingerprints) for cell in cells]
     for plan in plans:
         for planned in plan.runs:
-            key = planned.run.run_id, frozenset(planned.attack_ids())
-            runs.setdefault(key, replace(planned, cell=plan.settings))
+            run_id, own = planned.run.run_id, replace(planned, cell=plan.settings)
+            runs[run_id] = runs[run_id].joined(own) if run_id in runs else own
     return replace(plans[0], runs=tuple(runs.values()))
 
 

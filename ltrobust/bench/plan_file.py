@@ -33,6 +33,20 @@ PATIENCE = 60.0
 """Seconds to wait for others who write the file."""
 
 
+class FurtherPart(Part):
+    """Other test images of a run.
+
+    Attributes:
+        test: the test images.
+        attacks: what to attack with.
+        cell: place of the settings that they come from, where these are not the plan's.
+    """
+
+    test: TestSpec
+    attacks: list[AttackSpec]
+    cell: int | None
+
+
 class PlannedPart(Part):
     """One run as it stands in plan.json.
 
@@ -46,6 +60,7 @@ class PlannedPart(Part):
         threads: CPU threads where neither its settings nor its own beginning say any.
         settings: place of the settings that say how it is done, in the file's list.
         cell: place of those that it comes from, where they are others.
+        further: other test images that it is attacked on as well.
     """
 
     run_id: str
@@ -57,6 +72,7 @@ class PlannedPart(Part):
     threads: int | None
     settings: int
     cell: int | None
+    further: list[FurtherPart]
 
     @model_validator(mode="after")
     def _is_its_key(self) -> PlannedPart:
@@ -80,7 +96,8 @@ class PlanRecord(Record):
 
 
 def _places(one: PlannedPart) -> list[int]:
-    return [one.settings] if one.cell is None else [one.settings, one.cell]
+    cells = [one.cell, *(part.cell for part in one.further)]
+    return [one.settings, *(cell for cell in cells if cell is not None)]
 
 
 def write_plan(plan: Plan, suite: SuiteStore) -> None:
@@ -214,8 +231,11 @@ def planned_run(
 
 
 def _as_plan(one: PlannedPart, settings: list[Settings]) -> Plan:
-    cell = None if one.cell is None else settings[one.cell]
-    planned = PlannedRun(one.run, one.test, tuple(one.attacks), one.base, cell)
+    def part(found: PlannedPart | FurtherPart) -> PlannedRun:
+        cell = None if found.cell is None else settings[found.cell]
+        return PlannedRun(one.run, found.test, tuple(found.attacks), one.base, cell)
+
+    planned = replace(part(one), further=tuple(map(part, one.further)))
     return Plan(settings[one.settings], one.device, (planned,), one.threads)
 
 
@@ -228,10 +248,11 @@ def _absolute(plan: Plan) -> Plan:
             known[settings] = _resolved(settings)
         return known[settings]
 
-    runs = tuple(
-        replace(one, cell=None if one.cell is None else resolved(one.cell)) for one in plan.runs
-    )
-    return replace(plan, settings=resolved(plan.settings), runs=runs)
+    def whole(one: PlannedRun) -> PlannedRun:
+        cell = None if one.cell is None else resolved(one.cell)
+        return replace(one, cell=cell, further=tuple(map(whole, one.further)))
+
+    return replace(plan, settings=resolved(plan.settings), runs=tuple(map(whole, plan.runs)))
 
 
 def _resolved(settings: Settings) -> Settings:
@@ -258,7 +279,10 @@ def _content(plans: dict[str, Plan]) -> bytes:
     runs = []
     for run_id, plan in plans.items():
         (planned,) = plan.runs
-        cell = planned.cell
+        cells = [
+            None if part.cell in (None, plan.settings) else place(part.cell)
+            for part in planned.parts
+        ]
         runs.append(
             PlannedPart(
                 run_id=run_id,
@@ -269,7 +293,11 @@ def _content(plans: dict[str, Plan]) -> bytes:
                 device=plan.device,
                 threads=plan.threads,
                 settings=place(plan.settings),
-                cell=None if cell in (None, plan.settings) else place(cell),
+                cell=cells[0],
+                further=[
+                    FurtherPart(test=part.test, attacks=list(part.attacks), cell=cell)
+                    for part, cell in zip(planned.further, cells[1:], strict=True)
+                ],
             )
         )
     return to_bytes(PlanRecord(settings=list(settings), runs=runs))

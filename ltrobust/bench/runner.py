@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -136,7 +136,19 @@ def do_run(
         store.sweep()
         own = _threads(store, plan.settings) or plan.threads
         with computing_with(own or threads_of(plan.settings, plan.device)):
-            return _do_run(planned, suite, claim, load, plan, reporter)
+            for part in planned.parts:
+                reason = _do_run(part, suite, claim, load, plan, reporter)
+                if reason:
+                    return reason
+                plan = _going_on(plan)
+    return ""
+
+
+def _going_on(plan: Plan) -> Plan:
+    """The plan for who has begun a run: it is not cleared again."""
+    if plan.settings.overwrite != "all":
+        return plan
+    return replace(plan, settings=plan.settings.model_copy(update={"overwrite": "failed"}))
 
 
 def _threads(store: RunStore, settings: Settings) -> int | None:

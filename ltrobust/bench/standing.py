@@ -98,10 +98,12 @@ def finished(planned: PlannedRun, store: RunStore, *, no_checks: bool) -> bool:
     if store.failure is not None or not planned.attack_ids().keys() <= set(store.attack_ids()):
         return False
     if not store.trained:  # its weights may be gone
-        return bool(planned.attacks)
+        return bool(planned.attack_ids())
     if not no_checks and lacks_reliability(store):
         return False
-    return store.has_examples or not any(is_example_attack(one.name) for one in planned.attacks)
+    return store.has_examples or not any(
+        is_example_attack(one.name) for one in planned.attack_ids().values()
+    )
 
 
 def standing(plan: Plan, suite: SuiteStore, pace: Mapping[str, float] | None = None) -> Standing:

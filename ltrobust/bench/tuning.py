@@ -79,7 +79,7 @@ def run_tuned(
     if not tuned(plan):
         return run(plan)
     untested = plan.settings.model_copy(update={"no_checks": True})
-    bare = tuple(replace(planned, attacks=()) for planned in plan.runs)
+    bare = tuple(planned.bare() for planned in plan.runs)
     failures = run(replace(plan, settings=untested, runs=bare))
     rivals = (*earlier(plan, store), *plan.runs)
     found = trials(rivals, {p.run.run_id: _score(store, p.run) for p in rivals})

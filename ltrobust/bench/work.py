@@ -95,7 +95,7 @@ def _base_first(
     reason = _base_first(base, suite, reporter, stop, file)
     if reason:
         return reason
-    bare = replace(base, attacks=())  # its own worker attacks it
+    bare = base.bare()  # its own worker attacks it
     untested = replace(how, settings=how.settings.model_copy(update={"no_checks": True}))
     reason = _do(bare, untested, suite, reporter, stop)
     return f"{planned.run.method} acts on {planned.base}, which failed ({reason})" if reason else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 
 import ltrobust
 from ltrobust.bench.cells import cell_rows
-from ltrobust.bench.estimate import TrainingSet, memory_needs
+from ltrobust.bench.estimate import Probes, TrainingSet, estimate, memory_needs
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import make_grid, make_plan, use_device
+from ltrobust.bench.plan_file import read_plan, write_plan
 from ltrobust.bench.settings import Settings, make_cells, make_settings
+from ltrobust.config import Run
 from ltrobust.data.cache import LIMIT_VARIABLE
 from ltrobust.errors import UserError
 from ltrobust.models import build_model
@@ -261,3 +264,92 @@ def test_any_network_is_trained_and_its_weights_come_back(cli: Cli):
         model = ltrobust.load(path)
         found[arch] = torch.equal(model(images), net(images)), len(model.test_labels)
     assert found == dict.fromkeys(archs, (True, 10))
+
+
+TWICE = """
+dataset: digits-lt
+methods: [pgd-at, pgd-at+tau-norm]
+limit_train: 40
+epochs: 1
+device: cpu
+output: out
+grid:
+  - seeds: 0-1
+    limit_test: 20
+    attacks: clean,pgd2
+  - seeds: 0
+    limit_test: 10
+    attacks: clean,fgsm
+  - seeds: 0
+    limit_test: 20
+    attacks: fgsm
+"""
+"""Runs of seed 0 are asked for on 20 images and on 10."""
+
+
+def attacked() -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """By method and seed the attacks that are there, each with its number of images."""
+    found = {}
+    for run in SuiteStore(Path("out")).runs():
+        record = run.begun_record().run
+        assert isinstance(record, Run)
+        made = sorted((one.attack, one.digest.n) for one in run.attacks().values())
+        found[record.method, record.seed] = made
+    return found
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")], ids=["in this process", "two workers"])
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite", "all")], ids=["", "overwrite"])
+def test_a_run_on_several_sets_of_test_images_is_trained_once_and_attacked_on_all(
+    cli: Cli, jobs: tuple[str, ...], overwrite: tuple[str, ...]
+):
+    path = suite(TWICE)
+    done = cli("bench", "--suite", path, "--no-checks", *jobs, *overwrite)
+    assert done.code == 0, done.stderr
+    few, many = [("clean", 10), ("fgsm", 10)], [("clean", 20), ("fgsm", 20), ("pgd2", 20)]
+    both = sorted([*few, *many])
+    methods = "pgd-at", "pgd-at+tau-norm"
+    assert attacked() == {
+        **{(method, 0): both for method in methods},
+        **{(method, 1): [("clean", 20), ("pgd2", 20)] for method in methods},
+    }
+    assert "4 runs on cpu" in done.stdout
+    assert done.stdout.count("epoch 1/1") in (2, 0)  # workers keep it to their logs
+    status = json.loads(cli("status", "out", "--json").stdout)
+    assert [row["state"] for row in status] == ["done"] * 4
+    again = cli("bench", "--suite", path, "--no-checks", *jobs)
+    assert "epoch" not in again.stdout
+
+
+def test_a_plan_of_several_sets_of_test_images_is_what_was_written(cli: Cli):
+    plan = make_grid(make_cells({}, suite(TWICE)))
+    assert [len(planned.parts) for planned in plan.runs] == [2, 2, 1, 1]
+    first = plan.runs[0]
+    assert [spec.name for spec in first.attacks] == ["clean", "pgd2", "fgsm"]
+    store = SuiteStore(Path("out"))
+    write_plan(plan, store)
+    for planned in plan.runs:
+        (read,) = read_plan(store)[planned.run.run_id].runs
+        assert list(read.attack_ids()) == list(planned.attack_ids())
+        assert [part.test for part in read.parts] == [part.test for part in planned.parts]
+        limits = [part.cell.limit_test for part in read.further if part.cell is not None]
+        assert limits == [10] * len(planned.further)
+    shown = json.loads(cli("bench", "--suite", "paper.yaml", "--dry-run", "--json").stdout)
+    assert [len(run["tests"]) for run in shown["runs"]] == [2, 2, 1, 1]
+    assert [test["limit"] for test in shown["runs"][0]["tests"]] == [20, 10]
+
+
+def test_what_several_sets_of_test_images_take_is_reckoned_once_and_each():
+    """Training counts once, and each attack on its own images."""
+    text = TWICE.replace("pgd-at, pgd-at+tau-norm", "pgd-at").replace("seeds: 0-1", "seeds: 0")
+    alone, _, _ = text.partition("  - seeds: 0\n    limit_test: 10")
+    probes: Probes = {("small-cnn", "fp32", (1, 8, 8)): 1.0}
+    store = SuiteStore(Path("out"))
+
+    def passes(text: str) -> float:
+        plan = make_grid(make_cells({}, suite(text)))
+        return estimate(plan, store, Loader(plan), probes).seconds
+
+    # fgsm on 10 and 20 images, clean on 10; 0.9 and 0.3 passes an image
+    assert passes(text) - passes(alone) == pytest.approx(0.9 * 30 + 0.3 * 10)
