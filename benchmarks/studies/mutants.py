@@ -67,6 +67,15 @@ SUBJECTS = {
 """What is changed, and the tests below tests/ that should notice, the nearest first."""
 NO_TESTS = 5
 """Exit code of pytest where nothing was chosen."""
+CONTEXTS = """
+import coverage
+
+def _told(item):
+    coverage.Coverage.current().switch_context(item.nodeid)
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _told
+"""
+"""A plugin of pytest: which test is at work. pytest-cov's own tells it in some processes only."""
 ENOUGH = 120.0
 """Seconds of tests that a change is tried by."""
 DURATION = re.compile(r"^([0-9.]+)s (?:call|setup) +(\S.*)$", re.MULTILINE)
@@ -178,9 +187,10 @@ class Coverage:
     @staticmethod
     def _record(folder: Path, kept: Path) -> None:
         data = folder / ".coverage"
+        (folder / "contexts.py").write_text(CONTEXTS)
         command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "--durations-min=0"]
         command += sorted({f"tests/{name}" for tests in SUBJECTS.values() for name in tests})
-        command += ["--cov=ltrobust", "--cov=methods", "--cov-context=test", "--cov-report="]
+        command += ["--cov=ltrobust", "--cov=methods", "--cov-report=", "-p", "contexts"]
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", "-vv"],
             cwd=folder,
@@ -202,8 +212,7 @@ class Coverage:
             path = Path(file).resolve().relative_to(folder.resolve()).as_posix()
             lines = tests.setdefault(path, {})
             for line, contexts in known.contexts_by_lineno(file).items():
-                by = {context.rpartition("|")[0] for context in contexts}
-                lines[str(line)] = sorted(numbers[name] for name in by if name in numbers)
+                lines[str(line)] = sorted(numbers[name] for name in contexts if name in numbers)
         facts = {"tests": tests, "names": names, "seconds": [seconds[n] for n in names]}
         write_atomic(kept, json.dumps(facts).encode())
 
