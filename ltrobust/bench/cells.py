@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ltrobust.bench.estimate import Probes, estimate, gigabytes, memory_needs, training_set
 from ltrobust.bench.loader import split_of
-from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached
+from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached, joined
 from ltrobust.data import NATURAL, LongTailedData, outline_data
 from ltrobust.errors import UserError
 from ltrobust.progress import in_words
@@ -56,8 +56,8 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
 
 def needs_in_words(plans: Sequence[Plan], store: SuiteStore) -> str:
     """Time of all plans and the GPU memory of their largest run, as far as these are known."""
-    runs = {planned.run.run_id: planned for plan in plans for planned in plan.runs}
-    whole = replace(plans[0], runs=tuple(runs.values()))  # data are read and networks built once
+    runs = joined(planned for plan in plans for planned in plan.runs)
+    whole = replace(plans[0], runs=runs)  # data are read and networks built once
     _, seconds, unread = cell_rows(whole, store)
     needs = memory_needs(whole, lambda planned: training_set(planned.run.data))
     largest = max((need.bytes() for need in needs.values()), default=0)

@@ -6,7 +6,7 @@ A plan loads no data and trains nothing, so `--dry-run` is instant and shows exa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -61,8 +61,8 @@ class PlannedRun:
         """The run without its attacks."""
         return replace(self, attacks=(), further=())
 
-    def joined(self, other: PlannedRun) -> PlannedRun:
-        """The run with what another cell asks of it as well."""
+    def with_more(self, other: PlannedRun) -> PlannedRun:
+        """The run with what another plan of it asks as well."""
         parts = list(self.parts)
         for place, one in enumerate(parts):
             if one.test == other.test:
@@ -155,15 +155,20 @@ def make_grid(cells: Sequence[Settings]) -> Plan:
     Raises:
         UserError: as `make_plan`.
     """
-    runs: dict[str, PlannedRun] = {}
     fingerprints: Fingerprints = {}
     load_methods(cells[0].plugin)  # the same in all
     plans = [_plan_of(cell, fingerprints) for cell in cells]
-    for plan in plans:
-        for planned in plan.runs:
-            run_id, own = planned.run.run_id, replace(planned, cell=plan.settings)
-            runs[run_id] = runs[run_id].joined(own) if run_id in runs else own
-    return replace(plans[0], runs=tuple(runs.values()))
+    runs = (replace(planned, cell=plan.settings) for plan in plans for planned in plan.runs)
+    return replace(plans[0], runs=joined(runs))
+
+
+def joined(runs: Iterable[PlannedRun]) -> tuple[PlannedRun, ...]:
+    """Each run once, in its first place, with all that is asked of it."""
+    found: dict[str, PlannedRun] = {}
+    for planned in runs:
+        known = found.get(planned.run.run_id)
+        found[planned.run.run_id] = planned if known is None else known.with_more(planned)
+    return tuple(found.values())
 
 
 def _with_bases(run: Run) -> list[tuple[Run, str | None]]:

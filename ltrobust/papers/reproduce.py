@@ -16,7 +16,7 @@ import torch
 from ltrobust.bench.checks import lacks_reliability
 from ltrobust.bench.estimate import estimate
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import Plan, PlannedRun, make_plan
+from ltrobust.bench.plan import Plan, PlannedRun, joined, make_plan
 from ltrobust.bench.runner import Failure, run_plan
 from ltrobust.bench.settings import make_settings
 from ltrobust.errors import UserError, unknown
@@ -44,10 +44,9 @@ class Job:
     scale: Scale
     plans: tuple[Plan, ...]
 
-    def runs(self) -> list[PlannedRun]:
+    def runs(self) -> tuple[PlannedRun, ...]:
         """The runs of all suites, each once."""
-        seen = {planned.run.run_id: planned for plan in self.plans for planned in plan.runs}
-        return list(seen.values())
+        return joined(planned for plan in self.plans for planned in plan.runs)
 
 
 def choose_scale(asked: str | None, device: str | None) -> Scale:
