@@ -68,10 +68,15 @@ SUBJECTS = {
 NO_TESTS = 5
 """Exit code of pytest where nothing was chosen."""
 CONTEXTS = """
+import sys
 import coverage
 
 def _told(item):
-    coverage.Coverage.current().switch_context(item.nodeid)
+    known = coverage.Coverage.current()
+    if sys.gettrace() is None:  # an attack of pyautoattack's ends the tracing
+        known.stop()
+        known.start()
+    known.switch_context(item.nodeid)
 
 pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _told
 """
