@@ -136,6 +136,11 @@ def linear() -> nn.Module:
     return planted.Wrapped(nn.Sequential(*rest), before=lambda x: (x - mean) / std)
 
 
+def test_only_what_seems_to_help_is_tried_again_on_more_images(linear: nn.Module) -> None:
+    record = tried(twice(linear, "imagenet"), images=200)
+    assert {one["undoes"]: one["n"] for one in record["tried"]} == {True: 200, False: 64}
+
+
 def test_without_batch_norm_the_accuracy_decides(linear: nn.Module) -> None:
     honest = tried(linear)
     assert honest["statistics"] is None

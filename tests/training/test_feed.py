@@ -19,6 +19,16 @@ IMAGES = torch.arange(30, dtype=torch.uint8).reshape(10, 3, 1, 1)
 DRAWS = [torch.tensor(positions) for positions in ([3, 1], [9, 0], [5, 5], [2])]
 
 
+@pytest.mark.parametrize(("free", "fits"), [(74, False), (75, True), (1000, True)])
+def test_images_lie_on_a_device_where_they_take_two_fifths_of_its_free_memory_at_most(
+    monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    assert IMAGES.numel() == 30
+    assert feed.fits(IMAGES, torch.device("cuda")) is fits
+    assert feed.fits(IMAGES, CPU)
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 2, 9])
 def test_batches_come_in_order(ahead: int):
     found = list(fed(IMAGES, iter(DRAWS), CPU, ahead))
