@@ -603,7 +603,10 @@ def _show_plan(plan: Plan, store: SuiteStore, json_output: bool) -> None:
 
 def _attacks_of(part: PlannedRun) -> str:
     names = ",".join(spec.title for spec in part.attacks)
-    return f"{names} on {part.test.limit:,} images" if part.test.limit else names
+    kind = "" if part.test.protocol == "balanced" else f"{part.test.protocol} "
+    if part.test.limit:
+        return f"{names} on about {part.test.limit:,} {kind}images"
+    return f"{names} on {kind}images" if kind else names
 
 
 def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> None:

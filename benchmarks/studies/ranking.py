@@ -24,24 +24,22 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from ltrobust.errors import UserError
+from ltrobust.evaluation.metrics import class_groups
 from ltrobust.results.collect import JudgedRun, collect
 from ltrobust.results.files import write_atomic
 
 ROUNDS = 2000
-TAIL = "tail"
-"""A second figure of each attack: over the images of the rarest classes."""
-
 Stood = npt.NDArray[np.float64]
 """Which images stood, (seeds, N), 0 or 1."""
 
 
 def stood(
     runs: list[JudgedRun], attack: str
-) -> tuple[dict[str, dict[str, Stood]], npt.NDArray[np.int64]]:
-    """By recipe and method which test images stood, and the images' labels (N,).
+) -> tuple[dict[str, dict[str, dict[int, Stood]]], npt.NDArray[np.int64]]:
+    """By recipe, method and seed which test images stood (N,), and the images' labels (N,).
 
     Raises:
-        UserError: runs were attacked on different images.
+        UserError: runs were attacked on different images, or two are told apart by none of these.
     """
     found: dict[str, dict[str, dict[int, Stood]]] = {}
     labels: dict[str, npt.NDArray[np.int64]] = {}
@@ -54,16 +52,17 @@ def stood(
             outcomes = outcomes.sort_values("index")
             labels[evaluation.facts.test_sha256 or ""] = outcomes["label"].to_numpy(np.int64)
             right = outcomes["correct"].to_numpy(np.float64)
-            of_recipe = found.setdefault(judged.recipe_name, {})
-            of_recipe.setdefault(judged.method, {})[run.seed] = right
+            seeds = found.setdefault(judged.recipe_name, {}).setdefault(judged.method, {})
+            if run.seed in seeds:
+                raise UserError(
+                    f"{judged.method} under {judged.recipe_name} has several runs of seed "
+                    f"{run.seed} under {attack}; give runs that differ in recipe, method and seed"
+                )
+            seeds[run.seed] = right
     if len(labels) != 1:
         raise UserError(f"{attack}: {len(labels)} sets of test images; give one suite's runs")
     (known,) = labels.values()
-    stacked = {
-        recipe: {name: np.stack([by[seed] for seed in sorted(by)]) for name, by in of.items()}
-        for recipe, of in found.items()
-    }
-    return stacked, known
+    return found, known
 
 
 def figures(
@@ -81,7 +80,7 @@ def agreement(
     second: Mapping[str, Stood],
     images: list[npt.NDArray[np.int64]],
     rounds: int = ROUNDS,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Kendall's tau-b between the orders of the methods, and its interval.
 
     Args:
@@ -91,7 +90,7 @@ def agreement(
         rounds: repetitions.
 
     Returns:
-        tau, low, high.
+        tau, low, high; None where all methods of a side are equal.
     """
     draw = np.random.default_rng(0)
     seeds = [len(next(iter(side.values()))) for side in (first, second)]
@@ -104,27 +103,33 @@ def agreement(
         return float(kendalltau(a, b).statistic)
 
     drawn = [tau([draw.choice(of, len(of)) for of in images], anew=True) for _ in range(rounds)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return {"tau": tau(images, anew=False), "low": float(low), "high": float(high)}
+    known = [one for one in drawn if not np.isnan(one)] or [np.nan]
+    low, high = np.percentile(known, [2.5, 97.5])
+    found = {"tau": tau(images, anew=False), "low": float(low), "high": float(high)}
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 
 def study(runs: list[JudgedRun]) -> list[dict[str, object]]:
     """A row an attack and group of classes."""
     attacks = sorted({e.attack for judged in runs for e in judged.evaluations})
-    counts = np.array(runs[0].train_counts)
-    rarest = np.argsort(-counts, kind="stable")[-max(1, round(0.3 * len(counts))) :]
+    counts = runs[0].train_counts
+    groups = {"all": list(range(len(counts))), "tail": class_groups(counts)["tail"]}
     rows: list[dict[str, object]] = []
     for attack in attacks:
         sides, labels = stood(runs, attack)
         if len(sides) != 2:
             raise UserError(f"{attack}: runs of {len(sides)} recipes, the study compares two")
-        (one, first), (other, second) = sorted(sides.items())
-        both = [name for name in first if name in second]
-        seeds = {len(right) for side in (first, second) for right in (side[m] for m in both)}
+        (one, mine), (other, theirs) = sorted(sides.items())
+        both = [name for name in mine if name in theirs]
+        seeds = {tuple(sorted(side[name])) for side in (mine, theirs) for name in both}
         if len(both) < 2 or len(seeds) != 1:
             raise UserError(f"{attack}: needs two methods or more, all with the same seeds")
-        first, second = ({name: side[name] for name in both} for side in (first, second))
-        for group, classes in (("all", np.arange(len(counts))), (TAIL, rarest)):
+        (common,) = seeds
+        first, second = (
+            {name: np.stack([side[name][seed] for seed in common]) for name in both}
+            for side in (mine, theirs)
+        )
+        for group, classes in groups.items():
             images = [np.flatnonzero(labels == c) for c in classes]
             images = [of for of in images if len(of)]
             rows.append(
@@ -132,7 +137,7 @@ def study(runs: list[JudgedRun]) -> list[dict[str, object]]:
                     "attack": attack,
                     "classes": group,
                     "n": int(sum(len(of) for of in images)),
-                    "seeds": seeds.copy().pop(),
+                    "seeds": len(common),
                     **agreement(first, second, images),
                     one: dict(zip(both, figures(first, images), strict=True)),
                     other: dict(zip(both, figures(second, images), strict=True)),
@@ -150,10 +155,11 @@ def main() -> None:
     write_atomic(asked.json, (json.dumps(rows, indent=1) + "\n").encode())
     table = Table("attack", "classes", "n", "Kendall's tau", "95% interval")
     for row in rows:
-        span = f"{row['low']:.2f} to {row['high']:.2f}"
-        table.add_row(
-            str(row["attack"]), str(row["classes"]), str(row["n"]), f"{row['tau']:.2f}", span
+        tau, low, high = (
+            "-" if row[key] is None else f"{row[key]:.2f}" for key in ("tau", "low", "high")
         )
+        facts = (str(row[key]) for key in ("attack", "classes", "n"))
+        table.add_row(*facts, tau, f"{low} to {high}")
     Console().print(table)
 
 

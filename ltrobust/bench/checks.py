@@ -6,6 +6,7 @@ beside the run under the test images and the radius, so that they are made once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 
 from ltrobust.evaluation.effort import free_passes
@@ -30,6 +31,17 @@ def lacks_reliability(store: RunStore) -> bool:
         return False
     report = store.reliability()
     return report is None or not there.keys() <= set(report.judged)
+
+
+def lacks_experiments(store: RunStore, images: Collection[str]) -> bool:
+    """Whether a run was attacked on some of these test images, by checksum, and not probed on them.
+
+    One that was never attacked on them lacks nothing.
+    """
+    records = _there(store, store.attacks()).values()
+    attacked = {one.test_sha256 for one in records if one.attack != "clean"} & set(images)
+    probed = {key.partition("-")[0] for key in store.probes()} if attacked else set()
+    return any(sha[:12] not in probed for sha in attacked)
 
 
 def _there(store: RunStore, made: dict[str, AttackRecord]) -> dict[str, AttackRecord]:

@@ -63,15 +63,13 @@ class PlannedRun:
 
     def with_more(self, other: PlannedRun) -> PlannedRun:
         """The run with what another plan of it asks as well."""
-        parts = list(self.parts)
-        for place, one in enumerate(parts):
-            if one.test == other.test:
-                attacks = {**one.attack_ids(), **other.attack_ids()}
-                parts[place] = replace(one, attacks=tuple(attacks.values()))
-                break
-        else:
-            parts.append(other)
-        return replace(parts[0], further=tuple(parts[1:]))
+        parts = {part.test: part for part in self.parts}
+        for part in other.parts:
+            known = parts.setdefault(part.test, part)
+            attacks = {**known.attack_ids(), **part.attack_ids()}
+            parts[part.test] = replace(known, attacks=tuple(attacks.values()))
+        first, *further = parts.values()
+        return replace(first, further=tuple(further))
 
     def attack_ids(self) -> dict[str, AttackSpec]:
         """The attacks on all sets of test images by their id."""

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
-from ltrobust.bench.checks import check_reliability, lacks_reliability
+from ltrobust.bench.checks import check_reliability, lacks_experiments, lacks_reliability
 from ltrobust.bench.crew import Crew, assembled, processes, threads_of
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
@@ -535,7 +535,9 @@ def _profile_evaluation(store: RunStore, seconds: dict[str, float], device: str)
         return
     profile = store.profile()
     attacks = {**(profile.evaluation or {}).get("seconds", {}), **seconds}
-    evaluation = {"seconds": attacks, "peak_memory_bytes": peak_memory(device)}
+    before = (profile.evaluation or {}).get("peak_memory_bytes") or 0
+    peak = max(before, peak_memory(device))
+    evaluation = {"seconds": attacks, "peak_memory_bytes": peak}
     store.write_profile(ProfileRecord(training=profile.training, evaluation=evaluation))
 
 
@@ -749,8 +751,9 @@ def _attack(
 
 def _lacks_findings(store: RunStore, data: LongTailedData, no_checks: bool) -> bool:
     """Whether something is missing that is made when all attacks are done."""
-    unchecked = not no_checks and lacks_reliability(store)
-    return unchecked or lacks_examples(store, test_sha256(data))
+    sha = test_sha256(data)
+    unchecked = lacks_reliability(store) or lacks_experiments(store, [sha])
+    return (unchecked and not no_checks) or lacks_examples(store, sha)
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:

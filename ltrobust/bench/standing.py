@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ltrobust.bench.checks import lacks_reliability
+from ltrobust.bench.checks import lacks_experiments, lacks_reliability
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.errors import UserError
 from ltrobust.evaluation.examples import is_example_attack
@@ -99,11 +99,12 @@ def finished(planned: PlannedRun, store: RunStore, *, no_checks: bool) -> bool:
         return False
     if not store.trained:  # its weights may be gone
         return bool(planned.attack_ids())
-    if not no_checks and lacks_reliability(store):
-        return False
-    return store.has_examples or not any(
-        is_example_attack(one.name) for one in planned.attack_ids().values()
-    )
+    attacks = planned.attack_ids()
+    if not no_checks:
+        images = {one.test_sha256 for one in store.attacks(attacks).values()}
+        if lacks_reliability(store) or lacks_experiments(store, images):
+            return False
+    return store.has_examples or not any(is_example_attack(a.name) for a in attacks.values())
 
 
 def standing(plan: Plan, suite: SuiteStore, pace: Mapping[str, float] | None = None) -> Standing:

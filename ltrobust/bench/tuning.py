@@ -45,21 +45,20 @@ class Trial:
     chosen: bool
 
 
-def tuned(plan: Plan) -> bool:
-    """Whether a plan chooses among settings.
+def tuned(plan: Plan) -> tuple[PlannedRun, ...]:
+    """The runs of a plan among whose settings it chooses.
 
     Raises:
-        UserError: a post-hoc modifier, which is not judged, is among its methods.
+        UserError: a post-hoc modifier, which is not judged, is among their methods.
     """
-    if plan.settings.select != VAL:
-        return False
-    for planned in plan.runs:
+    found = tuple(planned for planned in plan.runs if planned.run.select == VAL)
+    for planned in found:
         if find(planned.run.method).base is not None:
             raise UserError(
                 f"--select val does not judge {planned.run.method}, which acts on a trained run; "
                 "leave it out, or use another --select"
             )
-    return True
+    return found
 
 
 def run_tuned(
@@ -76,11 +75,15 @@ def run_tuned(
     Raises:
         UserError: as `tuned`.
     """
-    if not tuned(plan):
+    judged = tuned(plan)
+    if not judged:
         return run(plan)
+    others = tuple(planned for planned in plan.runs if planned not in judged)
+    failures = run(replace(plan, runs=others)) if others else []
+    plan = replace(plan, runs=judged)
     untested = plan.settings.model_copy(update={"no_checks": True})
     bare = tuple(planned.bare() for planned in plan.runs)
-    failures = run(replace(plan, settings=untested, runs=bare))
+    failures += run(replace(plan, settings=untested, runs=bare))
     rivals = (*earlier(plan, store), *plan.runs)
     found = trials(rivals, {p.run.run_id: _score(store, p.run) for p in rivals})
     for trial in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import ltrobust
 from ltrobust.bench.cells import cell_rows
 from ltrobust.bench.estimate import Probes, TrainingSet, estimate, memory_needs
 from ltrobust.bench.loader import Loader
-from ltrobust.bench.plan import make_grid, make_plan, use_device
+from ltrobust.bench.plan import joined, make_grid, make_plan, use_device
 from ltrobust.bench.plan_file import read_plan, write_plan
 from ltrobust.bench.settings import Settings, make_cells, make_settings
+from ltrobust.bench.standing import finished
 from ltrobust.config import Run
 from ltrobust.data.cache import LIMIT_VARIABLE
 from ltrobust.errors import UserError
@@ -353,3 +355,66 @@ def test_what_several_sets_of_test_images_take_is_reckoned_once_and_each():
 
     # fgsm on 10 and 20 images, clean on 10; 0.9 and 0.3 passes an image
     assert passes(text) - passes(alone) == pytest.approx(0.9 * 30 + 0.3 * 10)
+
+
+def test_what_is_asked_of_a_run_is_joined_with_all_its_sets_of_test_images():
+    plan = make_grid(make_cells({}, suite(TWICE)))
+    assert joined([*plan.runs, *plan.runs]) == plan.runs
+    whole = plan.runs[0]
+    first, second = whole.parts
+    assert joined([second, whole])[0].attack_ids() == whole.attack_ids()
+    assert [part.test for part in joined([second, whole])[0].parts] == [second.test, first.test]
+
+
+def test_a_dry_run_tells_sets_of_test_images_apart(cli: Cli):
+    text = TWICE.replace("limit_test: 10", "limit_test: 20\n    test_protocol: long-tailed")
+    shown = " ".join(cli("bench", "--suite", suite(text), "--dry-run").stdout.split())
+    assert "on about 20" in shown
+    assert "long-tailed" in shown
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+def test_each_set_of_test_images_is_probed_though_the_checks_come_later(cli: Cli):
+    path = suite(TWICE.replace("pgd-at, pgd-at+tau-norm", "pgd-at").replace("0-1", "0"))
+    assert cli("bench", "--suite", path, "--no-checks").code == 0
+    (run,) = SuiteStore(Path("out")).runs()
+    assert not run.probes()
+    planned = make_grid(make_cells({}, path)).runs[0]
+    assert finished(planned, run, no_checks=True)
+    assert not finished(planned, run, no_checks=False)
+    assert cli("bench", "--suite", path).code == 0
+    images = {one.test_sha256[:12] for one in run.attacks().values()}
+    assert {key.partition("-")[0] for key in run.probes()} == images
+    assert len(images) == 2
+    assert finished(planned, run, no_checks=False)
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+@pytest.mark.parametrize("first", ["val", "last"])
+def test_a_grid_may_choose_among_settings_in_one_block_and_not_in_another(cli: Cli, first: str):
+    second = "last" if first == "val" else "val"
+    path = suite(
+        f"""
+dataset: digits-lt
+methods: trades
+option: ["trades.beta=1,6"]
+limit_train: 60
+limit_test: 10
+epochs: 1
+device: cpu
+output: out
+attacks: clean,fgsm
+grid:
+  - select: {first}
+  - select: {second}
+"""
+    )
+    done = cli("bench", "--suite", path, "--no-checks")
+    assert done.code == 0, done.stderr
+    attacked = Counter()
+    for run in SuiteStore(Path("out")).runs():
+        record = run.begun_record().run
+        assert isinstance(record, Run)
+        assert len(run.attacks()) in (0, 2)
+        attacked[record.select] += len(run.attacks()) // 2
+    assert attacked == {"last": 2, "val": 1}

@@ -58,6 +58,11 @@ def test_classes_count_alike_whatever_their_size() -> None:
     assert agreement(first, second, IMAGES, rounds=2)["tau"] == pytest.approx(np.sqrt(2 / 3))
 
 
+def test_equal_methods_have_no_order() -> None:
+    equal = standing(0.5, 0.5)
+    assert agreement(equal, equal, IMAGES, rounds=5) == {"tau": None, "low": None, "high": None}
+
+
 @pytest.mark.slow
 def test_the_study_reads_a_suite_of_two_recipes(tmp_path: Path) -> None:
     words = {"methods": "pgd-at,at-bsl", "dataset": "digits-lt", "epochs": 1, "seeds": "0-1"}
@@ -75,12 +80,19 @@ def test_the_study_reads_a_suite_of_two_recipes(tmp_path: Path) -> None:
         ("pgd2", "tail"),
     ]
     for row in rows:
-        assert -1 <= row["tau"] <= 1 or np.isnan(row["tau"])
+        assert row["tau"] is None or -1 <= row["tau"] <= 1
         assert set(row["fast"]) == set(row["unified"]) == {"pgd-at", "at-bsl"}
         assert row["seeds"] == 2
+    again = {**words, "option": ["recipe.lr=0.05"], "recipe": "fast", "attacks": "clean"}
+    ltrobust.bench(**again, limit_test=50, output=str(suite))
+    refused = subprocess.run(
+        [sys.executable, str(SCRIPT), str(suite), "--json", str(file)], capture_output=True
+    )
+    assert b"has several runs of seed 0 under clean" in refused.stderr
     table = ltrobust.report(suite, output=tmp_path / "out").metrics
     for row in rows[::2]:
         of = table[(table["attack"] == row["attack"]) & (table["recipe"] == "fast")]
+        of = of[of["recipe_changes"].isna() | (of["recipe_changes"] == "")]
         means = of.groupby("method")["balanced_accuracy"].mean()
         for method, figure in row["fast"].items():
             assert figure == pytest.approx(means[method])
