@@ -254,3 +254,63 @@ def test_published_constants(name: str) -> None:
     defaults = METHODS.get(name).option_defaults()
     for key, value in CONSTANTS[name].items():
         assert defaults[key] == pytest.approx(value), key
+
+
+LOUD = {"robustlt.mode": "train-kept", "robustlt.passes_after": "attacked, clean"}
+MADRYS_AWP = {"awp.mode": "train", "awp.restart_pass": True, "awp.passes_after": "clean"}
+FAIR = {"cfa.equal_classes": True, "cfa.clean_pass": True, "cfa.threshold": 0.24}
+DISTANT = {"dafa.negative_weights": True, "dafa.attacked_first": True}
+OPTIONS = {
+    "adt": {"kept_gradients": True},
+    "adt-expam": {"width": 256},
+    "at-bsl+robustlt": {**LOUD, "robustlt.unused_clean": True},
+    "at-la": {"frozen_bias": True},
+    "at-ldam+drw": {"begin": 0.5},
+    "at-tde": {"unit_direction": False, "alpha": 0.1},
+    "avmixup": {"clip_vertex": False},
+    "cfol": {"best_of_steps": True},
+    "cgr": {"wasted_clean": True},
+    "gairat": {"halve_down": True},
+    **dict.fromkeys(("he", "he-alp", "he-trades"), {"overwritten_weight": True}),
+    "las-at": {"released_reward": True, "strategy": "resnet18"},
+    "mma": {"train_mode": True},
+    "pgd-at+awp": {**MADRYS_AWP, "awp.gamma": 0.01},
+    "pgd-at+awp+robustlt": {**MADRYS_AWP, **LOUD, "awp.gamma": 0.005, "awp.rule": "optimizer"},
+    "pgd-at+awp+udr": {**MADRYS_AWP, "awp.gamma": 0.01, "udr.floor": None},
+    "pgd-at+cfa": {**FAIR, "cfa.mode": "train"},
+    "pgd-at+dafa": {**DISTANT, "dafa.double_step": True},
+    "pgd-at+robustlt": LOUD,
+    "pgd-at+udr": {"udr.floor": 0.0, "udr.natural": 1.0, "udr.scale": 4.0, "udr.stuck": True},
+    "reat": {"collapsed_tail": True, "tail_by_index": True},
+    "reat+robustlt": {"collapsed_tail": True, "tail_by_index": True, **LOUD},
+    **dict.fromkeys(("robal-n", "robal-r"), {"extra_passes": True}),
+    "robal-r+robustlt": {"extra_passes": False, **LOUD},
+    "taet": {"count_absent": True, "wasted_clean": True},
+    "taet+robustlt": {
+        **{"count_absent": True, "wasted_clean": False, "ce_fraction": 0.39},
+        **{**LOUD, "robustlt.passes_after": "clean, attacked", "robustlt.unused_clean": True},
+        "robustlt.beta": 1.0,
+    },
+    **dict.fromkeys(("trades", "trades-bsl"), {"repeat_clean": True}),
+    "trades+awp": {
+        **{"repeat_clean": True, "attacked_first": True},
+        **{"awp.gamma": 0.005, "awp.warmup": 0.045},
+    },
+    "trades+cfa": {"repeat_clean": True, **FAIR},
+    "trades+dafa": {"repeat_clean": False, "beta": 6.0, **DISTANT},
+    "trades+robustlt": {
+        **{"repeat_clean": False, "beta": 4.0, "detached": True},
+        **{"robustlt.mode": "eval", "robustlt.passes_after": "none"},
+    },
+    "trades+udr": {
+        **{"repeat_clean": False, "beta": 4.0, "detached": True},
+        **{"udr.floor": 0.0, "udr.stuck": True},
+    },
+}
+"""What the published recipes set besides: quirks, and constants that are not the defaults."""
+
+
+def test_published_options() -> None:
+    found = {name: find(name).recipe for name in TABLE}
+    given = {name: dict(recipe.options) for name, recipe in found.items() if recipe is not None}
+    assert {name: options for name, options in given.items() if options} == OPTIONS
