@@ -126,6 +126,19 @@ def test_the_loss_stays_that_of_the_defense(base: str) -> None:
             assert torch.equal(terms, expected)
 
 
+@pytest.mark.parametrize("base", ["at-bsl", "trades"])
+def test_udrs_loss_on_clean_images_is_in_its_loss_and_in_its_terms(base: str) -> None:
+    (x, y), plain = images(), find(base)(COUNTS)
+    around = find(f"{base}+udr")(COUNTS, **{"udr.natural": 0.5, "udr.scale": 2.0})
+    model = TrainingModel(Net(), "fp32").train()  # type: ignore[arg-type]
+    clean = torch.nn.functional.cross_entropy(model(x), y)
+    expected = 0.5 * clean + 2 * plain.loss(model, x, y, x + 0.01, context())
+    assert torch.allclose(around.loss(model, x, y, x + 0.01, context()), expected)
+    terms = total(around.terms(model, x, y, x + 0.01, context()))
+    assert terms.shape == y.shape
+    assert torch.allclose(terms.mean(), expected)
+
+
 def test_awp_takes_its_gradient_at_worse_weights_and_takes_them_off_again() -> None:
     with_it, without = step("pgd-at+awp", **{"awp.gamma": 0.1}), step("pgd-at")
     assert with_it[2] > without[2]  # the loss at the perturbed weights
