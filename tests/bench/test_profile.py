@@ -174,12 +174,15 @@ def test_on_cuda_events_are_resolved_at_the_end_of_the_epoch(
         with clock.step(4):
             for name in ("attack", "backward"):
                 with clock.phase(name):
-                    pass
+                    torch.ones(2, 2) @ torch.ones(2, 2)
     assert not Event.waited
     clock.end_epoch(10.0)
     assert clock.seconds["attack"] == clock.seconds["backward"] == 3.0
     assert clock.seconds["other"] == 4.0
     assert (clock.epochs, clock.steps, clock.images) == (1, 3, 12)
+    # the second step, in which operations are counted, is left out of the rates
+    assert clock.record()["images_per_second"] == 8 / 4
+    assert clock.record()["flop_per_image"] == 2 * 16 / 4
 
 
 def test_the_idle_clock_costs_next_to_nothing() -> None:

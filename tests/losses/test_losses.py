@@ -27,6 +27,13 @@ def test_harl_over_present_classes_ignores_classes_without_examples() -> None:
     assert terms.rare == pytest.approx(((per_class / per_class.sum()) ** 2).sum().item())
 
 
+def test_harl_weighs_its_three_terms_by_a_tenth_each() -> None:
+    labels = torch.tensor([0, 0, 1, 2])
+    terms = losses.harl_terms(logits(4), labels, count_absent=False)
+    expected = 0.1 * (terms.balanced + terms.hierarchical + terms.rare)
+    assert losses.harl_loss(logits(4), labels) == pytest.approx(float(expected))
+
+
 def test_harl_is_finite_when_every_example_is_right_beyond_doubt() -> None:
     certain = torch.eye(3).mul(1e4).requires_grad_()
     loss = losses.harl_loss(certain, torch.arange(3))

@@ -171,7 +171,7 @@ def wide(weights: Weights) -> Weights:
             ["100 classes, the data 10", "cifar100-lt"],
         ),
         (lambda: network(num_classes=7).state_dict(), ["7 classes, the data 10", "folder:PATH"]),
-        (lambda: network(in_channels=3).state_dict(), ["images of 3 channels, the data has 1"]),
+        (lambda: network(in_channels=4).state_dict(), ["images of 4 channels, the data has 1"]),
         (lambda: wide(network().state_dict()), ["another width", "--model"]),
         (lambda: {"features.0.weight": torch.ones(3, 3)}, ["named otherwise", "--model"]),
         (
