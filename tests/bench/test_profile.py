@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,10 @@ class Event:
         return 1000 * (other.at - self.at)
 
 
-def test_on_cuda_events_are_resolved_at_the_end_of_the_epoch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> StepProfile:
+    """A profile of a CUDA device whose events are a second apart."""
+
     def wait(device: object) -> None:
         Event.waited = True
 
@@ -168,7 +170,11 @@ def test_on_cuda_events_are_resolved_at_the_end_of_the_epoch(
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "synchronize", wait)
     Event.now, Event.waited = 0.0, False
-    clock = StepProfile(torch.device("cuda"), 1e12)
+    return StepProfile(torch.device("cuda"), 1e12)
+
+
+def test_on_cuda_events_are_resolved_at_the_end_of_the_epoch(on_cuda: StepProfile) -> None:
+    clock = on_cuda
     clock.begin_epoch(3)
     for _ in range(3):
         with clock.step(4):
@@ -183,6 +189,17 @@ def test_on_cuda_events_are_resolved_at_the_end_of_the_epoch(
     # the second step, in which operations are counted, is left out of the rates
     assert clock.record()["images_per_second"] == 8 / 4
     assert clock.record()["flop_per_image"] == 2 * 16 / 4
+
+
+def test_each_phase_interrupts_the_one_around_it(on_cuda: StepProfile) -> None:
+    on_cuda.begin_epoch(1)
+    phases = (on_cuda.phase(name) for name in ("attack", "forward", "backward"))
+    with on_cuda.step(4), ExitStack() as inside:
+        for phase in phases:
+            inside.enter_context(phase)
+    on_cuda.end_epoch(6.0)
+    found = {name: on_cuda.seconds[name] for name in ("attack", "forward", "backward", "other")}
+    assert found == {"attack": 2.0, "forward": 2.0, "backward": 1.0, "other": 1.0}
 
 
 def test_the_idle_clock_costs_next_to_nothing() -> None:
