@@ -198,9 +198,30 @@ def registered() -> Iterator[None]:
             terms = super().terms(model, x, y, x_adv, ctx)
             return {k: v * (1 + ctx.epoch) for k, v in terms.items()}
 
+    @register_method("by-image", paper=NOBODY)
+    @dataclass
+    class ByImage(PGDAT):
+        """Weighs each training image by its place in the training set."""
+
+        def terms(
+            self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, ctx: Context
+        ) -> dict[str, Tensor]:
+            assert ctx.index is not None
+            terms = super().terms(model, x, y, x_adv, ctx)
+            return {k: v * (1 + ctx.index) / 24 for k, v in terms.items()}
+
     yield
-    for name in ("counts-steps", "replaces-tensor", "draws-itself", "by-epoch"):
+    for name in ("counts-steps", "replaces-tensor", "draws-itself", "by-epoch", "by-image"):
         METHODS.discard(name)
+
+
+def test_a_recorded_step_knows_which_images_it_is_given(
+    data: LongTailedData, counted: list[Stepper], registered: None
+) -> None:
+    run = make_run("by-image")
+    recorded = train(run, data, device=CPU, graphs=Tapes())
+    assert counted[-1].repeated >= 2
+    assert equal(recorded, train(run, data, device=CPU))
 
 
 @pytest.mark.parametrize("method", ["counts-steps", "replaces-tensor", "draws-itself", "by-epoch"])
