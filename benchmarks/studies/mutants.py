@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import coverage
 import parso  # noqa: F401  (before cosmic_ray: its plugins import it in a circle)
@@ -241,6 +242,8 @@ def verdict(mutant: Mutant, folder: Path, covered: Coverage) -> Verdict:
     changed = mutate_code(source, operator, mutant.occurrence) or source
     lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
     diff = "\n".join(list(lines)[3:])
+    if named(mutant.path, diff) in equivalents():
+        return Verdict(mutant, diff, False, "")
     tests = next(tests for path, tests in subjects() if str(path).endswith(mutant.path))
     executing = covered.of(mutant)
     tried = [executing] if executing else stages(mutant, tests)
@@ -316,9 +319,23 @@ def main() -> None:
     tell(json.loads(asked.json.read_text()))
 
 
-def write(file: Path, verdicts: list[dict[str, object]]) -> None:
-    reasons = yaml.safe_load(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
-    counted = [one for one in verdicts if one["killed"] or one["diff"] not in reasons]
+def equivalents() -> dict[str, str]:
+    """Changes that no test can kill, as `named` tells them, and why; they are not tried."""
+    return yaml.safe_load(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
+
+
+def named(path: str, diff: str) -> str:
+    """A change of a file."""
+    return f"{path}\n{diff}"
+
+
+def write(file: Path, verdicts: list[dict[str, Any]]) -> None:
+    reasons = equivalents()
+    counted = [
+        one
+        for one in verdicts
+        if one["killed"] or named(one["mutant"]["path"], one["diff"]) not in reasons
+    ]
     killed = sum(bool(one["killed"]) for one in counted)
     summary = {
         "sampled": len(verdicts),
