@@ -614,7 +614,13 @@ def _show_cells(rows: list[list[str]], seconds: float, unread: list[str]) -> Non
     from ltrobust.bench.cells import time_in_words
 
     columns = ("dataset", "ratio", "arch", "recipe", "epochs", "options", "runs", "time")
-    _print_rows("cells", columns, rows)
+    shown = [
+        place
+        for place, column in enumerate(columns)
+        if column not in ("recipe", "epochs") or len({row[place] for row in rows}) > 1
+    ]
+    rows = [[row[place] for place in shown] for row in rows]
+    _print_rows("cells", [columns[place] for place in shown], rows)
     out.print(time_in_words(seconds, unread), highlight=False, soft_wrap=True)
 
 

@@ -226,10 +226,16 @@ def test_what_cells_share_is_done_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert (len(hashed), len(timed), len(loaded)) == (1, 2, 1)
 
 
-def test_recipes_of_different_length_are_different_cells(tmp_path: Path):
+def test_recipes_of_different_length_are_different_cells(tmp_path: Path, cli: Cli):
     file = tmp_path / "two.yaml"
     text = "dataset: digits-lt\nmethods: pgd-at\ndevice: cpu\nseeds: 0-1\ngrid:\n"
     file.write_text(f"{text}  - recipe: fast\n  - recipe: unified\n    epochs: 2\n")
+    shown = cli("bench", "--suite", file, "--dry-run").stdout.split("cells")[1]
+    assert "recipe" in shown
+    assert "epochs" in shown
+    shown = cli("bench", "--methods", "pgd-at", "--epochs", 3, "--dry-run").stdout.split("cells")[1]
+    assert "recipe" not in shown
+    assert "epochs" not in shown
     rows, _, _ = cell_rows(make_grid(make_cells({}, file)), SuiteStore(tmp_path / "out"))
     assert [row[3:7] for row in rows] == [
         ["fast", "-", "-", "2 new"],
@@ -372,6 +378,7 @@ def test_a_dry_run_tells_sets_of_test_images_apart(cli: Cli):
     assert "long-tailed" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_reports", "few_checks")
 def test_each_set_of_test_images_is_probed_though_the_checks_come_later(cli: Cli):
     path = suite(TWICE.replace("pgd-at, pgd-at+tau-norm", "pgd-at").replace("0-1", "0"))

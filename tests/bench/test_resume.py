@@ -256,6 +256,7 @@ def test_autoattack_goes_on_from_its_stored_state_instead_of_beginning_anew(
     assert (frame[frame["attack"] == autoattack]["pred"] == 99).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_stopped_run_shows_as_stopped_in_the_plan(
     killed_in_autoattack: Path,

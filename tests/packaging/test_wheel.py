@@ -68,6 +68,7 @@ def run(site: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = [
@@ -91,6 +92,7 @@ def test_wheel_has_the_suites_the_methods_and_the_typing_marker(wheel: Path) -> 
     assert expected <= names
 
 
+@pytest.mark.slow
 def test_wheel_has_no_tests_and_no_results(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ltrobust", f"ltrobust-{VERSION}.dist-info"}

@@ -34,8 +34,6 @@ PUBLISHED = [
 ALONE = {"plain", "rescale", "tau-norm", "tde", "posthoc-la"}
 """Defenses that attack nothing, or train nothing."""
 EPOCHS = 2
-SPECIAL = ("gairat", "trades")
-"""Two whose attacks are not plain PGD: an observer of its steps, another loss."""
 
 
 @cache
@@ -72,8 +70,7 @@ def alone(name: str, published: bool) -> str:
     ("size", "published", "names"),
     [
         pytest.param(2, False, NAMES, id="two", marks=pytest.mark.slow),
-        pytest.param(3, False, SPECIAL, id="three"),
-        pytest.param(3, False, NAMES, id="three, all", marks=pytest.mark.slow),
+        pytest.param(3, False, NAMES, id="three", marks=pytest.mark.slow),
         pytest.param(2, True, PUBLISHED, id="two, as published", marks=pytest.mark.slow),
         pytest.param(3, True, PUBLISHED, id="three, as published", marks=pytest.mark.slow),
     ],

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-FILES = ["test_every_method.py", "test_shared_evaluation.py"]
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("file", "chosen"),
+    [
+        ("test_shared_evaluation.py", "not slow"),
+        pytest.param("test_shared_evaluation.py", "slow", marks=SLOW),
+        pytest.param("test_every_method.py", "slow", marks=SLOW),
+    ],
+)
 def test_forked(file: str, chosen: str) -> None:
     words = ["-n0", "-q", "-p", "no:cacheprovider", "-m", chosen, Path(__file__).with_name(file)]
     done = subprocess.run(
