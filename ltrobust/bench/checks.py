@@ -24,24 +24,20 @@ from ltrobust.results.records import AttackRecord, FindingRecord
 from ltrobust.results.store import RunStore
 
 
-def lacks_reliability(store: RunStore) -> bool:
-    """Whether a run has attacks that its reliability report does not know."""
+def lacks_reliability(store: RunStore, images: Collection[str] = ()) -> bool:
+    """Whether a run has attacks that its reliability report does not know, or was not probed on
+    some of these test images, by checksum, on which it was attacked.
+    """
     there = _there(store, store.attacks())
-    if all(one.attack == "clean" for one in there.values()):
+    attacked = {one.test_sha256 for one in there.values() if one.attack != "clean"}
+    if not attacked:
         return False
     report = store.reliability()
-    return report is None or not there.keys() <= set(report.judged)
-
-
-def lacks_experiments(store: RunStore, images: Collection[str]) -> bool:
-    """Whether a run was attacked on some of these test images, by checksum, and not probed on them.
-
-    One that was never attacked on them lacks nothing.
-    """
-    records = _there(store, store.attacks()).values()
-    attacked = {one.test_sha256 for one in records if one.attack != "clean"} & set(images)
-    probed = {key.partition("-")[0] for key in store.probes()} if attacked else set()
-    return any(sha[:12] not in probed for sha in attacked)
+    if report is None or not there.keys() <= set(report.judged):
+        return True
+    asked = attacked & set(images)
+    probed = {key.partition("-")[0] for key in store.probes()} if asked else set()
+    return any(sha[:12] not in probed for sha in asked)
 
 
 def _there(store: RunStore, made: dict[str, AttackRecord]) -> dict[str, AttackRecord]:

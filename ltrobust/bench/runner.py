@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ltrobust.attacks.suite import attack_spec
-from ltrobust.bench.checks import check_reliability, lacks_experiments, lacks_reliability
+from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.crew import Crew, assembled, processes, threads_of
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
@@ -752,8 +752,8 @@ def _attack(
 def _lacks_findings(store: RunStore, data: LongTailedData, no_checks: bool) -> bool:
     """Whether something is missing that is made when all attacks are done."""
     sha = test_sha256(data)
-    unchecked = lacks_reliability(store) or lacks_experiments(store, [sha])
-    return (unchecked and not no_checks) or lacks_examples(store, sha)
+    unchecked = not no_checks and lacks_reliability(store, [sha])
+    return unchecked or lacks_examples(store, sha)
 
 
 def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:

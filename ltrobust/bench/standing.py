@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ltrobust.bench.checks import lacks_experiments, lacks_reliability
+from ltrobust.bench.checks import lacks_reliability
 from ltrobust.bench.plan import Plan, PlannedRun
 from ltrobust.errors import UserError
 from ltrobust.evaluation.examples import is_example_attack
@@ -95,14 +95,14 @@ def finished(planned: PlannedRun, store: RunStore, *, no_checks: bool) -> bool:
     Raises:
         UserError: a file of it is damaged.
     """
-    if store.failure is not None or not planned.attack_ids().keys() <= set(store.attack_ids()):
+    attacks = planned.attack_ids()
+    if store.failure is not None or not attacks.keys() <= set(store.attack_ids()):
         return False
     if not store.trained:  # its weights may be gone
-        return bool(planned.attack_ids())
-    attacks = planned.attack_ids()
+        return bool(attacks)
     if not no_checks:
         images = {one.test_sha256 for one in store.attacks(attacks).values()}
-        if lacks_reliability(store) or lacks_experiments(store, images):
+        if lacks_reliability(store, images):
             return False
     return store.has_examples or not any(is_example_attack(a.name) for a in attacks.values())
 
