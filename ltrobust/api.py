@@ -603,7 +603,7 @@ def _attacked(
             {
                 "attack": spec.name,
                 "eps": spec.eps,
-                **_numbers(frame, counts, evaluator.num_classes, result.seconds),
+                **_numbers(frame, counts, evaluator.num_classes, result.taken.seconds),
             }
         )
         made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))

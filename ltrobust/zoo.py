@@ -295,6 +295,8 @@ def _how_trained(model: Model) -> list[str]:
     options = ", ".join(f"{key}={value}" for key, value in run.options.items()) or "none"
     base = trained.base.run_id if trained is not None and trained.base is not None else ""
     seconds = trained.train_seconds if trained is not None else None
+    busy = trained.train_cpu_seconds if trained is not None else None
+    took = f"{seconds or 0:,.0f} s" + (f" ({busy:,.0f} s of CPU time)" if busy is not None else "")
     same = ", ".join(f"{attack} (n = {n:,})" for attack, n in model.unchanged.items())
     return [
         "## Training",
@@ -309,7 +311,7 @@ def _how_trained(model: Model) -> list[str]:
         f"- seed {run.seed}, {run.precision}, epoch chosen: {run.select} "
         f"({trained.checkpoint if trained is not None else 'unknown'})",
         *([f"- weights rounded to float16: no verdict changed under {same}"] if same else []),
-        f"- on {origin.device_name} in {seconds or 0:,.0f} s, ltrobust {origin.versions.ltrobust} "
+        f"- on {origin.device_name} in {took}, ltrobust {origin.versions.ltrobust} "
         f"at {origin.git_commit or 'unknown'}, torch {origin.versions.torch}",
         "",
     ]

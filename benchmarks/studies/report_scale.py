@@ -150,6 +150,7 @@ def _trained(run_id: str) -> TrainedRecord:
     return TrainedRecord(
         run_id=run_id,
         train_seconds=600.0,
+        train_cpu_seconds=600.0,
         parameters=11_000_000,
         peak_memory_bytes=2_000_000_000,
         checkpoint=f"epoch {EPOCHS}",
@@ -189,6 +190,7 @@ def _attacks(
             limit_test=None,
             test_sha256=sha,
             seconds=10.0,
+            cpu_seconds=10.0,
             provenance=ORIGIN,
             digest=digest_of(outcomes, CLASSES),
             outcomes_sha256=outcomes_sha256(outcomes),

@@ -445,6 +445,7 @@ def _open_record(
     trained = TrainedRecord(
         run_id=known.run_id,
         train_seconds=None,
+        train_cpu_seconds=None,
         parameters=sum(p.numel() for p in foreign.model.parameters()),
         peak_memory_bytes=None,
         checkpoint=foreign.origin,

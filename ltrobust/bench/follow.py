@@ -80,7 +80,7 @@ def _attack(order: Order, data: LongTailedData, team: Team, device: torch.device
     for spec in order.planned.attacks:
         begun = team.told()
         resume = from_bytes(begun, "the attack's state") if begun else {}
-        resume.pop("seconds", None)
+        resume.pop("taken", None)
         evaluator.run(spec, resume=resume or None)
 
 

@@ -57,7 +57,18 @@ def device_name(device: str) -> str:
     """The device in words."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
-    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores)"
+    units = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: times and last bits hang on it
+    return f"{_cpu_name()}, {units} ({os.cpu_count()} cores)"
+
+
+def _cpu_name() -> str:
+    """The CPU's model where the system tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def device_memory(device: str) -> int | None:

@@ -54,6 +54,7 @@ from ltrobust.results.records import (
     now,
 )
 from ltrobust.results.store import RunStore, SuiteStore
+from ltrobust.stopwatch import NOTHING, Stopwatch, Taken, as_taken, as_tensor, of_epochs
 from ltrobust.team import LostError, OtherError, Team
 from ltrobust.threads import computing_with
 from ltrobust.training.checkpoint import load_weights, to_bytes
@@ -441,7 +442,7 @@ def _trained_record(
     trained: Trained, store: RunStore, base: RunStore | None, device: torch.device
 ) -> TrainedRecord:
     """How a training went, with that of its base."""
-    seconds = sum(row["seconds"] for row in trained.history)
+    own_time = taken = of_epochs(trained.history)
     base_facts, own = None, None
     if base is not None:
         before, of_base = base.training(), base.begun_record().run
@@ -449,13 +450,19 @@ def _trained_record(
             run_id=base.run_id,
             method=of_base.method if isinstance(of_base, Run) else of_base.label,
             train_seconds=(before.train_seconds if before is not None else None) or 0.0,
+            train_cpu_seconds=before.train_cpu_seconds if before is not None else None,
         )
-        own = FineTuning(epochs=len(trained.history), train_seconds=seconds)
-        seconds += base_facts.train_seconds
+        own = FineTuning(
+            epochs=len(trained.history),
+            train_seconds=own_time.seconds,
+            train_cpu_seconds=own_time.cpu_seconds,
+        )
+        taken = own_time + Taken(base_facts.train_seconds, base_facts.train_cpu_seconds)
     place = store.place()
     return TrainedRecord(
         run_id=store.run_id,
-        train_seconds=seconds,
+        train_seconds=taken.seconds,
+        train_cpu_seconds=taken.cpu_seconds,
         parameters=sum(p.numel() for p in trained.net.parameters()),
         peak_memory_bytes=peak_memory(str(device)),
         checkpoint=f"epoch {trained.epoch}",
@@ -715,10 +722,11 @@ def _attack(
         resume = load_attack_state(store, part)
         if evaluator.team is not None:
             evaluator.team.told(b"" if resume is None else to_bytes(resume))
-        before = float(resume.pop("seconds")) if resume else 0.0
-        result = evaluator.run(spec, resume=resume, save=_saver(store, part, before))
-        taken[attack_id] = result.seconds
-        seconds = before + result.seconds
+        before = as_taken(resume.pop("taken")) if resume else NOTHING
+        stopwatch = Stopwatch(evaluator.device, alone=evaluator.team is None)
+        result = evaluator.run(spec, resume=resume, save=_saver(store, part, before, stopwatch))
+        taken[attack_id] = result.taken.seconds
+        whole = before + result.taken
         frame = outcomes(test, spec, attack_id, result)
         digest = digest_of(frame, data.num_classes)
         record = AttackRecord(
@@ -731,7 +739,8 @@ def _attack(
             test_protocol=test_spec.protocol,
             limit_test=test_spec.limit,
             test_sha256=sha,
-            seconds=seconds,
+            seconds=whole.seconds,
+            cpu_seconds=whole.cpu_seconds,
             provenance=origin,
             digest=digest,
             outcomes_sha256=outcomes_sha256(frame),
@@ -742,7 +751,7 @@ def _attack(
         numbers = summary_of(digest.right, digest.tested, data.train_counts)
         reporter.line(
             f"  {spec.title}: accuracy {100 * numbers['accuracy']:.2f}, balanced "
-            f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {seconds:.1f} s)"
+            f"{100 * numbers['balanced_accuracy']:.2f} (n = {len(frame)}, {whole.seconds:.1f} s)"
         )
         reporter.advance("run")
     reporter.end("run")
@@ -756,13 +765,13 @@ def _lacks_findings(store: RunStore, data: LongTailedData, no_checks: bool) -> b
     return unchecked or lacks_examples(store, sha)
 
 
-def _saver(store: RunStore, part: str, before: float) -> Callable[[dict[str, torch.Tensor]], None]:
-    """A function that keeps a long attack's state together with the seconds it has taken."""
-    began = time.perf_counter()
+def _saver(
+    store: RunStore, part: str, before: Taken, stopwatch: Stopwatch
+) -> Callable[[dict[str, torch.Tensor]], None]:
+    """A function that keeps a long attack's state together with the time it has taken."""
 
     def save(state: dict[str, torch.Tensor]) -> None:
-        seconds = torch.tensor(before + time.perf_counter() - began, dtype=torch.float64)
-        save_attack_state(store, part, {**state, "seconds": seconds})
+        save_attack_state(store, part, {**state, "taken": as_tensor(before + stopwatch.read())})
 
     return save
 

@@ -9,7 +9,6 @@ with the float32 network itself on the adversarial tensor in memory. Accuracies 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from ltrobust.graphs import CudaGraphs, Graphs
 from ltrobust.models.folded import fold
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
+from ltrobust.stopwatch import Stopwatch, Taken
 from ltrobust.team import Team
 
 SaveState = Callable[[dict[str, Tensor]], None]
@@ -92,13 +92,13 @@ class AttackResult:
         pred: prediction on the worst image found, int64 (N,).
         fell: what broke each image: "clean" where no attack was needed, the part of the attack
             ("apgd-t", "restart 2", "target 3", or its only part's name), "" while it stands.
-        seconds: wall time.
+        taken: its time.
         details: extra facts for the row.
     """
 
     pred: Tensor
     fell: list[str]
-    seconds: float
+    taken: Taken
     details: dict[str, object]
 
 
@@ -246,7 +246,7 @@ class Evaluator:
             UserError: the attack cannot run with this number of classes.
         """
         self.check([spec])
-        began = time.perf_counter()
+        stopwatch = Stopwatch(self.device, alone=self.team is None)
         details: dict[str, object] = {}
         clean = self.clean_predictions()
         if spec.kind == "clean":
@@ -266,7 +266,7 @@ class Evaluator:
         told = [
             "clean" if w else words[f] for w, f in zip(wrong.tolist(), fell.tolist(), strict=True)
         ]
-        return AttackResult(pred, told, time.perf_counter() - began, details)
+        return AttackResult(pred, told, stopwatch.read(), details)
 
     def _first_order(self, spec: AttackSpec, keep: KeepImages) -> tuple[Tensor, Tensor, list[str]]:
         """Predictions, the number of the try that broke each image (0: none), names of the tries.

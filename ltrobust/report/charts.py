@@ -25,7 +25,7 @@ from ltrobust.report.chart import (
     ends,
     values,
 )
-from ltrobust.report.cost import drawn_costs
+from ltrobust.report.cost import WALL, drawn_costs
 from ltrobust.report.estimate import PERCENT, Estimate
 from ltrobust.report.groups import Group
 from ltrobust.report.marks import FLAG, sign_of
@@ -291,12 +291,14 @@ def cost_chart(setting: Setting) -> Chart | None:
     foot = [where] if where else []
     note = (
         f"Up and to the left is better. Times are means over seeds. {bars_note(setting)} Measured "
-        f"on {where or 'an unknown device'}; times of a busy machine say little about a method."
+        f"on {where or 'an unknown device'}."
     )
+    if drawn[0].conditions.clock == WALL:
+        note += " Wall times of a busy machine say little about a method."
     if others:
         names = ", ".join(shown(setting, label, robust) for label in others)
         foot.append(f"measured otherwise, not drawn: {names}")
-        note += f" Not drawn, because measured on another device, threads or commit: {names}."
+        note += f" Not drawn, as measured on another device, threads, commit or clock: {names}."
     across = Axis(f"training time ({unit})")
     up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
     panel = Panel("Training time", "", across, up, tuple(points), named=True)

@@ -1,9 +1,9 @@
 """What each method costs: time of training and of every attack, memory, parameters.
 
-Times can be compared where device, threads, precision and code agree. Precision belongs to the
-setting of a group; what differs in the others stands in rows of their own: a row holds the runs of
-one method that have anything measured under the same conditions, and a value that one of them lacks
-is missing.
+Times can be compared where device, threads, precision and code agree, and the clock: CPU time is
+told wherever it is known, else wall time. Precision belongs to the setting of a group; what differs
+in the others stands in rows of their own: a row holds the runs of one method that have anything
+measured under the same conditions, and a value that one of them lacks is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,10 @@ from ltrobust.report.groups import Group
 
 _COMMIT = 8
 """Characters of a commit that are shown."""
-_OF_TRAINING = ("train_seconds", "peak_memory_bytes")
+WALL = "wall time"
+CPU = "CPU time"
+_MEMORY = "peak_memory_bytes"
+_OF_TRAINING = ("train_seconds", _MEMORY)
 Numbers = dict[tuple[str, str], float]
 """What was measured under the same conditions: run and column, or attack, to seconds or bytes."""
 
@@ -34,16 +37,18 @@ class Conditions:
         device: in words.
         threads: number of CPU threads.
         commit: of the code, shortened; its version where it was no checkout.
+        clock: `WALL` or `CPU`.
     """
 
     device: str
     threads: str
     commit: str
+    clock: str
 
     def __str__(self) -> str:
         count = f"{self.threads} thread{'' if self.threads == '1' else 's'}" if self.threads else ""
         commit = self.commit if " " in self.commit or not self.commit else f"commit {self.commit}"
-        return ", ".join(part for part in (self.device, count, commit) if part)
+        return ", ".join(part for part in (self.device, count, commit, self.clock) if part)
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ def costs(group: Group, ranked: Sequence[str]) -> list[Cost]:
         measured: dict[Conditions, Numbers] = {}
         for row in rows:
             trained, attacked = _conditions(row)
-            own = {(row["run_id"], name): row[name] for name in _OF_TRAINING}
-            measured.setdefault(trained, {}).update(own)
-            measured.setdefault(attacked, {})[row["run_id"], row["attack"]] = row["seconds"]
+            run, trains = row["run_id"], measured.setdefault(trained, {})
+            busy = "train_cpu_seconds" if trained.clock == CPU else "train_seconds"
+            trains |= {(run, "train_seconds"): row[busy], (run, _MEMORY): row[_MEMORY]}
+            taken = row["cpu_seconds"] if attacked.clock == CPU else row["seconds"]
+            measured.setdefault(attacked, {})[run, row["attack"]] = taken
         for conditions in _in_order(measured):
             numbers = measured[conditions]
             runs = [run for run in group.runs(label) if any(run == own for own, _ in numbers)]
@@ -144,11 +151,16 @@ def _conditions(row: Mapping[str, Any]) -> tuple[Conditions, Conditions]:
     """Of the training, and of the attack."""
     device, commit, version = (_text(row[name]) for name in ("device", "git_commit", "ltrobust"))
     code = commit or (version and f"ltrobust {version}")
-    trained = Conditions(device, _text(row["threads"]), _shortened(code))
+    attack_clock = WALL if pd.isna(row["cpu_seconds"]) else CPU
+    # a training that was not timed here was measured by the clock of the attacks, if by any
+    clock = attack_clock
+    if not pd.isna(row["train_seconds"]):
+        clock = WALL if pd.isna(row["train_cpu_seconds"]) else CPU
+    trained = Conditions(device, _text(row["threads"]), _shortened(code), clock)
     if not (device := _text(row["attack_device"])):
-        return trained, trained
+        return trained, replace(trained, clock=attack_clock)
     threads, code = _text(row["attack_threads"]), _text(row["attack_code"])
-    return trained, Conditions(device, threads, _shortened(code))
+    return trained, Conditions(device, threads, _shortened(code), attack_clock)
 
 
 def _shortened(code: str) -> str:

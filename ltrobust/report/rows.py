@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 """Column to value; what is missing is NaN, None or NA, as it was in the frame."""
 _MEASURED = (
     *("seconds", "n_train", "train_seconds", "peak_memory_bytes", "parameters"),
-    *("n_class_min", "n_class_max"),
+    *("n_class_min", "n_class_max", "train_cpu_seconds", "cpu_seconds"),
 )
 
 

@@ -392,6 +392,7 @@ _RUN_FACTS = {
 _RUN_NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("Threads", "threads", "{:.0f}".format),
     ("Training time", "train_seconds", duration),
+    ("CPU time of the training", "train_cpu_seconds", duration),
     ("Parameters", "parameters", "{:,.0f}".format),
     ("Peak memory", "peak_memory_bytes", lambda size: f"{size / 2**20:,.0f} MiB"),
 )

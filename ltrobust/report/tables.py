@@ -15,7 +15,7 @@ import pandas as pd
 
 from ltrobust.report.captions import gaps_note, reading, setting_words, spread_note, test_images
 from ltrobust.report.confusion import tail_predictions
-from ltrobust.report.cost import Conditions
+from ltrobust.report.cost import CPU, Conditions
 from ltrobust.report.estimate import Estimate, Quantity, percent, points
 from ltrobust.report.groups import attack_order
 from ltrobust.report.marks import (
@@ -467,14 +467,14 @@ def _quantity(found: Estimate, unit: float) -> Quantity:
 
 
 def _differing(conditions: Sequence[Conditions]) -> list[str]:
-    """In which of device, threads and commit the rows of a table differ."""
+    """In which of device, threads, commit and clock the rows of a table differ."""
     names = [field.name for field in fields(Conditions)]
     return [name for name in names if len({getattr(one, name) for one in conditions}) > 1]
 
 
 def _measured(conditions: Sequence[Conditions]) -> str:
     differing = _differing(conditions)
-    shared = str(replace(conditions[0], **dict.fromkeys(differing, "")))
+    shared = str(replace(conditions[0], **dict.fromkeys((*differing, "clock"), "")))
     on = "with" if "device" in differing else "on"
     where = f" Measured {on} {shared}." if shared else ""
     if differing:
@@ -482,9 +482,12 @@ def _measured(conditions: Sequence[Conditions]) -> str:
             f" Each row holds one {' and '.join(differing)}: only rows that agree in these can be "
             "compared, and they are never averaged."
         )
+    time = "time" if "clock" in differing else conditions[0].clock
+    time += ", all threads together," * (time == CPU)
     return (
-        f"{where} Wall time of the training, and of each attack on all test images. Peak memory: "
-        "of the allocator on CUDA, else of the whole process, earlier runs of it included."
+        f"{where} {time[0].upper()}{time[1:]} of the training, and of each attack on all test "
+        "images. Peak memory: of the allocator on CUDA, else of the whole process, earlier runs of "
+        "it included."
     )
 
 

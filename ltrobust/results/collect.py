@@ -50,6 +50,7 @@ class Evaluation:
         facts: its record, of several seeds the first's.
         settings: of the attack; with several seeds they hold `seeds` in place of `seed`.
         seconds: of all seeds; None where they were timed under several conditions.
+        cpu_seconds: likewise.
         digest: counts; with several seeds of each image's worst case.
         members: one a seed, in their order.
     """
@@ -58,6 +59,7 @@ class Evaluation:
     facts: AttackRecord
     settings: dict[str, Any]
     seconds: float | None
+    cpu_seconds: float | None
     digest: Digest
     members: tuple[Member, ...]
 
@@ -303,7 +305,13 @@ def _together(members: list[Member], num_classes: int) -> Evaluation | None:
         (only,) = members
         facts = only.record
         return Evaluation(
-            facts.attack_id, facts, facts.settings, facts.seconds, facts.digest, (only,)
+            facts.attack_id,
+            facts,
+            facts.settings,
+            facts.seconds,
+            facts.cpu_seconds,
+            facts.digest,
+            (only,),
         )
     members = sorted(members, key=lambda member: member.record.settings.get("seed", 0))
     outcomes = _outcomes(members)
@@ -316,19 +324,22 @@ def _together(members: list[Member], num_classes: int) -> Evaluation | None:
         "+".join(member.record.attack_id for member in members),
         members[0].record,
         settings,
-        _seconds([member.record for member in members]),
+        *_seconds([member.record for member in members]),
         digest_of(outcomes, num_classes),
         tuple(members),
     )
 
 
-def _seconds(records: Sequence[AttackRecord]) -> float | None:
-    """Time of all seeds together; None where they were timed under several conditions."""
+def _seconds(records: Sequence[AttackRecord]) -> tuple[float | None, float | None]:
+    """Wall and processor time of all seeds; None where they were timed under several conditions."""
     conditions = {
         (one.provenance.device_name, one.provenance.threads, one.provenance.git_commit)
         for one in records
     }
-    return None if len(conditions) > 1 else float(sum(one.seconds for one in records))
+    if len(conditions) > 1:
+        return None, None
+    busy = [one.cpu_seconds for one in records if one.cpu_seconds is not None]
+    return sum(one.seconds for one in records), sum(busy) if len(busy) == len(records) else None
 
 
 def gaps(runs: Sequence[JudgedRun]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ METRICS_COLUMNS = [
     *("reliability", "train_seconds", "peak_memory_bytes", "parameters", "attack_device"),
     *("recipe_changes", "reliability_report", "n_class_min", "n_class_max", "threads"),
     *("attack_threads", "attack_code", "test_sha256", "data_fingerprint"),
-    *("fine_tuning_epochs", "settings_tried"),
+    *("fine_tuning_epochs", "settings_tried", "train_cpu_seconds", "cpu_seconds"),
 ]
 PER_CLASS_COLUMNS = [
     *("run_id", "method", "dataset", "imbalance_ratio", "arch", "seed", "attack"),
@@ -178,6 +178,7 @@ def _run_facts(run: JudgedRun) -> dict[str, Any]:
         "train_eps": float(recipe.attack.eps) if recipe is not None else 0.0,
         "config_id": _config_id(run),
         "train_seconds": trained.train_seconds if trained is not None else None,
+        "train_cpu_seconds": trained.train_cpu_seconds if trained is not None else None,
         "peak_memory_bytes": trained.peak_memory_bytes if trained is not None else None,
         "parameters": trained.parameters if trained is not None else None,
         "recipe_changes": _recipe_changes(run),
@@ -214,6 +215,7 @@ def _evaluation_facts(run: JudgedRun, found: Evaluation, grouping: Grouping) -> 
         "attack_library": facts.library,
         "attack_id": found.attack_id,
         "seconds": found.seconds,
+        "cpu_seconds": found.cpu_seconds,
         "attack_device": facts.provenance.device_name,
         "attack_threads": facts.provenance.threads,
         "attack_code": _code(facts.provenance),

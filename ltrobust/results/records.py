@@ -156,6 +156,7 @@ class BaseFacts(Part):
     run_id: str
     method: str
     train_seconds: float
+    train_cpu_seconds: float | None
 
 
 class FineTuning(Part):
@@ -163,6 +164,7 @@ class FineTuning(Part):
 
     epochs: int
     train_seconds: float
+    train_cpu_seconds: float | None
 
 
 class ThreadsBefore(Part):
@@ -179,6 +181,7 @@ class TrainedRecord(Record):
 
     run_id: str
     train_seconds: float | None
+    train_cpu_seconds: float | None
     parameters: int
     peak_memory_bytes: int | None
     checkpoint: str
@@ -221,6 +224,7 @@ class AttackRecord(Record):
     limit_test: int | None
     test_sha256: str
     seconds: float
+    cpu_seconds: float | None
     provenance: Provenance
     digest: Digest
     outcomes_sha256: str

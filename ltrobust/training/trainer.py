@@ -7,7 +7,6 @@ head, the inner attack and the outer loss. It writes no files: `save` does, once
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from ltrobust.models import Network, build_model
 from ltrobust.modifier import PostHoc
 from ltrobust.progress import Reporter
 from ltrobust.seeds import derive_seed, generator
+from ltrobust.stopwatch import Stopwatch
 from ltrobust.team import Team
 from ltrobust.training.captured import Stepper
 from ltrobust.training.checkpoint import state_from_bytes, state_to_bytes
@@ -211,7 +211,7 @@ def train(
     shared = 0 if team is None else team.shared
 
     for epoch in range(first + len(trained.history), epochs):
-        began = time.perf_counter()
+        stopwatch = Stopwatch(device, alone=team is None)
         rate = rates[epoch - first]
         ctx = epoch_context(common, run, epoch, rate)
         trained.method.on_epoch_start(ctx)
@@ -238,8 +238,11 @@ def train(
                 row.update(judge.look(trained.net, trained.method, epoch, device, team))
         if watch:
             row.update(watch.columns(trained, epoch + 1, epochs))
-        row["seconds"] = time.perf_counter() - began
-        clock.end_epoch(row["seconds"])
+        taken = stopwatch.read()
+        row["seconds"] = taken.seconds
+        if taken.cpu_seconds is not None:
+            row["cpu_seconds"] = taken.cpu_seconds
+        clock.end_epoch(taken.seconds)
         trained.history.append(row)
         reporter.advance("run")
         reporter.line(describe_epoch(row, epochs))

@@ -46,8 +46,11 @@ def test_the_base_is_trained_once_and_the_rows_name_it(cli: Cli) -> None:
         assert own["fine_tuning"]["epochs"] == epochs
         assert own["checkpoint"] == f"epoch {2 + epochs}"
         # what the base took counts as well
-        before, after = base["train_seconds"], own["train_seconds"]
-        assert after == before if not epochs else after > before
+        for time in ("train_seconds", "train_cpu_seconds"):
+            before, after = base[time], own[time]
+            assert own["base"][time] == before
+            assert after == pytest.approx(before + own["fine_tuning"][time], rel=1e-12)
+            assert after == before if not epochs else after > before
     assert pd.read_csv(folder("pgd-at+crt") / "history.csv")["epoch"].tolist() == [3]
     assert not (folder("pgd-at+tau-norm") / "history.csv").exists()
 

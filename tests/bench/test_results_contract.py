@@ -22,7 +22,7 @@ PER_CLASS = (
     "run_id, method, dataset, imbalance_ratio, arch, seed, attack, class_index, class_name, "
     "n_train, n_test, accuracy"
 )
-HISTORY = ["epoch", "lr", "train_loss", "train_acc", "train_robust_acc", "seconds"]
+HISTORY = ["epoch", "lr", "train_loss", "train_acc", "train_robust_acc", "seconds", "cpu_seconds"]
 OUTCOMES = ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]
 SHARES = ["accuracy", "balanced_accuracy", "head", "medium", "tail", "worst_class"]
 RUN_AND_ATTACK = ["run_id", "attack"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from ltrobust.attacks.autoattack import VERSIONS, parts
 from ltrobust.cli import main
 from ltrobust.report import Rendered
+from ltrobust.stopwatch import Taken, as_taken, as_tensor
 
 pytestmark = pytest.mark.usefixtures("few_checks")
 
@@ -179,7 +181,8 @@ def check_resumed(place: Path, trained: Path, cli: Cli) -> None:
     run = only_run(place / "suite")
     assert not (run / "state.pt").exists()
     curves = [pd.read_csv(r / "history.csv") for r in (run, only_run(trained / "suite"))]
-    pd.testing.assert_frame_equal(*(c.drop(columns="seconds") for c in curves), check_exact=True)
+    curves = [curve.drop(columns=["seconds", "cpu_seconds"]) for curve in curves]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
 
 
 @pytest.mark.usefixtures("without_reports")
@@ -249,11 +252,17 @@ def test_autoattack_goes_on_from_its_stored_state_instead_of_beginning_anew(
     state["todo"] = torch.zeros(0, dtype=torch.int64)
     state["pred"] = torch.full_like(state["pred"], 99)
     state["position"] = torch.tensor([len(parts(10, VERSIONS[autoattack])), 0])
+    assert as_taken(state["taken"]).cpu_seconds > 0
+    state["taken"] = as_tensor(Taken(1000.0, 2000.0))
     save_file(state, file)
     monkeypatch.chdir(place)
     assert cli(*WORDS, *all_attacks).code == 0
     frame = verdicts(place)
     assert (frame[frame["attack"] == autoattack]["pred"] == 99).all()
+    (record,) = only_run(place / "suite").glob(f"attacks/{autoattack}-*.json")
+    taken = json.loads(record.read_text())
+    assert 1000 < taken["seconds"] < 1200
+    assert 2000 < taken["cpu_seconds"] < 2200
 
 
 @pytest.mark.slow
@@ -322,9 +331,9 @@ def kill_after(write: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def remains(place: Path) -> tuple[object, ...]:
     """What must not depend on when a bench was killed."""
     run = only_run(place / "suite")
-    measured = ["seconds", "train_seconds", "peak_memory_bytes"]
+    measured = ["seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds", "peak_memory_bytes"]
     metrics = pd.read_csv(place / "suite" / "metrics.csv").drop(columns=measured)
-    history = pd.read_csv(run / "history.csv").drop(columns="seconds")
+    history = pd.read_csv(run / "history.csv").drop(columns=["seconds", "cpu_seconds"])
     names = sorted(str(path.relative_to(run)) for path in run.rglob("*"))
     frames = [frame.to_csv() for frame in (metrics, history, verdicts(place))]
     examples = (run / "examples.parquet").read_bytes()

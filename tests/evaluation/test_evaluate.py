@@ -16,6 +16,7 @@ from ltrobust.data.augment import to_float
 from ltrobust.errors import UserError
 from ltrobust.evaluation.evaluate import AttackResult, DefendedModel, Evaluator, TestSet, outcomes
 from ltrobust.models import build_model
+from ltrobust.stopwatch import Taken
 
 CPU = torch.device("cpu")
 EPS = 0.1
@@ -176,7 +177,7 @@ def test_float_images_are_taken_as_they_are(trained: ltrobust.TrainedModel) -> N
 
 def test_one_outcome_per_image_with_the_contracts_columns() -> None:
     test = TestSet(torch.zeros(3, 1), torch.tensor([2, 0, 1]), torch.tensor([11, 7, 30]))
-    result = AttackResult(torch.tensor([2, 1, 1]), ["", "pgd3", "clean"], 0.0, {})
+    result = AttackResult(torch.tensor([2, 1, 1]), ["", "pgd3", "clean"], Taken(0.0, None), {})
     frame = outcomes(test, attack_spec("pgd3", EPS), "pgd3-abc", result)
     assert list(frame) == ["index", "label", "attack", "attack_id", "pred", "correct", "fell"]
     assert frame["index"].tolist() == [11, 7, 30]

@@ -117,6 +117,7 @@ def _store_run(store: SuiteStore, planned: PlannedRun, chance: Chance, n: int) -
             limit_test=planned.test.limit,
             test_sha256=images_sha256(np.arange(n), labels),
             seconds=1.0,
+            cpu_seconds=None,
             provenance=ORIGIN,
             digest=digest_of(frame, 10),
             outcomes_sha256=outcomes_sha256(frame),

@@ -318,6 +318,42 @@ def test_times_of_other_threads_or_commits_stand_under_no_common_label(changes, 
     assert "cost" not in charts(group)  # no mean over both
 
 
+BUSY = {"train_cpu_seconds": 300.0, "cpu_seconds": 1800.0}
+
+
+def test_processor_time_is_the_cost_where_it_is_known():
+    group = group_of(measured("a", **BUSY), measured("b", method="taet", **BUSY))
+    table = cost_table(group)
+    assert "2 threads, commit 00000000. CPU time, all threads together, of the" in table.caption
+    assert "clock" not in table.frame
+    assert set(table.data["clock"]) == {"CPU time"}
+    assert set(table.data["train_seconds_mean"]) == {300.0}
+    assert set(table.data["autoattack_seconds_mean"]) == {1800.0}
+    chart = charts(group)["cost"]
+    assert chart.foot == ("cpu, 2 threads, commit 00000000, CPU time",)
+    assert "busy machine" not in chart.note
+    assert "busy machine" in charts(group_of(measured("a")))["cost"].note
+
+
+def test_processor_and_wall_time_stand_under_no_common_label():
+    group = group_of(measured("a", seed=0), measured("b", seed=1, **BUSY))
+    table = cost_table(group)
+    assert list(table.frame["clock"]) == ["CPU time", "wall time"]
+    assert list(table.data["train_seconds_mean"]) == [300.0, 600.0]
+    assert all(row["training (min)"].n_seeds == 1 for row in table.frame.to_dict("records"))
+    assert "Each row holds one clock" in table.caption
+    assert " Time of the training" in table.caption
+    assert "cost" not in charts(group)
+
+
+def test_attacks_of_a_model_that_was_not_trained_here_are_told_by_their_clock():
+    rows = measured(train_seconds=math.nan, cpu_seconds=1800.0)
+    (cost,) = group_of(rows).costs
+    assert cost.conditions.clock == "CPU time"
+    assert cost.attack_seconds["autoattack"].value == 1800.0
+    assert math.isnan(cost.train_seconds.value)
+
+
 def test_an_attack_with_other_threads_than_the_training_has_a_row_of_its_own():
     table = cost_table(group_of(measured("a", threads=1, attack_threads=4)))
     training, attacks = table.frame.to_dict("records")
@@ -347,7 +383,7 @@ def test_the_cost_figure_draws_one_kind_of_measurement_and_names_the_others():
     )
     chart = charts(group)["cost"]
     assert chart.foot == (
-        "cpu, 2 threads, commit 00000000",
+        "cpu, 2 threads, commit 00000000, wall time",
         "measured otherwise, not drawn: TRADES†",
     )
     (axes,) = draw(chart).axes

@@ -68,6 +68,7 @@ def attack(
         "limit_test": None,
         "test_sha256": images_sha256(first + index, index % 4),
         "seconds": 1.5,
+        "cpu_seconds": None,
     }
     rows = pd.DataFrame(
         {
@@ -142,6 +143,7 @@ def trained_record(run_id: str) -> TrainedRecord:
     return TrainedRecord(
         run_id=run_id,
         train_seconds=None,
+        train_cpu_seconds=None,
         parameters=10,
         peak_memory_bytes=None,
         checkpoint="epoch 1",

@@ -124,15 +124,23 @@ def test_nothing_in_common_is_an_error_that_says_why(tmp_path: Path) -> None:
 # seeds of one attack in a report ----------------------------------------------------------------
 
 
-def test_seeds_of_an_attack_are_one_row_with_the_worst_case_of_each_image(tmp_path: Path) -> None:
+def timed(one: dict[str, Any], cpu_seconds: float | None) -> dict[str, Any]:
+    """What `attack` made, with the processor time that it took."""
+    return {**one, "facts": {**one["facts"], "cpu_seconds": cpu_seconds}}
+
+
+@pytest.mark.parametrize("busy", [4.0, None])
+def test_seeds_of_an_attack_are_one_row_with_the_worst_case_of_each_image(
+    tmp_path: Path, busy: float | None
+) -> None:
     first, second = BAD | (np.arange(N) < 20), BAD | (np.arange(N) >= 20)
     write_run(
         tmp_path,
         "one",
         [
             attack("clean", correct=GOOD | BAD),
-            attack(seed=1, correct=second),
-            attack(seed=0, correct=first),
+            timed(attack(seed=1, correct=second), busy),
+            timed(attack(seed=0, correct=first), 2.0),
         ],
     )
     results = report(tmp_path)
@@ -141,6 +149,7 @@ def test_seeds_of_an_attack_are_one_row_with_the_worst_case_of_each_image(tmp_pa
     assert row["accuracy"] == pytest.approx((first & second).mean())
     assert json.loads(row["attack_settings"]) == {"seeds": [0, 1], "steps": 2}
     assert row["seconds"] == 3.0
+    assert pd.isna(row["cpu_seconds"]) if busy is None else row["cpu_seconds"] == 6.0
     assert row["attack_id"] == "pgd2-2-0+pgd2-2-1"
     assert row["natural_error"] + row["boundary_error"] == pytest.approx(1 - row["accuracy"])
     # where only the second seed broke an image, its prediction counts: two classes further

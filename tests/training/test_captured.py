@@ -65,7 +65,10 @@ def make_run(method: str, **flags: Any) -> Run:
 def equal(one: Trained, other: Trained) -> bool:
     first, second = one.net.state_dict(), other.net.state_dict()
     # as text: an epoch without an attack has a robust accuracy of nan
-    curves = [[str({**row, "seconds": 0}) for row in each.history] for each in (one, other)]
+    curves = [
+        [str({**row, "seconds": 0, "cpu_seconds": 0}) for row in each.history]
+        for each in (one, other)
+    ]
     return curves[0] == curves[1] and all(torch.equal(first[n], second[n]) for n in first)
 
 

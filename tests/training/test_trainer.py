@@ -93,7 +93,7 @@ def same_weights(one: Trained, other: Trained) -> bool:
 
 
 def learning_curve(trained: Trained) -> list[dict[str, float]]:
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in trained.history]
+    rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in trained.history]
     return [{k: -1.0 if v != v else v for k, v in row.items()} for row in rows]
 
 
@@ -164,7 +164,7 @@ def test_a_learning_rate_beyond_reason_is_found_out(data: LongTailedData) -> Non
 def test_history_has_one_row_an_epoch_with_the_contracts_columns(data: LongTailedData) -> None:
     history = train(make_run("taet", epochs=10), data, device=CPU).history
     assert [row["epoch"] for row in history] == list(range(1, 11))
-    assert all(list(row) == [*COLUMNS, "seconds"] for row in history)
+    assert all(list(row) == [*COLUMNS, "seconds", "cpu_seconds"] for row in history)
     assert [round(row["lr"], 6) for row in history] == [0.1] * 8 + [0.01, 0.001]
     # TAET attacks no image in the first four of ten epochs
     robust = [row["train_robust_acc"] for row in history]
@@ -173,6 +173,7 @@ def test_history_has_one_row_an_epoch_with_the_contracts_columns(data: LongTaile
         assert math.isfinite(row["train_loss"])
         assert 0 <= row["train_acc"] <= 1
         assert row["seconds"] > 0
+        assert row["cpu_seconds"] > 0
 
 
 def test_training_leaves_its_data_and_the_global_generator_alone(data: LongTailedData) -> None:
