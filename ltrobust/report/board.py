@@ -17,7 +17,7 @@ from ltrobust.report.captions import describe
 from ltrobust.report.classes import class_rows, group_classes
 from ltrobust.report.confusion import confusions, counted_rows
 from ltrobust.report.cost import costs
-from ltrobust.report.groups import Group
+from ltrobust.report.groups import Group, fewer_images
 from ltrobust.report.images import example_rows
 from ltrobust.report.leaderboard import leaderboard_frame
 from ltrobust.report.ranking import ranking, robust_attack
@@ -77,8 +77,9 @@ def make_board(
         counted_rows(confusion),
         setting_leads(comparisons),
     )
-    settings = []
-    for group in groups:
+    beside = fewer_images(groups)
+    made: dict[str, Setting] = {}
+    for group in sorted(groups, key=lambda group: int(group.key["n"])):  # those beside others first
         means = balanced_means(group.estimates)
         own = leads.get(group.slug, {})
         near = {
@@ -89,20 +90,20 @@ def make_board(
         ranked = ranking(means, near)
         robust = robust_attack(means, group.attacks)
         classes = group_classes(group, rows, ranked.labels)
-        settings.append(
-            Setting.of(
-                group,
-                protocol=describe(group),
-                ranking=ranked,
-                robust=robust,
-                leads=own,
-                classes=classes,
-                curves=group_curves(group, histories),
-                costs=costs(group, ranked.labels),
-                mistakes=confusions(group, robust, ranked.labels, classes.facts, counted),
-                examples=example_rows(group, ranked.labels, classes.facts, examples),
-            )
+        made[group.slug] = Setting.of(
+            group,
+            protocol=describe(group),
+            ranking=ranked,
+            robust=robust,
+            leads=own,
+            classes=classes,
+            curves=group_curves(group, histories),
+            costs=costs(group, ranked.labels),
+            mistakes=confusions(group, robust, ranked.labels, classes.facts, counted),
+            examples=example_rows(group, ranked.labels, classes.facts, examples),
+            fewer=made.get(beside.get(group.slug, "")),
         )
+    settings = [made[group.slug] for group in groups]
     versions = {row["ltrobust"] for group in groups for row in group.rows}
     return Board(
         tuple(settings),

@@ -99,6 +99,19 @@ def reading(group: Setting, attacks: Sequence[str] | None = None) -> str:
     return f" {group.ranking.sentence} Percent; best bold, second underlined.{marks}"
 
 
+def fewer_note(setting: Setting) -> str:
+    """Say what the scores on fewer images are, where a setting has some; else ""."""
+    if (fewer := setting.fewer) is None:
+        return ""
+    n, robust = f"{int(fewer.key['n']):,}", fewer.robust
+    noise = any(fewer.within_noise(attack, "balanced") for attack in fewer.attacks)
+    doubts = reliability_note(fewer, [robust] if robust else [])
+    return (
+        f" n = {n}: on {n} of these images, {_seeds([fewer])}; {robust} was not made on all."
+        f"{_libraries(fewer.rows)}{' ~ there: within noise of the best on these.' * noise}{doubts}"
+    )
+
+
 def gaps_note(gaps: bool) -> str:
     """Explain a missing score, where there is one."""
     return " - marks a score that not every seed has." if gaps else ""

@@ -201,6 +201,36 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
     return with_slugs(found)
 
 
+def fewer_images(groups: Sequence[Group]) -> dict[str, str]:
+    """Where AutoAttack was made on a part of the test images alone: its group beside which others.
+
+    Returns:
+        Slug of a group without AutoAttack to that of the group with most images among those that
+        have it and fewer images, hold no other runs, and agree in all other keys.
+    """
+    alike: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        shared = (value for name, value in group.key.items() if name not in ("n", "test_sha256"))
+        alike.setdefault(tuple(map(str, shared)), []).append(group)
+    found = {}
+    for block in alike.values():
+        dear = [one for one in block if _autoattack(one)]
+        for group in block:
+            inside = [
+                one
+                for one in dear
+                if one.key["n"] < group.key["n"]
+                and all({*one.runs(label)} <= {*group.runs(label)} for label in one.labels)
+            ]
+            if inside and not _autoattack(group):
+                found[group.slug] = max(inside, key=lambda one: int(one.key["n"])).slug
+    return found
+
+
+def _autoattack(group: Group) -> bool:
+    return any(attack_family(name) == "autoattack" for name in group.attacks)
+
+
 def attack_order(name: str) -> tuple[int, int, str]:
     """Sort key of an attack's name: clean, the single attacks, others, AutoAttack last."""
     match = _ATTACK.fullmatch(name)

@@ -20,6 +20,7 @@ from ltrobust.data import dataset_spec
 from ltrobust.errors import UserError
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.board import Board
+from ltrobust.report.captions import fewer_note
 from ltrobust.report.cards import method_card
 from ltrobust.report.chart import Chart, Panel
 from ltrobust.report.charts import (
@@ -99,10 +100,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A score of one attack."""
+    """A score of one attack.
+
+    Attributes:
+        of: whose score it is: the section's setting, or the one beside it on fewer images.
+    """
 
     attack: str
     score: str
+    of: Setting
 
     @property
     def title(self) -> str:
@@ -200,6 +206,7 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
         "Bars are drawn on one scale for the whole table.",
         setting.ranking.sentence,
         grouping_note(setting).strip(),
+        fewer_note(setting).strip(),
         near_best(setting, attacks, CONTESTS.values()).strip(),
         reliability_note(setting, setting.attacks).strip(),
         *(metric.meaning for metric in own_metrics(setting.rows[0])),
@@ -232,7 +239,13 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
         names = ["accuracy", "balanced_accuracy"]
         if attack == (strongest or "clean"):
             names += ["tail", "worst_class", *(metric.column for metric in own_metrics())]
-        blocks.append((attack_title(attack), tuple(Column(attack, name) for name in names)))
+        own = tuple(Column(attack, name, setting) for name in names)
+        blocks.append((attack_title(attack), own))
+    if (fewer := setting.fewer) is not None:
+        for beside in (strongest, fewer.robust):
+            if beside is not None and beside in fewer.attacks:
+                title = f"{attack_title(beside)}, n = {int(fewer.key['n']):,}"
+                blocks.append((title, (Column(beside, "balanced_accuracy", fewer),)))
     return tuple(blocks)
 
 
@@ -251,7 +264,7 @@ def _rows(
         column: [
             cell.value
             for label in setting.labels
-            if (cell := setting.estimate(label, column.attack, column.score)).known
+            if (cell := column.of.estimate(label, column.attack, column.score)).known
         ]
         for column in columns
     }
@@ -271,7 +284,7 @@ def _rows(
             "colour": mark.colour,
             "dark": DARK[mark.colour],
             "rank": ranks[label],
-            "cells": list(_cells(setting, label, best)),
+            "cells": list(_cells(label, best)),
             "seeds": ", ".join(map(str, setting.seeds(label))),
             "n_seeds": len(setting.seeds(label)),
             "checks": [(name, advice(name)) for name in setting.checks[label]],
@@ -291,13 +304,14 @@ def _rows(
 _card = cache(method_card)
 
 
-def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
+def _cells(label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
     """The row's scores with their signs; `known` has all labels' values of each column."""
     own = {metric.column: metric for metric in own_metrics()}
     bars = [column for column in known if column.score not in own]
     scale = max((value for column in bars for value in known[column]), default=0.0)
     for column, rivals in known.items():
-        found = setting.estimate(label, column.attack, column.score)
+        of = column.of
+        found = of.estimate(label, column.attack, column.score)
         if not found.known:
             yield _cell(found)
             continue
@@ -306,8 +320,8 @@ def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]
         best = min(rivals) if metric is not None and metric.better == "less" else max(rivals)
         texts = {written(value) for value in rivals}
         leads = len(texts) > 1 and written(found.value) == written(best)
-        near = near_sign(setting, label, column.attack, CONTESTS.get(column.score))
-        sign = sign_of(setting, label, column.attack) + near
+        near = near_sign(of, label, column.attack, CONTESTS.get(column.score))
+        sign = sign_of(of, label, column.attack) + near
         bar = f"{100 * found.value / scale:.1f}" if scale > 0 else "0"
         bar = bar if metric is None else "0"
         yield replace(_cell(found), sign=sign, best=leads, bar=bar)

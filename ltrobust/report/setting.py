@@ -67,7 +67,7 @@ class Curve:
         return not bool(np.isnan(self.means[name]).all())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Setting(Group):
     """Results that may stand in one table, with their numbers.
 
@@ -81,6 +81,7 @@ class Setting(Group):
         costs: what each label cost, best first.
         mistakes: predictions under the robust attack; None where they are not known.
         examples: attacked images, see `images.example_rows`.
+        fewer: the same runs under AutoAttack on fewer test images, where it was too long for all.
     """
 
     protocol: str
@@ -92,6 +93,7 @@ class Setting(Group):
     costs: Sequence[Cost]
     mistakes: Confusions | None
     examples: pd.DataFrame
+    fewer: Setting | None = None
 
     @classmethod
     def of(cls, group: Group, **told: Any) -> Setting:

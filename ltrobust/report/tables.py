@@ -13,7 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from ltrobust.report.captions import gaps_note, reading, setting_words, spread_note, test_images
+from ltrobust.report.captions import (
+    fewer_note,
+    gaps_note,
+    reading,
+    setting_words,
+    spread_note,
+    test_images,
+)
 from ltrobust.report.confusion import tail_predictions
 from ltrobust.report.cost import CPU, Conditions
 from ltrobust.report.estimate import Estimate, Quantity, percent, points
@@ -40,12 +47,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A score of one attack, the title of its column, and its name for machines."""
+    """A score of one attack, the title of its column, and its name for machines.
+
+    Attributes:
+        fewer: whose score it is, if not the table's own setting.
+    """
 
     title: str
     attack: str
     score: str
     name: str
+    fewer: Setting | None = None
 
 
 def setting_tables(setting: Setting) -> list[Table]:
@@ -70,10 +82,10 @@ def leaderboard_table(setting: Setting) -> Table:
     tail = Column(f"{strongest} tail", strongest, "tail", f"{strongest}_tail")
     table = _column_table(
         setting,
-        [*_both(setting.attacks), tail],
+        [*_both(setting.attacks), tail, *_on_fewer(setting)],
         "leaderboard",
         "Leaderboard",
-        grouping_note(setting),
+        grouping_note(setting) + fewer_note(setting),
     )
     ranks = list(ranked.ranks.values())
     table.frame.insert(0, "rank", ["-" if rank is None else rank for rank in ranks])
@@ -81,6 +93,18 @@ def leaderboard_table(setting: Setting) -> Table:
     table.data.insert(1, "rank", pd.Series(ranks, dtype="Int64"))
     scores = [ranked.scores[label] for label in ranked.labels]
     return replace(table, data=table.data.assign(ranked_by=ranked.name, ranking_score=scores))
+
+
+def _on_fewer(setting: Setting) -> list[Column]:
+    """Balanced accuracies on fewer images, where AutoAttack was made on these alone."""
+    if (fewer := setting.fewer) is None:
+        return []
+    n, score = int(fewer.key["n"]), "balanced_accuracy"
+    return [
+        Column(f"{attack} bal. (n = {n:,})", attack, score, f"{attack}_{score}_n{n}", fewer)
+        for attack in (setting.robust, fewer.robust)
+        if attack is not None and attack in fewer.attacks
+    ]
 
 
 def balanced_table(setting: Setting, attacks: Sequence[str] | None = None) -> Table:
@@ -404,7 +428,9 @@ def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], lis
     """A row a method, best first, with what rows differ in: as shown, and for machines."""
     rows, records = [], []
     for label in setting.ranked:
-        cells = {one: setting.estimate(label, one.attack, one.score) for one in columns}
+        cells = {
+            one: (one.fewer or setting).estimate(label, one.attack, one.score) for one in columns
+        }
         titled = {one.title: cell for one, cell in cells.items()}
         rows.append({"method": label, **setting.told(label), **titled})
         records.append(
@@ -440,12 +466,13 @@ def _column_table(
     rows, records = _scored(setting, columns)
     for row in rows:
         for one in columns:
-            near = near_sign(setting, row["method"], one.attack, CONTESTS.get(one.score))
-            sign = sign_of(setting, row["method"], one.attack) + near
+            of = one.fewer or setting
+            near = near_sign(of, row["method"], one.attack, CONTESTS.get(one.score))
+            sign = sign_of(of, row["method"], one.attack) + near
             row[one.title] = replace(row[one.title], sign=sign)
-    contested = [one for one in columns if one.score in CONTESTS]
+    contested = [one for one in columns if one.score in CONTESTS and one.fewer is None]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
-    shown = list(dict.fromkeys(one.attack for one in columns))
+    shown = list(dict.fromkeys(one.attack for one in columns if one.fewer is None))
     caption = (
         f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
         f"{reading(setting, shown)}{near_best(setting, attacks, contests)}"

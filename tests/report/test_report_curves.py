@@ -304,7 +304,7 @@ def test_time_is_told_in_the_unit_that_fits(seconds: float, unit: str):
     figure = draw(charts(setting)["cost"])
     axes = figure.axes[0]
     assert axes.get_xlabel() == f"training time ({unit})"
-    assert figure.get_supxlabel() == "cpu, commit 00000000"
+    assert figure.get_supxlabel() == "cpu, commit 00000000, wall time"
     assert axes.get_ylabel() == "balanced accuracy, AutoAttack (%)"
     assert [text.get_text() for text in axes.texts] == ["a"]
 
