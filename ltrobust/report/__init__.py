@@ -115,7 +115,7 @@ def _table_files(
 ) -> dict[str, str | bytes]:
     """A table in all formats; references stand where methods are ranked."""
     name = f"tables/{table.name}{group.ending}"
-    names = field_names(group.labels, group.attacks, str(group.key["dataset"]))
+    names = field_names(group.labels, group.shown_attacks, str(group.key["dataset"]))
     written = replace(table, names=names)
     cited = keys if table.name in _CITING else {}
     return {

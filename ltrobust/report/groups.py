@@ -84,6 +84,11 @@ class Group:
         """Names of the attacks that any run has, weakest family first, AutoAttack last."""
         return sorted({row["attack"] for row in self.rows}, key=attack_order)
 
+    @property
+    def shown_attacks(self) -> list[str]:
+        """Names of the attacks that its tables tell of."""
+        return self.attacks
+
     @cached_property
     def labels(self) -> list[str]:
         """Row labels, in alphabetical order."""

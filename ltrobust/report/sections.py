@@ -138,7 +138,8 @@ def _section(place: int, setting: Setting, spanning: Sequence[Chart]) -> dict[st
     columns = _columns(setting)
     flat = [column for _, block in columns for column in block]
     flagged = {name for names in setting.checks.values() for name in names}
-    write = writer(field_names(setting.labels, setting.attacks, str(setting.key["dataset"])))
+    dataset = str(setting.key["dataset"])
+    write = writer(field_names(setting.labels, setting.shown_attacks, dataset))
     return {
         "ident": f"setting-{place + 1}",
         "slug": setting.slug,

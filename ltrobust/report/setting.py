@@ -107,6 +107,11 @@ class Setting(Group):
         """Labels, best first."""
         return self.ranking.labels
 
+    @property
+    def shown_attacks(self) -> list[str]:
+        """Names of the attacks that its tables tell of: its own, and those on fewer images."""
+        return [*self.attacks, *(() if self.fewer is None else self.fewer.attacks)]
+
     def estimate(self, label: str, attack: str | None, score: str) -> Estimate:
         """One score; `MISSING` where label or attack are not here."""
         return self.estimates.get((label, attack or "", score), MISSING)

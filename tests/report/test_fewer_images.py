@@ -71,6 +71,7 @@ def test_the_page_shows_it_as_well():
     html = page(pd.DataFrame(EVERY + rows()), None, title="t")
     for title in ("PGD-20", "AutoAttack"):
         assert html.count(f'class="attack">{title}, n = 1,000<') == 1
+    assert "AutoAttack was not made on all." in html
     assert html.count("n = 1,000: on 1,000 of these images, training seed 0") == 1
 
 
@@ -116,4 +117,5 @@ def test_a_method_without_it_has_a_gap_and_the_files_are_written():
     assert isinstance(text, str)
     (line,) = (line for line in text.splitlines() if "pgd-at" in line.lower() and "|" in line)
     assert line.rstrip("| ").endswith("-")
-    assert "AutoAttack" in text
+    assert "| AutoAttack bal. (n = 1,000) |" in text
+    assert "AutoAttack was not made on all." in text
