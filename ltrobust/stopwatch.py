@@ -1,7 +1,8 @@
 """What work takes: wall time, and on a CPU the processor time that tells more.
 
 Other programs on the same cores lengthen the wall time of what is measured, many times over where
-they are many; its processor time they hardly touch. So costs on a CPU are told in processor time.
+they are many; the processor time of one thread they change little. So costs on a CPU are told in
+processor time. Threads that wait for each other spin, and what they spin counts.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Stopwatch:
         return Taken(time.perf_counter() - wall, cpu_seconds)
 
 
-def of_epochs(history: Iterable[Mapping[str, float]]) -> Taken:
-    """What the epochs of a learning curve took together."""
+def of_epochs(history: Iterable[Mapping[str, float]], device: str | torch.device) -> Taken:
+    """What the epochs of a learning curve took together, on this device."""
     epochs = (Taken(row["seconds"], row.get("cpu_seconds")) for row in history)
-    return sum(epochs, NOTHING)
+    return sum(epochs, Taken(0.0, 0.0 if torch.device(device).type == "cpu" else None))
 
 
 def as_tensor(taken: Taken) -> torch.Tensor:

@@ -65,9 +65,15 @@ def test_processor_time_is_known_of_a_sum_if_it_is_of_both():
 
 def test_epochs_are_summed_and_one_that_lacks_it_leaves_it_unknown():
     history = [{"seconds": 1.0, "cpu_seconds": 2.0}, {"seconds": 3.0, "cpu_seconds": 5.0}]
-    assert of_epochs(history) == Taken(4.0, 7.0)
-    assert of_epochs([*history, {"seconds": 1.0}]) == Taken(5.0, None)
-    assert of_epochs([]) == NOTHING == Taken(0.0, 0.0)
+    assert of_epochs(history, "cpu") == Taken(4.0, 7.0)
+    assert of_epochs([*history, {"seconds": 1.0}], "cpu") == Taken(5.0, None)
+    assert of_epochs([], torch.device("cpu")) == NOTHING == Taken(0.0, 0.0)
+
+
+def test_no_epoch_on_an_accelerator_took_no_known_processor_time():
+    """So that of a base that was trained on a CPU is not told for both."""
+    assert of_epochs([], "cuda") == Taken(0.0, None)
+    assert of_epochs([], "cuda") + Taken(1.0, 2.0) == Taken(1.0, None)
 
 
 @pytest.mark.parametrize("taken", [Taken(1.5, 2.5), Taken(1.5, None)])

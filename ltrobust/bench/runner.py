@@ -442,7 +442,7 @@ def _trained_record(
     trained: Trained, store: RunStore, base: RunStore | None, device: torch.device
 ) -> TrainedRecord:
     """How a training went, with that of its base."""
-    own_time = taken = of_epochs(trained.history)
+    own_time = taken = of_epochs(trained.history, device)
     base_facts, own = None, None
     if base is not None:
         before, of_base = base.training(), base.begun_record().run

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.groups import Group, format_eps, imbalance
-from ltrobust.report.marks import reliability_note
+from ltrobust.report.marks import near_best, reliability_note
 from ltrobust.report.ratios import LONG_TAILED
 from ltrobust.report.rows import Row
 from ltrobust.report.setting import Setting
@@ -103,12 +103,16 @@ def fewer_note(setting: Setting) -> str:
     """Say what the scores on fewer images are, where a setting has some; else ""."""
     if (fewer := setting.fewer) is None:
         return ""
-    n, robust = f"{int(fewer.key['n']):,}", fewer.robust
-    noise = any(fewer.within_noise(attack, "balanced") for attack in fewer.attacks)
-    doubts = reliability_note(fewer, [robust] if robust else [])
+    n, attacks = f"{int(fewer.key['n']):,}", list(setting.on_fewer)
+    known = {*fewer.run_ids}
+    missing = any(not known & {*setting.runs(label)} for label in setting.labels)
+    near = near_best(fewer, attacks, ["balanced"])
+    doubts = reliability_note(fewer, attacks)
+    told = reliability_note(setting, setting.attacks)
     return (
-        f" n = {n}: on {n} of these images, {_seeds([fewer])}; {robust} was not made on all."
-        f"{_libraries(fewer.rows)}{' ~ there: within noise of the best on these.' * noise}{doubts}"
+        f" n = {n}: on {n} test images, {_seeds([fewer])}; {fewer.autoattack} was not made on all."
+        f"{' Who was not attacked so has no score there.' * missing}{_libraries(fewer.rows)}"
+        f"{f' On these:{near}' if near else ''}{doubts if doubts not in told else ''}"
     )
 
 

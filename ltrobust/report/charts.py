@@ -298,7 +298,7 @@ def cost_chart(setting: Setting) -> Chart | None:
     if others:
         names = ", ".join(shown(setting, label, robust) for label in others)
         foot.append(f"measured otherwise, not drawn: {names}")
-        note += f" Not drawn, as measured on another device, threads, commit or clock: {names}."
+        note += f" Not drawn, because measured on another device, threads or commit: {names}."
     across = Axis(f"training time ({unit})")
     up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
     panel = Panel("Training time", "", across, up, tuple(points), named=True)

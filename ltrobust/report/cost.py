@@ -1,8 +1,8 @@
 """What each method costs: time of training and of every attack, memory, parameters.
 
-Times can be compared where device, threads, precision and code agree, and the clock: CPU time is
-told wherever it is known, else wall time. Precision belongs to the setting of a group; what differs
-in the others stands in rows of their own: a row holds the runs of one method that have anything
+Times can be compared where device, threads, precision and code agree: CPU time where it is known of
+all of a group, else wall time. Precision belongs to the setting of a group; what differs in the
+others stands in rows of their own: a row holds the runs of one method that have anything
 measured under the same conditions, and a value that one of them lacks is missing.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,8 @@ _COMMIT = 8
 """Characters of a commit that are shown."""
 WALL = "wall time"
 CPU = "CPU time"
+_COLUMNS = {WALL: ("train_seconds", "seconds"), CPU: ("train_cpu_seconds", "cpu_seconds")}
+"""Where the time of the training and that of the attack stand in a row."""
 _MEMORY = "peak_memory_bytes"
 _OF_TRAINING = ("train_seconds", _MEMORY)
 Numbers = dict[tuple[str, str], float]
@@ -37,7 +39,7 @@ class Conditions:
         device: in words.
         threads: number of CPU threads.
         commit: of the code, shortened; its version where it was no checkout.
-        clock: `WALL` or `CPU`.
+        clock: `WALL` or `CPU`, the same for all of a group.
     """
 
     device: str
@@ -80,6 +82,8 @@ def costs(group: Group, ranked: Sequence[str]) -> list[Cost]:
     Training times, memory and attack times that one of a row's runs lacks are NaN: it was measured
     under other conditions, not trained here, or not attacked.
     """
+    clock = CPU if _busy_is_known(group) else WALL
+    trained_in, attacked_in = _COLUMNS[clock]
     found = []
     for label in ranked:
         rows = [row for attack in group.attacks for row in group.cells.get((label, attack), ())]
@@ -87,12 +91,10 @@ def costs(group: Group, ranked: Sequence[str]) -> list[Cost]:
         size = sizes.pop() if len(sizes) == 1 else math.nan
         measured: dict[Conditions, Numbers] = {}
         for row in rows:
-            trained, attacked = _conditions(row)
+            trained, attacked = _conditions(row, clock)
             run, trains = row["run_id"], measured.setdefault(trained, {})
-            busy = "train_cpu_seconds" if trained.clock == CPU else "train_seconds"
-            trains |= {(run, "train_seconds"): row[busy], (run, _MEMORY): row[_MEMORY]}
-            taken = row["cpu_seconds"] if attacked.clock == CPU else row["seconds"]
-            measured.setdefault(attacked, {})[run, row["attack"]] = taken
+            trains |= {(run, "train_seconds"): row[trained_in], (run, _MEMORY): row[_MEMORY]}
+            measured.setdefault(attacked, {})[run, row["attack"]] = row[attacked_in]
         for conditions in _in_order(measured):
             numbers = measured[conditions]
             runs = [run for run in group.runs(label) if any(run == own for own, _ in numbers)]
@@ -147,20 +149,24 @@ def _in_order(measured: Mapping[Conditions, Numbers]) -> list[Conditions]:
     ) or [first]
 
 
-def _conditions(row: Mapping[str, Any]) -> tuple[Conditions, Conditions]:
+def _busy_is_known(group: Group) -> bool:
+    """Whether all that was timed was timed in CPU time as well."""
+    return all(
+        math.isnan(row[wall]) or not math.isnan(row[busy])
+        for row in group.rows
+        for wall, busy in zip(_COLUMNS[WALL], _COLUMNS[CPU], strict=True)
+    )
+
+
+def _conditions(row: Mapping[str, Any], clock: str) -> tuple[Conditions, Conditions]:
     """Of the training, and of the attack."""
     device, commit, version = (_text(row[name]) for name in ("device", "git_commit", "ltrobust"))
     code = commit or (version and f"ltrobust {version}")
-    attack_clock = WALL if pd.isna(row["cpu_seconds"]) else CPU
-    # a training that was not timed here was measured by the clock of the attacks, if by any
-    clock = attack_clock
-    if not pd.isna(row["train_seconds"]):
-        clock = WALL if pd.isna(row["train_cpu_seconds"]) else CPU
     trained = Conditions(device, _text(row["threads"]), _shortened(code), clock)
     if not (device := _text(row["attack_device"])):
-        return trained, replace(trained, clock=attack_clock)
+        return trained, trained
     threads, code = _text(row["attack_threads"]), _text(row["attack_code"])
-    return trained, Conditions(device, threads, _shortened(code), attack_clock)
+    return trained, Conditions(device, threads, _shortened(code), clock)
 
 
 def _shortened(code: str) -> str:

@@ -85,6 +85,16 @@ class Group:
         return sorted({row["attack"] for row in self.rows}, key=attack_order)
 
     @property
+    def autoattack(self) -> str | None:
+        """AutoAttack's name here, where any run has it."""
+        return next((name for name in self.attacks if attack_family(name) == "autoattack"), None)
+
+    @cached_property
+    def run_ids(self) -> frozenset[str]:
+        """Ids of all runs."""
+        return frozenset(row["run_id"] for row in self.rows)
+
+    @property
     def shown_attacks(self) -> list[str]:
         """Names of the attacks that its tables tell of."""
         return self.attacks
@@ -210,30 +220,32 @@ def fewer_images(groups: Sequence[Group]) -> dict[str, str]:
     """Where AutoAttack was made on a part of the test images alone: its group beside which others.
 
     Returns:
-        Slug of a group without AutoAttack to that of the group with most images among those that
-        have it and fewer images, hold no other runs, and agree in all other keys.
+        Slug of a group without AutoAttack to that of a group that has it, fewer images and no other
+        runs, and agrees in all other keys and in the settings of the attacks that both have; of
+        several to that with most runs, then with most images.
     """
-    alike: dict[tuple[Any, ...], list[Group]] = {}
+    alike: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
-        shared = (value for name, value in group.key.items() if name not in ("n", "test_sha256"))
-        alike.setdefault(tuple(map(str, shared)), []).append(group)
+        shared = (str(v) for name, v in group.key.items() if name not in ("n", "test_sha256"))
+        alike.setdefault(tuple(shared), []).append(group)
     found = {}
     for block in alike.values():
-        dear = [one for one in block if _autoattack(one)]
+        dear = [one for one in block if one.autoattack]
         for group in block:
-            inside = [
-                one
-                for one in dear
-                if one.key["n"] < group.key["n"]
-                and all({*one.runs(label)} <= {*group.runs(label)} for label in one.labels)
-            ]
-            if inside and not _autoattack(group):
-                found[group.slug] = max(inside, key=lambda one: int(one.key["n"])).slug
+            fitting = [one for one in dear if _stands_beside(one, group)]
+            if fitting and not group.autoattack:
+                best = max(fitting, key=lambda one: (len(one.run_ids), int(one.key["n"])))
+                found[group.slug] = best.slug
     return found
 
 
-def _autoattack(group: Group) -> bool:
-    return any(attack_family(name) == "autoattack" for name in group.attacks)
+def _stands_beside(fewer: Group, group: Group) -> bool:
+    own = {row["attack"]: row["signature"] for row in group.rows if row["attack"] != "clean"}
+    return (
+        fewer.key["n"] < group.key["n"]
+        and fewer.run_ids <= group.run_ids
+        and all(own.get(row["attack"], row["signature"]) == row["signature"] for row in fewer.rows)
+    )
 
 
 def attack_order(name: str) -> tuple[int, int, str]:

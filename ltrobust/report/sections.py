@@ -110,6 +110,10 @@ class Column:
     score: str
     of: Setting
 
+    def estimate(self, setting: Setting, label: str) -> Estimate:
+        """The score of a row that the section's setting calls `label`."""
+        return self.of.estimate(self.of.label_of(setting, label), self.attack, self.score)
+
     @property
     def title(self) -> str:
         """What stands above the column, below its attack's name."""
@@ -243,10 +247,9 @@ def _columns(setting: Setting) -> tuple[tuple[str, tuple[Column, ...]], ...]:
         own = tuple(Column(attack, name, setting) for name in names)
         blocks.append((attack_title(attack), own))
     if (fewer := setting.fewer) is not None:
-        for beside in (strongest, fewer.robust):
-            if beside is not None and beside in fewer.attacks:
-                title = f"{attack_title(beside)}, n = {int(fewer.key['n']):,}"
-                blocks.append((title, (Column(beside, "balanced_accuracy", fewer),)))
+        for attack in setting.on_fewer:
+            title = f"{attack_title(attack)}, n = {int(fewer.key['n']):,}"
+            blocks.append((title, (Column(attack, "balanced_accuracy", fewer),)))
     return tuple(blocks)
 
 
@@ -265,7 +268,7 @@ def _rows(
         column: [
             cell.value
             for label in setting.labels
-            if (cell := column.of.estimate(label, column.attack, column.score)).known
+            if (cell := column.estimate(setting, label)).known
         ]
         for column in columns
     }
@@ -285,7 +288,7 @@ def _rows(
             "colour": mark.colour,
             "dark": DARK[mark.colour],
             "rank": ranks[label],
-            "cells": list(_cells(label, best)),
+            "cells": list(_cells(setting, label, best)),
             "seeds": ", ".join(map(str, setting.seeds(label))),
             "n_seeds": len(setting.seeds(label)),
             "checks": [(name, advice(name)) for name in setting.checks[label]],
@@ -305,14 +308,13 @@ def _rows(
 _card = cache(method_card)
 
 
-def _cells(label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
+def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell]:
     """The row's scores with their signs; `known` has all labels' values of each column."""
     own = {metric.column: metric for metric in own_metrics()}
     bars = [column for column in known if column.score not in own]
     scale = max((value for column in bars for value in known[column]), default=0.0)
     for column, rivals in known.items():
-        of = column.of
-        found = of.estimate(label, column.attack, column.score)
+        found = column.estimate(setting, label)
         if not found.known:
             yield _cell(found)
             continue
@@ -321,8 +323,9 @@ def _cells(label: str, known: Mapping[Column, Sequence[float]]) -> Iterable[Cell
         best = min(rivals) if metric is not None and metric.better == "less" else max(rivals)
         texts = {written(value) for value in rivals}
         leads = len(texts) > 1 and written(found.value) == written(best)
-        near = near_sign(of, label, column.attack, CONTESTS.get(column.score))
-        sign = sign_of(of, label, column.attack) + near
+        of, theirs = column.of, column.of.label_of(setting, label)
+        near = near_sign(of, theirs, column.attack, CONTESTS.get(column.score))
+        sign = sign_of(of, theirs, column.attack) + near
         bar = f"{100 * found.value / scale:.1f}" if scale > 0 else "0"
         bar = bar if metric is None else "0"
         yield replace(_cell(found), sign=sign, best=leads, bar=bar)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,23 @@ class Setting(Group):
     def estimate(self, label: str, attack: str | None, score: str) -> Estimate:
         """One score; `MISSING` where label or attack are not here."""
         return self.estimates.get((label, attack or "", score), MISSING)
+
+    @property
+    def on_fewer(self) -> list[str]:
+        """Attacks that are shown of the setting on fewer images: AutoAttack, behind the one that
+        stands for robustness on all where it was made there too."""
+        if self.fewer is None:
+            return []
+        wanted = (self.robust, self.fewer.autoattack)
+        return [name for name in wanted if name is not None and name in self.fewer.attacks]
+
+    def label_of(self, other: Group, label: str) -> str:
+        """What the runs are called here that another group of them calls `label`."""
+        return next((self._calls[run] for run in other.runs(label) if run in self._calls), label)
+
+    @cached_property
+    def _calls(self) -> dict[str, str]:
+        return {run: label for label in self.labels for run in self.runs(label)}
 
     def within_noise(self, attack: str, contest: str) -> frozenset[str]:
         """Labels whose distance to the best is within noise."""

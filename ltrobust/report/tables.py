@@ -102,8 +102,7 @@ def _on_fewer(setting: Setting) -> list[Column]:
     n, score = int(fewer.key["n"]), "balanced_accuracy"
     return [
         Column(f"{attack} bal. (n = {n:,})", attack, score, f"{attack}_{score}_n{n}", fewer)
-        for attack in (setting.robust, fewer.robust)
-        if attack is not None and attack in fewer.attacks
+        for attack in setting.on_fewer
     ]
 
 
@@ -428,9 +427,10 @@ def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], lis
     """A row a method, best first, with what rows differ in: as shown, and for machines."""
     rows, records = [], []
     for label in setting.ranked:
-        cells = {
-            one: (one.fewer or setting).estimate(label, one.attack, one.score) for one in columns
-        }
+        cells = {}
+        for one in columns:
+            of, own = _whose(setting, one, label)
+            cells[one] = of.estimate(own, one.attack, one.score)
         titled = {one.title: cell for one, cell in cells.items()}
         rows.append({"method": label, **setting.told(label), **titled})
         records.append(
@@ -440,9 +440,20 @@ def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], lis
                 **setting.own(label),
                 "n_seeds": len(setting.runs(label)),
                 **means({one.name: cell for one, cell in cells.items()}),
+                **{
+                    f"{one.name}_n_seeds": cell.n_seeds
+                    for one, cell in cells.items()
+                    if one.fewer is not None
+                },
             }
         )
     return rows, records
+
+
+def _whose(setting: Setting, column: Column, label: str) -> tuple[Setting, str]:
+    """The setting that a column's scores are of, and how it calls the row `label`."""
+    of = column.fewer
+    return (setting, label) if of is None else (of, of.label_of(setting, label))
 
 
 def _by_attack(
@@ -466,9 +477,9 @@ def _column_table(
     rows, records = _scored(setting, columns)
     for row in rows:
         for one in columns:
-            of = one.fewer or setting
-            near = near_sign(of, row["method"], one.attack, CONTESTS.get(one.score))
-            sign = sign_of(of, row["method"], one.attack) + near
+            of, own = _whose(setting, one, row["method"])
+            near = near_sign(of, own, one.attack, CONTESTS.get(one.score))
+            sign = sign_of(of, own, one.attack) + near
             row[one.title] = replace(row[one.title], sign=sign)
     contested = [one for one in columns if one.score in CONTESTS and one.fewer is None]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
@@ -494,7 +505,7 @@ def _quantity(found: Estimate, unit: float) -> Quantity:
 
 
 def _differing(conditions: Sequence[Conditions]) -> list[str]:
-    """In which of device, threads, commit and clock the rows of a table differ."""
+    """In which of device, threads and commit the rows of a table differ."""
     names = [field.name for field in fields(Conditions)]
     return [name for name in names if len({getattr(one, name) for one in conditions}) > 1]
 
@@ -509,10 +520,10 @@ def _measured(conditions: Sequence[Conditions]) -> str:
             f" Each row holds one {' and '.join(differing)}: only rows that agree in these can be "
             "compared, and they are never averaged."
         )
-    time = "time" if "clock" in differing else conditions[0].clock
-    time += ", all threads together," * (time == CPU)
+    clock = conditions[0].clock
+    time = "CPU time, all threads together," if clock == CPU else "Wall time"
     return (
-        f"{where} {time[0].upper()}{time[1:]} of the training, and of each attack on all test "
+        f"{where} {time} of the training, and of each attack on all test "
         "images. Peak memory: of the allocator on CUDA, else of the whole process, earlier runs of "
         "it included."
     )

@@ -29,7 +29,8 @@ from ltrobust.results.digest import Digest
 from ltrobust.results.files import read_object
 
 SCHEMA = 1
-"""Number of the records' schema: raise it when a key comes, goes or changes its meaning."""
+"""Number of the records' schema: from the first release on, raise it when a key comes, goes or
+changes its meaning."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From a schema's number to what turns content of that schema into content of the next."""
 EXTERNAL = "external"

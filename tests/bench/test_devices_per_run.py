@@ -53,7 +53,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def what_counts(run: Path) -> tuple[Any, ...]:
     """Key, weights, learning curve and outcomes."""
     outcomes = {key: one["outcomes_sha256"] for key, one in attacks_of(run).items()}
-    curve = pd.read_csv(run / "history.csv").drop(columns="seconds").to_csv()
+    curve = pd.read_csv(run / "history.csv")
+    curve = curve.drop(columns=["seconds", "cpu_seconds"], errors="ignore").to_csv()
     return run.name, (run / "model.safetensors").read_bytes(), curve, outcomes
 
 
@@ -106,6 +107,9 @@ def test_a_run_whose_helper_is_killed_goes_on_and_ends_as_that_of_one_process(
     origin = content(run / "run.json")["provenance"]
     assert origin["device_name"].startswith("2 x ")
     assert origin["threads"] == 1
+    # the processor time of one of several processes is not the run's
+    assert content(run / "trained.json")["train_cpu_seconds"] is None
+    assert {one["cpu_seconds"] for one in attacks_of(run).values()} == {None}
     assert {p.name for p in run.iterdir()} >= {p.name for p in alone.iterdir()}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pandas as pd
 import pytest
 from report_fixtures import metric_row, page, render, settings
 
-from ltrobust.report.markup import cell_text
+from ltrobust.report.markup import Table, cell_text
+from ltrobust.report.setting import Setting
 from ltrobust.report.tables import leaderboard_table
 
 ALL, FEW, FEWEST = (
@@ -17,6 +20,7 @@ ALL, FEW, FEWEST = (
     {"n": 200, "test_sha256": "c" * 64},
 )
 SCORES = {"pgd-at": (0.31, 0.22), "taet": (0.27, 0.25)}
+PGD, AUTOATTACK = "pgd20 bal. (n = 1,000)", "autoattack bal. (n = 1,000)"
 
 
 def rows(
@@ -44,24 +48,33 @@ def rows(
 EVERY = rows(ALL, ("clean", "pgd20"), (0, 1, 2))
 
 
+def of_all(found: list[dict[str, Any]], **more: Any) -> Setting:
+    """The setting on all images."""
+    return next(one for one in settings(pd.DataFrame(found), **more) if one.key["n"] == 9980)
+
+
+def cells(table: Table, method: str) -> dict[str, Any]:
+    """What stands in one row."""
+    return table.frame.set_index("method").loc[method].to_dict()
+
+
 def test_autoattack_on_fewer_images_stands_in_columns_of_its_own_with_their_number():
     whole, part = sorted(settings(pd.DataFrame(EVERY + rows())), key=lambda one: -one.key["n"])
     assert whole.fewer is part
     assert part.fewer is None
     table = leaderboard_table(whole)
-    assert list(table.frame.columns)[-2:] == [
-        "pgd20 bal. (n = 1,000)",
-        "autoattack bal. (n = 1,000)",
-    ]
-    by_method = table.frame.set_index("method")
-    assert cell_text(by_method.loc["taet", "autoattack bal. (n = 1,000)"]) == "25.00"
-    assert cell_text(by_method.loc["pgd-at", "pgd20 bal. (n = 1,000)"]) == "31.00"
-    assert "±" in cell_text(by_method.loc["pgd-at", "pgd20 bal."])  # of three seeds, on all images
+    assert list(table.frame.columns)[-2:] == [PGD, AUTOATTACK]
+    assert cell_text(cells(table, "taet")[AUTOATTACK]) == "25.00"
+    assert cell_text(cells(table, "pgd-at")[PGD]) == "31.00"
+    assert "±" in cell_text(cells(table, "pgd-at")["pgd20 bal."])  # of three seeds, on all images
     assert (
-        "n = 1,000: on 1,000 of these images, training seed 0; autoattack was not made on all."
+        " n = 1,000: on 1,000 test images, training seed 0; autoattack was not made on all."
+        " AutoAttack from ltrobust. Ranked"
     ) in table.caption
     data = table.data.set_index("method")
     assert data.loc["taet", "autoattack_balanced_accuracy_n1000_mean"] == 0.25
+    assert data.loc["taet", "autoattack_balanced_accuracy_n1000_n_seeds"] == 1
+    assert data.loc["taet", "n_seeds"] == 3
     # it is shown, and decides nothing
     assert list(table.frame["method"]) == ["pgd-at", "taet"]
     assert "autoattack" not in whole.attacks
@@ -72,7 +85,17 @@ def test_the_page_shows_it_as_well():
     for title in ("PGD-20", "AutoAttack"):
         assert html.count(f'class="attack">{title}, n = 1,000<') == 1
     assert "AutoAttack was not made on all." in html
-    assert html.count("n = 1,000: on 1,000 of these images, training seed 0") == 1
+    assert html.count("n = 1,000: on 1,000 test images, training seed 0") == 1
+    check_cells(html)
+
+
+def check_cells(html: str) -> None:
+    """Every row of a leaderboard has a cell for each of its columns."""
+    for table in re.findall(r'<table class="board">.*?</table>', html, re.DOTALL):
+        heads = len(re.findall(r'<th scope="col" class="score', table))
+        found = re.findall(r"<tr data-row.*?</tr>", table, re.DOTALL)
+        assert found
+        assert {len(re.findall(r'<td class="score', row)) for row in found} == {heads}
 
 
 @pytest.mark.parametrize(
@@ -95,15 +118,31 @@ def test_runs_that_are_not_in_the_setting_do_not_stand_beside_it():
     assert all(one.fewer is None for one in settings(pd.DataFrame(EVERY + more)))
 
 
-def test_a_setting_with_autoattack_needs_no_other_and_most_images_are_taken():
-    whole = rows(ALL)
-    assert all(one.fewer is None for one in settings(pd.DataFrame(whole + rows())))
+def test_attacks_that_both_have_are_the_same():
+    def stepped(found: list[dict[str, Any]], size: float) -> list[dict[str, Any]]:
+        own = json.dumps({"step_size": size})
+        return [
+            {**row, "attack_settings": own} if row["attack"] == "pgd20" else row for row in found
+        ]
+
+    assert of_all(stepped(EVERY, 0.1) + stepped(rows(), 0.1)).fewer is not None
+    assert of_all(stepped(EVERY, 0.1) + stepped(rows(), 0.2)).fewer is None
+
+
+def test_a_setting_with_autoattack_needs_no_other():
+    assert all(one.fewer is None for one in settings(pd.DataFrame(rows(ALL) + rows())))
+
+
+def test_of_several_that_with_most_runs_is_taken_then_that_with_most_images():
     found = settings(pd.DataFrame(EVERY + rows(FEWEST) + rows(FEW)))
     assert {int(one.key["n"]): one.fewer and int(one.fewer.key["n"]) for one in found} == {
         9980: 1000,
         1000: None,
         200: None,
     }
+    whole = of_all(EVERY + rows(FEWEST) + rows(FEW, methods=("taet",)))
+    assert whole.fewer is not None
+    assert whole.fewer.key["n"] == 200
 
 
 def test_autoattack_on_more_images_does_not_stand_beside_fewer():
@@ -118,4 +157,88 @@ def test_a_method_without_it_has_a_gap_and_the_files_are_written():
     (line,) = (line for line in text.splitlines() if "pgd-at" in line.lower() and "|" in line)
     assert line.rstrip("| ").endswith("-")
     assert "| AutoAttack bal. (n = 1,000) |" in text
-    assert "AutoAttack was not made on all." in text
+    assert "AutoAttack was not made on all. Who was not attacked so has no score there." in text
+    assert "Who was not attacked" not in leaderboard_table(of_all(EVERY + rows())).caption
+
+
+def test_it_is_autoattack_that_is_shown_though_not_all_have_it():
+    half = rows(FEW, ("clean", "pgd20"), methods=("pgd-at",)) + rows(methods=("taet",))
+    table = leaderboard_table(of_all(EVERY + half))
+    assert list(table.frame.columns)[-2:] == [PGD, AUTOATTACK]
+    assert cell_text(cells(table, "pgd-at")[AUTOATTACK]) == "-"
+    assert "autoattack was not made on all" in table.caption
+    html = page(pd.DataFrame(EVERY + half), None, title="t")
+    assert html.count('class="attack">PGD-20, n = 1,000<') == 1
+    check_cells(html)
+
+
+def test_rows_are_found_by_their_runs_whatever_they_are_called_there():
+    other = [
+        {**row, "run_id": f"other-{row['seed']}", "config_id": "f" * 12}
+        for row in rows(ALL, ("clean", "pgd20"), (0, 1, 2), ("taet",))
+    ]
+    named = [{**row, "config_id": "e" * 12} for row in EVERY]
+    table = leaderboard_table(
+        of_all(named + other + [{**r, "config_id": "e" * 12} for r in rows()])
+    )
+    shown = {
+        str(method): cell_text(cell)
+        for method, cell in table.frame.set_index("method")[AUTOATTACK].items()
+    }
+    assert sorted(shown.values()) == ["-", "22.00", "25.00"]
+    assert shown["pgd-at"] == "22.00"
+    assert {name.partition(" ")[0] for name in shown} == {"pgd-at", "taet"}
+
+
+# marks ------------------------------------------------------------------------------------------
+
+
+def lead(setting: Setting, attack: str, verdict: str) -> dict[str, Any]:
+    """TAET is before PGD-AT on the images of a setting."""
+    numbers = {"n": 1000, "difference": 0.03, "low": 0.01, "high": 0.05, "p": 0.01, "p_holm": 0.01}
+    names = {"setting": setting.slug, "attack": attack, "group": "balanced"}
+    return {**names, "best": "taet", "other": "pgd-at", **numbers} | {
+        "verdict": verdict,
+        "basis": "paired images",
+    }
+
+
+@pytest.mark.parametrize(
+    ("verdict", "signs", "words"),
+    [
+        ("within noise", {"pgd-at": "~", "taet": ""}, "On these: ~ within noise of the best"),
+        ("best", {"pgd-at": "", "taet": "*"}, "On these: * ahead of every other"),
+    ],
+)
+def test_leads_on_fewer_images_are_theirs(verdict: str, signs: dict[str, str], words: str):
+    found = EVERY + rows()
+    part = of_all(found).fewer
+    assert part is not None
+    known = pd.DataFrame([lead(part, "autoattack", verdict)])
+    table = leaderboard_table(of_all(found, comparisons=known))
+    for method, sign in signs.items():
+        row = cells(table, method)
+        assert row[AUTOATTACK].sign == sign
+        assert row["pgd20 bal."].sign == row[PGD].sign == ""
+    assert words in table.caption
+    html = page(pd.DataFrame(found), None, title="t", comparisons=known)
+    assert words in html
+
+
+def test_leads_on_all_images_are_not_told_of_fewer():
+    found = EVERY + rows()
+    known = pd.DataFrame([lead(of_all(found), "pgd20", "within noise")])
+    table = leaderboard_table(of_all(found, comparisons=known))
+    assert cells(table, "pgd-at")["pgd20 bal."].sign == "~"
+    assert cells(table, "pgd-at")[PGD].sign == ""
+    assert "On these" not in table.caption
+
+
+def test_doubts_about_numbers_on_fewer_images_are_told_once():
+    flagged = rows(reliability="bpda")
+    table = leaderboard_table(of_all(EVERY + flagged))
+    assert cells(table, "taet")[AUTOATTACK].sign == "†"
+    assert cells(table, "taet")["pgd20 bal."].sign == ""
+    assert "bpda" in table.caption
+    both = leaderboard_table(of_all([{**row, "reliability": "bpda"} for row in EVERY] + flagged))
+    assert both.caption.count("taet (bpda)") == 1

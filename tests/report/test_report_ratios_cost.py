@@ -335,15 +335,20 @@ def test_processor_time_is_the_cost_where_it_is_known():
     assert "busy machine" in charts(group_of(measured("a")))["cost"].note
 
 
-def test_processor_and_wall_time_stand_under_no_common_label():
-    group = group_of(measured("a", seed=0), measured("b", seed=1, **BUSY))
+@pytest.mark.parametrize(
+    "lacking",
+    [{}, {"train_cpu_seconds": 300.0}, {"cpu_seconds": 1800.0}],
+    ids=["both", "that of the attack", "that of the training"],
+)
+def test_all_is_told_in_wall_time_where_one_run_lacks_processor_time(lacking):
+    group = group_of(measured("a", seed=0, **lacking), measured("b", method="taet", **BUSY))
     table = cost_table(group)
-    assert list(table.frame["clock"]) == ["CPU time", "wall time"]
-    assert list(table.data["train_seconds_mean"]) == [300.0, 600.0]
-    assert all(row["training (min)"].n_seeds == 1 for row in table.frame.to_dict("records"))
-    assert "Each row holds one clock" in table.caption
-    assert " Time of the training" in table.caption
-    assert "cost" not in charts(group)
+    assert set(table.data["clock"]) == {"wall time"}
+    assert "clock" not in table.frame
+    assert list(table.data["train_seconds_mean"]) == [600.0, 600.0]
+    assert set(table.data["autoattack_seconds_mean"]) == {7200.0}
+    assert " Wall time of the training" in table.caption
+    assert len(charts(group)["cost"].panels[0].series) == 2
 
 
 def test_attacks_of_a_model_that_was_not_trained_here_are_told_by_their_clock():
