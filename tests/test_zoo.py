@@ -182,6 +182,8 @@ def test_a_card_tells_recipe_protocol_and_numbers_and_its_line_loads_the_model(r
         "reliability checks not made",
     ):
         assert fact in card, fact
+    busy = suite_of(run)[1].training().train_cpu_seconds
+    assert f" s ({busy:,.0f} s of CPU time), ltrobust " in card
     numbers = [line for line in card.splitlines() if re.match(r"\| (clean|pgd2) \|", line)]
     assert [line.split(" | ")[3] for line in numbers] == ["20", "20"]
     assert all(re.search(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", line) for line in numbers)

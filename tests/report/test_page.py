@@ -382,6 +382,14 @@ def test_cost_is_drawn_where_it_was_measured():
     assert (trace["name"], trace["x"]) == ("a", [90])
 
 
+def test_a_run_tells_wall_and_processor_time_of_its_training():
+    metrics, per_class, histories = suite(methods=("a",))
+    metrics["train_seconds"], metrics["train_cpu_seconds"] = 90.0, 75.0
+    text = made((metrics, per_class, histories))
+    assert "<dt>Training time</dt><dd>1 min 30 s</dd>" in text
+    assert "<dt>CPU time of the training</dt><dd>1 min 15 s</dd>" in text
+
+
 def test_several_eps_and_attacks_have_readable_titles():
     assert [attack_title(name) for name in ("clean", "pgd20", "cw20", "autoattack", "fgsm")] == [
         "Clean",
