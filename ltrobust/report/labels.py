@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
@@ -128,19 +129,22 @@ def count_ticks(low: float, high: float) -> list[int]:
 
 
 def legend_below(
-    figure: Figure, handles: Sequence[Artist], names: Sequence[str], limit: int
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], limit: int, foot: float = 0.0
 ) -> None:
     """Put one legend under the whole figure, in as many columns as fit its width.
 
     Args:
         limit: most characters of a name.
+        foot: inches of what stands below it; the layout knows of these.
     """
     if names:
         texts = [short(name, limit) for name in names]
+        pad = 0.35 if foot else rcParams["legend.borderaxespad"]  # the lines below have their own
         how = {
             "handlelength": 2.2,
             "columnspacing": 1.2,
             "ncols": _columns(texts, figure.get_figwidth()),
+            "borderaxespad": pad + 72 * foot / rcParams["legend.fontsize"],
         }
         figure.legend(handles, texts, loc="outside lower center", **how)
 

@@ -437,7 +437,7 @@ def _frame(figure: Figure, chart: Chart, names: Sequence[str]) -> None:
     """Legend and lines below, note above."""
     handles = [_handle(one) for one in chart.entries]
     handles += [Patch(facecolor=BAR_COLOUR)] * (len(names) - len(handles))
-    legend_below(figure, handles, names, chart.cut)
+    legend_below(figure, handles, names, chart.cut, _LINE * len(chart.foot))
     if chart.foot:
         text = "\n".join(fit(line, figure.get_figwidth() - 0.3, 8) for line in chart.foot)
         figure.supxlabel(text, fontsize=8, color="#404040")

@@ -472,3 +472,18 @@ def test_names_stand_as_shown_in_every_figure_that_names_methods():
         texts = {text.get_text() for text in draw(drawn[name]).findobj(Text)}
         assert {flagged, "TAET"} <= texts
         assert not {"trades", "taet"} & texts
+
+
+def test_the_legend_of_many_methods_stands_above_the_lines_below():
+    names = [f"m{number:02}" for number in range(40)]
+    rows = [row for name in names for row in cost_rows({f"{name}-0": 60.0}).to_dict("records")]
+    (setting,) = settings(pd.DataFrame(rows))
+    figure = draw(charts(setting)["cost"])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, foot = legend.get_window_extent(), figure._supxlabel.get_window_extent()
+    assert len(legend.get_texts()) == 40
+    assert box.y0 >= foot.y1
+    assert foot.y0 >= 0
+    lowest = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert lowest >= box.y1
