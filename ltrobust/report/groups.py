@@ -212,7 +212,7 @@ def comparable_groups(metrics: pd.DataFrame, across: Sequence[str] = ()) -> list
         for part in _by_settings(searched)
     ]
     order = (*GROUP_KEYS, "search", *MORE_KEYS)
-    found.sort(key=lambda group: [_sort_key(group.key[name]) for name in order])
+    found.sort(key=lambda group: [_sort_key(_place(group, name)) for name in order])
     return with_slugs(found)
 
 
@@ -365,13 +365,13 @@ def main_group(groups: Sequence[Group]) -> Group:
     """The setting whose files keep the plain names, however many others join it.
 
     That with most methods; of equals that with most runs, then the one nearest to the data set's
-    defaults and attacked at the radius it was trained for, then with most results, then with most
-    test images, then the first.
+    defaults and attacked at the radius it was trained for, then with most test images, then with
+    most results, then the first.
     """
 
     def weight(group: Group) -> tuple[float, ...]:
         runs = len({row["run_id"] for row in group.rows})
-        return len(group.labels), runs, _usual(group.key), len(group.rows), float(group.key["n"])
+        return len(group.labels), runs, _usual(group.key), float(group.key["n"]), len(group.rows)
 
     return groups[0] if len(groups) == 1 else max(groups, key=weight)  # of equals the first
 
@@ -477,6 +477,11 @@ def _digest(text: str) -> str:
 
 def _slug(parts: list[str]) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+
+
+def _place(group: Group, name: str) -> Any:
+    """What groups are ordered by: with more test images before fewer."""
+    return -group.key["n"] if name == "n" else group.key[name]
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:

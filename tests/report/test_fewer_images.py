@@ -242,3 +242,14 @@ def test_doubts_about_numbers_on_fewer_images_are_told_once():
     assert "bpda" in table.caption
     both = leaderboard_table(of_all([{**row, "reliability": "bpda"} for row in EVERY] + flagged))
     assert both.caption.count("taet (bpda)") == 1
+
+
+# order ------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_on_more_images_stands_first_and_has_the_plain_names():
+    one_seed = rows(ALL, ("clean", "pgd20"))
+    for found in (one_seed + rows(), rows() + one_seed):
+        ordered = settings(pd.DataFrame(found))
+        assert [int(one.key["n"]) for one in ordered] == [9980, 1000]
+        assert [one.main for one in ordered] == [True, False]
