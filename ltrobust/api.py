@@ -587,6 +587,23 @@ def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: t
     return found
 
 
+class Outcomes(pd.DataFrame):
+    """Outcomes that lie in a table's `attrs`: whole frames of them are equal or not.
+
+    pandas compares `attrs` as values when it joins tables, and a plain frame there makes
+    `pd.concat` fail.
+    """
+
+    @property
+    def _constructor(self) -> type[Outcomes]:
+        return Outcomes
+
+    def __eq__(self, other: object) -> Any:
+        return self.equals(other) if isinstance(other, Outcomes) else super().__eq__(other)
+
+    __hash__ = None
+
+
 def _attacked(
     evaluator: Evaluator,
     attacks: Sequence[AttackSpec],
@@ -608,7 +625,7 @@ def _attacked(
         )
         made.append(Evaluation(spec.name, spec.eps, spec.norm, frame))
     table = pd.DataFrame(rows)
-    table.attrs["outcomes"] = pd.concat([e.frame for e in made], ignore_index=True)
+    table.attrs["outcomes"] = Outcomes(pd.concat([e.frame for e in made], ignore_index=True))
     return table, made
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -127,6 +128,16 @@ def test_evaluate_gives_one_row_an_attack_and_one_outcome_an_image(
     assert len(outcomes) == 60
     by_attack = outcomes.groupby("attack")["correct"].mean()
     assert by_attack["pgd2"] == pytest.approx(accuracy[1])
+
+    # pandas compares attrs as it joins tables, also of what was made from them
+    other = ltrobust.evaluate(trained.model, trained.data, "clean", device="cpu")
+    for one, two in ((table, other), (table.round(3), other.round(3)), (table, table.copy())):
+        joined = pd.concat([one, two], keys=["one", "two"])
+        assert len(joined) == len(one) + len(two)
+    assert (outcomes == outcomes.assign(pred=-1)) is False
+    assert (outcomes == outcomes.copy()) is True
+    assert (outcomes == pd.DataFrame(outcomes)).to_numpy().all()
+    assert not (outcomes["pred"] == -1).any()
 
 
 def test_evaluate_takes_names_lists_loaded_data_and_any_module() -> None:
