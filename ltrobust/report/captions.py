@@ -103,9 +103,8 @@ def fewer_note(setting: Setting) -> str:
     """Say what the scores on fewer images are, where a setting has some; else ""."""
     if (fewer := setting.fewer) is None:
         return ""
-    n, attacks = f"{int(fewer.key['n']):,}", list(setting.on_fewer)
-    known = {*fewer.run_ids}
-    missing = any(not known & {*setting.runs(label)} for label in setting.labels)
+    n, attacks = f"{int(fewer.key['n']):,}", setting.on_fewer
+    missing = any(fewer.run_ids.isdisjoint(setting.runs(label)) for label in setting.labels)
     near = near_best(fewer, attacks, ["balanced"])
     doubts = reliability_note(fewer, attacks)
     told = reliability_note(setting, setting.attacks)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ltrobust.evaluation.concerns import concern, concerns
 from ltrobust.evaluation.metrics import CUTS_TIES, NO_GROUPS
 from ltrobust.report.groups import Group
-from ltrobust.report.setting import NOISE, Lead, Setting
+from ltrobust.report.setting import CONTESTS, NOISE, Lead, Setting
 
 FLAG, NEAR, AHEAD = "†", "~", "*"
 _LEVEL = 0.05
@@ -98,6 +98,12 @@ def near_sign(setting: Setting, label: str, attack: str, contest: str | None) ->
         return NEAR
     leads = setting.leads.get((attack, contest), ())
     return AHEAD if _is_ahead(leads) and label == leads[0].best else ""
+
+
+def score_signs(setting: Setting, label: str, attack: str, score: str) -> str:
+    """All signs of one score: its †, and its ~ or *."""
+    near = near_sign(setting, label, attack, CONTESTS.get(score))
+    return sign_of(setting, label, attack) + near
 
 
 def _is_ahead(leads: Sequence[Lead]) -> bool:

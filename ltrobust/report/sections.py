@@ -35,7 +35,7 @@ from ltrobust.report.estimate import Estimate, percent
 from ltrobust.report.explain import advice
 from ltrobust.report.groups import Group, format_eps, imbalance
 from ltrobust.report.images import example_sheet
-from ltrobust.report.marks import grouping_note, near_best, near_sign, reliability_note, sign_of
+from ltrobust.report.marks import grouping_note, near_best, reliability_note, score_signs, sign_of
 from ltrobust.report.markup import cell_text
 from ltrobust.report.names import (
     attack_title,
@@ -323,9 +323,8 @@ def _cells(setting: Setting, label: str, known: Mapping[Column, Sequence[float]]
         best = min(rivals) if metric is not None and metric.better == "less" else max(rivals)
         texts = {written(value) for value in rivals}
         leads = len(texts) > 1 and written(found.value) == written(best)
-        of, theirs = column.of, column.of.label_of(setting, label)
-        near = near_sign(of, theirs, column.attack, CONTESTS.get(column.score))
-        sign = sign_of(of, theirs, column.attack) + near
+        theirs = column.of.label_of(setting, label)
+        sign = score_signs(column.of, theirs, column.attack, column.score)
         bar = f"{100 * found.value / scale:.1f}" if scale > 0 else "0"
         bar = bar if metric is None else "0"
         yield replace(_cell(found), sign=sign, best=leads, bar=bar)

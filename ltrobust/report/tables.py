@@ -28,8 +28,8 @@ from ltrobust.report.groups import attack_order
 from ltrobust.report.marks import (
     grouping_note,
     near_best,
-    near_sign,
     reliability_note,
+    score_signs,
     sign_of,
 )
 from ltrobust.report.markup import Table
@@ -429,8 +429,8 @@ def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], lis
     for label in setting.ranked:
         cells = {}
         for one in columns:
-            of, own = _whose(setting, one, label)
-            cells[one] = of.estimate(own, one.attack, one.score)
+            of = one.fewer or setting
+            cells[one] = of.estimate(of.label_of(setting, label), one.attack, one.score)
         titled = {one.title: cell for one, cell in cells.items()}
         rows.append({"method": label, **setting.told(label), **titled})
         records.append(
@@ -448,12 +448,6 @@ def _scored(setting: Setting, columns: Sequence[Column]) -> tuple[list[Row], lis
             }
         )
     return rows, records
-
-
-def _whose(setting: Setting, column: Column, label: str) -> tuple[Setting, str]:
-    """The setting that a column's scores are of, and how it calls the row `label`."""
-    of = column.fewer
-    return (setting, label) if of is None else (of, of.label_of(setting, label))
 
 
 def _by_attack(
@@ -477,9 +471,8 @@ def _column_table(
     rows, records = _scored(setting, columns)
     for row in rows:
         for one in columns:
-            of, own = _whose(setting, one, row["method"])
-            near = near_sign(of, own, one.attack, CONTESTS.get(one.score))
-            sign = sign_of(of, own, one.attack) + near
+            of = one.fewer or setting
+            sign = score_signs(of, of.label_of(setting, row["method"]), one.attack, one.score)
             row[one.title] = replace(row[one.title], sign=sign)
     contested = [one for one in columns if one.score in CONTESTS and one.fewer is None]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
