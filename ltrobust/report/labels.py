@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
 from ltrobust.report.style import DPI, FONT, short
@@ -135,17 +136,20 @@ def legend_below(
 
     Args:
         limit: most characters of a name.
-        foot: inches of what stands below it; the layout knows of these.
+        foot: inches of what stands below it.
     """
     if names:
         texts = [short(name, limit) for name in names]
-        pad = 0.35 if foot else rcParams["legend.borderaxespad"]  # the lines below have their own
         how = {
             "handlelength": 2.2,
             "columnspacing": 1.2,
             "ncols": _columns(texts, figure.get_figwidth()),
-            "borderaxespad": pad + 72 * foot / rcParams["legend.fontsize"],
+            "borderaxespad": rcParams["legend.borderaxespad"]
+            + 72 * foot / rcParams["legend.fontsize"],
         }
+        if foot and isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+            low = foot / figure.get_figheight()  # a layout makes room for the legend alone
+            engine.set(rect=(0, low, 1, 1 - low))
         figure.legend(handles, texts, loc="outside lower center", **how)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -474,11 +475,13 @@ def test_names_stand_as_shown_in_every_figure_that_names_methods():
         assert not {"trades", "taet"} & texts
 
 
-def test_the_legend_of_many_methods_stands_above_the_lines_below():
+@pytest.mark.parametrize("lines", [1, 2, 4])
+def test_the_legend_of_many_methods_stands_above_the_lines_below(lines: int):
     names = [f"m{number:02}" for number in range(40)]
     rows = [row for name in names for row in cost_rows({f"{name}-0": 60.0}).to_dict("records")]
     (setting,) = settings(pd.DataFrame(rows))
-    figure = draw(charts(setting)["cost"])
+    chart = charts(setting)["cost"]
+    figure = draw(replace(chart, foot=chart.foot * lines))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box, foot = legend.get_window_extent(), figure._supxlabel.get_window_extent()
