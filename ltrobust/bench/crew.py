@@ -253,6 +253,11 @@ class _Helper:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"process {self.rank} ended ({how}{': ' + last if last else ''})"
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than because another was gone."""
+        return self._process.poll() not in (None, 0)
+
     def wait(self) -> None:
         """Give it time to end by itself."""
         with suppress(subprocess.TimeoutExpired):
@@ -280,7 +285,7 @@ class _Watched(Team):
         except LostError as error:
             for helper in self._helpers:
                 helper.wait()
-            fates = [fate for helper in self._helpers if (fate := helper.fate())]
+            fates = [helper.fate() for helper in self._helpers if helper.failed]
             raise LostError("; ".join(fates) or str(error)) from error
 
 

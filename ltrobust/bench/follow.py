@@ -10,15 +10,25 @@ import os
 import shutil
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from ltrobust.bench.crew import HERE, LAUNCHED, Launched, Order, joined, on_loopback, told_images
+from ltrobust.bench.crew import (
+    HERE,
+    LAUNCHED,
+    LEAVE,
+    Launched,
+    Order,
+    joined,
+    on_loopback,
+    told_images,
+)
 from ltrobust.bench.loader import Loader
 from ltrobust.bench.plan import Plan, thrift, use_device
 from ltrobust.bench.runner import defended_by, split_model, watch_of
@@ -33,7 +43,11 @@ from ltrobust.training.trainer import train
 
 
 def follow(team: Team) -> None:
-    """Do what process 0 says, until it says no more or is gone."""
+    """Do what process 0 says, until it says no more.
+
+    Raises:
+        LostError: a process is gone.
+    """
     while True:
         try:
             order = Order.heard(team)
@@ -42,7 +56,7 @@ def follow(team: Team) -> None:
             with team.together(), computing_with(order.threads):
                 _do(order, team)
         except LostError:
-            return
+            raise
         except Exception:  # told to the others by `together`; process 0 says what is next
             continue
 
@@ -92,7 +106,7 @@ def led(command: Callable[[], int]) -> int:
     """
     launched = Launched(*next(iter(dist.rendezvous("env://"))))
     if launched.rank != 0:
-        with _silent():
+        with _silent(), suppress(LostError):  # torchrun tells which process is gone
             launched.follow(follow)
         return 0
     token = LAUNCHED.set(launched)
@@ -114,7 +128,9 @@ def _end_with_input(folder: Path) -> threading.Thread:
 
     def wait() -> None:
         sys.stdin.buffer.read()
-        shutil.rmtree(folder, ignore_errors=True)
+        until = time.monotonic() + LEAVE
+        while folder.exists() and time.monotonic() < until:  # torch may write the file once more
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     thread = threading.Thread(target=wait, name="ltrobust-input", daemon=True)
@@ -132,9 +148,10 @@ def main() -> None:
             store.set(f"{HERE}{rank}", "")
             with joined(store, rank, size, device) as team:
                 follow(team)
-    except BaseException:
-        ending.join(1.0)  # where process 0 is gone, its folder goes first
-        raise
+    except BaseException as error:
+        ending.join(LEAVE / 2)  # where process 0 is gone, its folder goes first
+        if not isinstance(error, LostError):  # which process it was, process 0 tells
+            raise
 
 
 if __name__ == "__main__":

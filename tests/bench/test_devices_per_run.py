@@ -144,6 +144,44 @@ def test_killed_itself_it_leaves_no_process_and_one_goes_on_from_there(
     assert what_counts(only_run(Path("out"))) == what_counts(alone)
 
 
+HELPER = """
+import shutil, sys
+from contextlib import nullcontext
+from ltrobust.bench import follow
+from ltrobust.team import LostError
+
+folder, remove = sys.argv[1], shutil.rmtree
+
+def as_beside_torch(place, **options):  # which writes its file once more when the others are gone
+    shutil.rmtree = remove
+    for file in place.iterdir():
+        file.unlink()
+        file.touch()
+
+def lost(team):
+    print("lost", flush=True)
+    raise LostError("process 0 is gone")
+
+shutil.rmtree, follow.follow = as_beside_torch, lost
+follow.joined = lambda *_: nullcontext()
+sys.argv = ["follow", "1", "2", folder + "/store", "cpu"]
+follow.main()
+"""
+
+
+def test_a_helper_does_not_end_before_the_folder_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "ltrobust-crew-1"
+    folder.mkdir()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HELPER, str(folder)], **pipes) as helper:
+        assert helper.stdout.readline() == b"lost\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # the input of the dead may end a bit later
+            helper.wait(0.5)
+        helper.stdin.close()
+        helper.wait(PATIENCE)
+    assert not folder.exists()
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
