@@ -143,27 +143,35 @@ def marks_for(labels: Iterable[str], methods: Mapping[str, str] | None = None) -
     """Give each label its own mark; that of a shipped method (`MARKED`) is always the same.
 
     A variant of one, such as "trades (3f2a1b)" or "trades+awp", has its colour and another marker,
-    dash and hatch. All other labels share out what is left, in alphabetical order.
+    dash and hatch, as long as there are any. All other labels share out what is left, in
+    alphabetical order; up to 49 differ in colour or marker.
 
     Args:
         labels: names as in a group's rows.
         methods: label to registered method, where labels are other names.
     """
     names = {label: (methods or {}).get(label, label) for label in sorted(set(labels))}
-    taken = {_cell(place) for place in range(len(MARKED))}
     cells: dict[str, tuple[int, int]] = {}
+
+    def give(label: str, places: Iterable[tuple[int, int]]) -> None:
+        taken = set(cells.values())
+        cell = next((cell for cell in places if cell not in taken), None)
+        if cell is not None:
+            cells[label] = cell
+
     for label, name in names.items():
-        if name in MARKED and _cell(MARKED.index(name)) not in cells.values():
-            cells[label] = _cell(MARKED.index(name))
+        if name in MARKED:
+            give(label, [_cell(MARKED.index(name))])
     for label, name in names.items():
         base = re.split(r" \(|\+", name)[0]
         if label not in cells and base in MARKED:
             colour, first = _cell(MARKED.index(base))
-            below = ((colour, row) for row in itertools.count(first))
-            cells[label] = next(cell for cell in below if cell not in taken)
-            taken.add(cells[label])
-    rest = (cell for cell in map(_cell, itertools.count(len(MARKED))) if cell not in taken)
-    cells |= {label: next(rest) for label in names if label not in cells}
+            give(label, ((colour, row) for row in range(first + 1, len(DASHES))))
+    alike = len(PALETTE) * len(DASHES)  # from there on looks come again
+    places = (*range(len(MARKED), alike), *range(len(MARKED)))
+    for label in names:
+        if label not in cells:
+            give(label, map(_cell, itertools.chain(places, itertools.count(alike))))
     return {label: _mark(*cells[label]) for label in names}
 
 

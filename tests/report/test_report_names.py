@@ -98,6 +98,20 @@ def test_variants_have_the_colour_of_their_method_and_marks_of_their_own() -> No
     assert marks["at-bsl+awp"] != marks_for(["at-bsl"])["at-bsl"]
 
 
+def test_many_variants_of_one_method_can_be_told_apart() -> None:
+    labels = ["pgd-at", "trades", *(f"pgd-at+m{n:02}" for n in range(20)), "trades+awp", "mine"]
+    marks = marks_for(labels)
+    assert len({(mark.colour, mark.marker) for mark in marks.values()}) == len(labels)
+    assert len({(mark.colour, mark.dash) for mark in marks.values()}) == len(labels)
+    same = [name for name in labels if marks[name].colour == marks["pgd-at"].colour]
+    assert same[:6] == ["pgd-at", *labels[2:7]], "as many as its colour has"
+
+
+def test_all_looks_are_used_before_one_comes_again() -> None:
+    marks = marks_for([*(f"at-bsl+m{n:02}" for n in range(30)), *(f"m{n:02}" for n in range(19))])
+    assert len({(mark.colour, mark.marker) for mark in marks.values()}) == 49
+
+
 def test_other_names_of_a_shipped_method_have_its_mark() -> None:
     assert marks_for(["TAET"], {"TAET": "taet"})["TAET"] == marks_for(["taet"])["taet"]
 
