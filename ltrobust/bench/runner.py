@@ -137,19 +137,30 @@ def do_run(
         store.sweep()
         own = _threads(store, plan.settings) or plan.threads
         with computing_with(own or threads_of(plan.settings, plan.device)):
-            for part in planned.parts:
-                reason = _do_run(part, suite, claim, load, plan, reporter)
-                if reason:
-                    return reason
-                plan = _going_on(plan)
-    return ""
+            return _do_parts(planned, suite, claim, load, plan, reporter)
 
 
-def _going_on(plan: Plan) -> Plan:
-    """The plan for who has begun a run: it is not cleared again."""
-    if plan.settings.overwrite != "all":
-        return plan
-    return replace(plan, settings=plan.settings.model_copy(update={"overwrite": "failed"}))
+def _do_parts(
+    planned: PlannedRun,
+    suite: SuiteStore,
+    claim: Claim,
+    load: Callable[[PlannedRun], LongTailedData],
+    plan: Plan,
+    reporter: Reporter,
+) -> str:
+    """Do a run on all its sets of test images, also when it fails on one; say the first reason."""
+    store, failed = suite.run(planned.run.run_id), ""
+    for part in planned.parts:
+        reason = _do_run(part, suite, claim, load, plan, reporter)
+        failed = failed or reason
+        if reason and (not store.trained or plan.settings.overwrite == "never"):
+            return failed
+        # begun, it is not cleared again
+        settings = plan.settings.model_copy(update={"overwrite": "failed"})
+        plan = replace(plan, settings=settings) if plan.settings.overwrite == "all" else plan
+    if failed and store.failure is None:  # the last set went well
+        _failed(store, failed)
+    return failed
 
 
 def _threads(store: RunStore, settings: Settings) -> int | None:

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ltrobust
+from ltrobust.bench import runner
 from ltrobust.bench.cells import cell_rows
 from ltrobust.bench.estimate import Probes, TrainingSet, estimate, memory_needs
 from ltrobust.bench.loader import Loader
@@ -23,7 +24,7 @@ from ltrobust.bench.settings import Settings, make_cells, make_settings
 from ltrobust.bench.standing import finished
 from ltrobust.config import Run
 from ltrobust.data.cache import LIMIT_VARIABLE
-from ltrobust.errors import UserError
+from ltrobust.errors import RunError, UserError
 from ltrobust.models import build_model
 from ltrobust.results.store import SuiteStore
 
@@ -327,6 +328,36 @@ def test_a_run_on_several_sets_of_test_images_is_trained_once_and_attacked_on_al
     assert [row["state"] for row in status] == ["done"] * 4
     again = cli("bench", "--suite", path, "--no-checks", *jobs)
     assert "epoch" not in again.stdout
+
+
+@pytest.mark.usefixtures("without_reports", "few_checks")
+@pytest.mark.parametrize("bad", [20, 10], ids=["the first set", "the second set"])
+def test_a_set_of_test_images_that_fails_keeps_no_other_from_being_tried(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, bad: int
+):
+    attack = runner._attack
+
+    def failing(evaluator: Any, *args: Any) -> dict[str, float]:
+        if len(evaluator.test.labels) == bad:
+            raise RunError("no room for these images")
+        return attack(evaluator, *args)
+
+    path = suite(TWICE)
+    words = ("bench", "--suite", path, "--no-checks", "--seeds", "0", "--methods", "pgd-at")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_attack", failing)
+        done = cli(*words)
+    assert done.code == 1
+    assert "no room for these images" in done.stderr
+    few, many = [("clean", 10), ("fgsm", 10)], [("clean", 20), ("fgsm", 20), ("pgd2", 20)]
+    assert attacked() == {("pgd-at", 0): many if bad == 10 else few}
+    (row,) = json.loads(cli("status", "out", "--json").stdout)
+    assert row["state"] == "failed"
+
+    done = cli(*words, "--overwrite", "never")
+    assert (done.code, attacked()) == (1, {("pgd-at", 0): many if bad == 10 else few})
+    assert cli(*words).code == 0
+    assert attacked() == {("pgd-at", 0): sorted([*few, *many])}
 
 
 def test_a_plan_of_several_sets_of_test_images_is_what_was_written(cli: Cli):
