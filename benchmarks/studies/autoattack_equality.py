@@ -122,7 +122,7 @@ def compare(model: DefendedModel, data: LongTailedData, count: int, eps: float) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--suite", type=Path, default=Path("results/cifar10-lt-cpu"))
+    parser.add_argument("--suite", type=Path, default=Path("benchmarks/speed/subject"))
     parser.add_argument("--method", default="pgd-at")
     parser.add_argument("--checkpoint", type=Path, help="state dict of an undefended resnet18")
     parser.add_argument("--images", type=int, default=200)

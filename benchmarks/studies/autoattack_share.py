@@ -6,7 +6,7 @@ for the views that evaluation searches with. On a CPU, where nothing runs behind
 
     python benchmarks/studies/autoattack_share.py --data-dir data --json autoattack-share.json
 
-The pgd-at small-cnn of results/cifar10-lt-cpu; minutes on two cores.
+The pgd-at small-cnn of benchmarks/speed/subject; minutes on two cores.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def why_not(value: Value, runs: Sequence[Run], measured: Measured | None, scale:
     if value.published_attack == TORCHATTACKS:
         return PAPERS_AUTOATTACK
     if value.ours is None:
-        return "method not in ltrobust"
+        return "this entry has no run of the method"
     if scale == "cpu":
         return "cpu scale"
     if value.selector.reason:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ltrobust.report.across import EXTERNAL
 from ltrobust.report.groups import Group, format_eps, imbalance
-from ltrobust.report.marks import near_best, reliability_note
+from ltrobust.report.marks import reliability_note
 from ltrobust.report.ratios import LONG_TAILED
 from ltrobust.report.rows import Row
 from ltrobust.report.setting import Setting
@@ -90,12 +90,21 @@ def _across(mixed: Collection[str], rows: Sequence[Row]) -> str:
     return f" Ranked across {names} on the same test images{note}."
 
 
-def reading(group: Setting, attacks: Sequence[str] | None = None) -> str:
-    """Say by what rows are ranked, and how scores under these attacks (default: all) are marked."""
+def reading(
+    group: Setting, attacks: Sequence[str] | None = None, fewer: Setting | None = None
+) -> str:
+    """Say by what rows are ranked, and how scores under these attacks (default: all) are marked.
+
+    Args:
+        group: the table's setting.
+        attacks: of its scores.
+        fewer: the setting on fewer images whose scores stand there too.
+    """
     runs = {row["run_id"] for row in group.rows}
     gaps = len(group.rows) < len(runs) * len(group.attacks)
     marks = spread_note([group]) + gaps_note(gaps)
-    marks += reliability_note(group, group.attacks if attacks is None else attacks)
+    own = (group, group.attacks if attacks is None else attacks)
+    marks += reliability_note(own, *([] if fewer is None else [(fewer, group.on_fewer)]))
     return f" {group.ranking.sentence} Percent; best bold, second underlined.{marks}"
 
 
@@ -103,15 +112,11 @@ def fewer_note(setting: Setting) -> str:
     """Say what the scores on fewer images are, where a setting has some; else ""."""
     if (fewer := setting.fewer) is None:
         return ""
-    n, attacks = f"{int(fewer.key['n']):,}", setting.on_fewer
+    n = f"{int(fewer.key['n']):,}"
     missing = any(fewer.run_ids.isdisjoint(setting.runs(label)) for label in setting.labels)
-    near = near_best(fewer, attacks, ["balanced"])
-    doubts = reliability_note(fewer, attacks)
-    told = reliability_note(setting, setting.attacks)
     return (
         f" n = {n}: on {n} test images, {_seeds([fewer])}; {fewer.autoattack} was not made on all."
         f"{' Who was not attacked so has no score there.' * missing}{_libraries(fewer.rows)}"
-        f"{f' On these:{near}' if near else ''}{doubts if doubts not in told else ''}"
     )
 
 

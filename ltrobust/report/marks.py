@@ -27,25 +27,35 @@ def sign_of(group: Group, label: str, *attacks: str) -> str:
     return FLAG if any(concerns(check, attack) for check in checks for attack in attacks) else ""
 
 
-def reliability_note(group: Group, attacks: Sequence[str]) -> str:
+def reliability_note(
+    shown: tuple[Group, Sequence[str]], *beside: tuple[Setting, Sequence[str]]
+) -> str:
     """The footnote of a table with numbers under these attacks; "" where there is nothing to say.
 
     It tells which flagged checks put which numbers in doubt, what was found beside that, and who
     has no report.
+
+    Args:
+        shown: a group and attacks.
+        beside: the same runs on other images, and attacks.
     """
-    flagged, beside = {}, {}
-    for label, names in group.checks.items():
+    group = shown[0]
+    attacks = list(dict.fromkeys(attack for _, own in (shown, *beside) for attack in own))
+    flagged, harmless = {}, {}
+    for label in group.labels:
+        others = (one.checks.get(one.label_of(group, label), ()) for one, _ in beside)
+        names = list(dict.fromkeys(itertools.chain(group.checks[label], *others)))
         told = {name: [a for a in attacks if concerns(name, a)] for name in names}
         doubted = [a for a in attacks if any(a in own for own in told.values())]
         where = "" if len(doubted) == len(attacks) else f" under {', '.join(doubted)}"
         if doubted:
             flagged[f"{label}{where}"] = [name for name, own in told.items() if own]
-        if harmless := [name for name in names if concern(name) == "none"]:
-            beside[label] = harmless
+        if found := [name for name in names if concern(name) == "none"]:
+            harmless[label] = found
     note = f" {flag_sentence(flagged)}" if flagged else ""
-    if beside:
-        note += f" Found, and no doubt about these numbers: {_listed(beside)}."
-    return note + _unchecked_note(group, attacks)
+    if harmless:
+        note += f" Found, and no doubt about these numbers: {_listed(harmless)}."
+    return note + "".join(dict.fromkeys(_unchecked_note(*one) for one in (shown, *beside)))
 
 
 def _unchecked_note(group: Group, attacks: Sequence[str]) -> str:
@@ -75,14 +85,18 @@ def _listed(checks: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{label} ({', '.join(names)})" for label, names in checks.items())
 
 
-def near_best(setting: Setting, attacks: Iterable[str], contests: Iterable[str]) -> str:
-    """Explain ~ and * of a table with these attacks and contests ("balanced", "tail")."""
-    cells = list(itertools.product(sorted(attacks), sorted(contests)))
-    leads = [lead for cell in cells for lead in setting.leads.get(cell, ())]
+def near_best(*shown: tuple[Setting, Iterable[str], Iterable[str]]) -> str:
+    """Explain ~ and * of a table with these settings' attacks and contests ("balanced", "tail")."""
+    contests = [
+        setting.leads.get(cell, ())
+        for setting, attacks, named in shown
+        for cell in itertools.product(sorted(attacks), sorted(named))
+    ]
+    leads = [lead for contest in contests for lead in contest]
     noise = [lead for lead in leads if lead.verdict == NOISE]
     bases = " or ".join(_BASES.get(name, name) for name in sorted({one.basis for one in noise}))
     sentence = f" {NEAR} within noise of the best (95%, {bases})." if noise else ""
-    if any(_is_ahead(setting.leads.get(cell, ())) for cell in cells):
+    if any(map(_is_ahead, contests)):
         sentence += f" {AHEAD} ahead of every other (p < {_LEVEL:g} after Holm's correction)."
     unknown = sorted({lead.other for lead in leads if lead.verdict == "unknown"})
     if unknown:

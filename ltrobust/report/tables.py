@@ -153,7 +153,7 @@ def error_table(setting: Setting) -> Table | None:
     caption = (
         f"{setting.protocol} natural: share of images misclassified without an attack, boundary: "
         "right without it and broken by it; their sum is the robust error, 1 - accuracy. Percent; "
-        f"less is better.{spread_note([setting])}{reliability_note(setting, attacks)}"
+        f"less is better.{spread_note([setting])}{reliability_note((setting, attacks))}"
     )
     title, frame, data = "Natural and boundary error", pd.DataFrame(rows), pd.DataFrame(records)
     return Table("errors", title, caption, frame, section="attack", data=data)
@@ -194,7 +194,7 @@ def interval_table(setting: Setting) -> Table | None:
         return None
     caption = f"{setting.protocol} One seed; the interval covers the choice of test images only."
     title = "Balanced accuracy with its 95% confidence interval"
-    caption = f"{caption} Percent.{reliability_note(setting, setting.attacks)}"
+    caption = f"{caption} Percent.{reliability_note((setting, setting.attacks))}"
     frame, data = pd.DataFrame(rows), pd.DataFrame(records)
     return Table("intervals", title, caption, frame, data=data)
 
@@ -307,7 +307,7 @@ def confusion_table(setting: Setting) -> Table | None:
     caption = (
         f"{setting.protocol} Tail classes under {mistakes.attack}: share of a class's images that "
         "are still right, and the classes that most of the others fall into, with their shares."
-        f"{grouping_note(setting)} Percent.{reliability_note(setting, [mistakes.attack])}"
+        f"{grouping_note(setting)} Percent.{reliability_note((setting, [mistakes.attack]))}"
     )
     title = f"Where tail images fall under {mistakes.attack}"
     frame, data = pd.DataFrame(rows), pd.DataFrame(records)
@@ -477,9 +477,12 @@ def _column_table(
     contested = [one for one in columns if one.score in CONTESTS and one.fewer is None]
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
     shown = list(dict.fromkeys(one.attack for one in columns if one.fewer is None))
+    fewer = next((one.fewer for one in columns if one.fewer is not None), None)
+    contested_on_fewer = [] if fewer is None else [(fewer, setting.on_fewer, contests)]
     caption = (
         f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
-        f"{reading(setting, shown)}{near_best(setting, attacks, contests)}"
+        f"{reading(setting, shown, fewer)}"
+        f"{near_best((setting, attacks, contests), *contested_on_fewer)}"
     )
     frame, data = pd.DataFrame(rows), pd.DataFrame(records)
     return Table(name, title, caption, frame, [one.title for one in columns], data=data)
@@ -535,5 +538,5 @@ def _ratio_caption(family: Family, attacks: Sequence[str], rows: Sequence[Row]) 
         f"{told} Mean over classes. Methods in their order at ratio "
         f"{members[-1].key['imbalance_ratio']:g}. Percent; "
         f"best of a column bold, second underlined.{spread_note(members)}{gaps_note(gaps)}"
-        f"{reliability_note(family.together, attacks)}"
+        f"{reliability_note((family.together, attacks))}"
     )

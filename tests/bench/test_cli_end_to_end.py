@@ -234,7 +234,8 @@ def test_shipped_suite_is_found_by_its_name(cli: Cli) -> None:
     assert (outcome.code, outcome.stderr) == (0, "")
     runs = plan_of(outcome.stdout)
     assert {run["config"]["data"]["name"] for run in runs} == {"cifar10-lt"}
-    assert len(runs) == 5
+    # five defenses, three combinations and the base of one, three seeds each
+    assert len(runs) == 27
 
 
 def test_paper_recipe_differs_from_the_unified_one(cli: Cli) -> None:

@@ -342,7 +342,7 @@ def test_the_stored_network_is_what_evaluation_scripts_attack(
     )
     attacked = script("_subject").checkpoint(data, torch.device("cpu"))
     net, x, y = attacked.plain()
-    stored = next((SPEED.parents[1] / "results/cifar10-lt-cpu/runs").glob("pgd-at-*"))
+    stored = next((SPEED / "subject/runs").glob("pgd-at-*"))
     weights = load_file(stored / "model.safetensors")
     assert torch.equal(net.net.conv1.weight, weights["conv1.weight"])
     assert all(p.requires_grad and p.is_contiguous() for p in net.parameters())

@@ -121,7 +121,7 @@ def test_a_method_that_is_not_here_is_shown_without_a_number_of_ours(tmp_path) -
     frame = compare(made.entry, VALUES, Ours(made.plans, store_results(made, tmp_path)), "full")
     reat = frame[frame["published_method"] == "REAT"]
     assert len(reat)
-    assert set(reat["verdict"]) == {"not comparable: method not in ltrobust"}
+    assert set(reat["verdict"]) == {"not comparable: this entry has no run of the method"}
     assert reat["ours"].isna().all()
 
 

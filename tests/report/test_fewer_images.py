@@ -206,8 +206,8 @@ def lead(setting: Setting, attack: str, verdict: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("verdict", "signs", "words"),
     [
-        ("within noise", {"pgd-at": "~", "taet": ""}, "On these: ~ within noise of the best"),
-        ("best", {"pgd-at": "", "taet": "*"}, "On these: * ahead of every other"),
+        ("within noise", {"pgd-at": "~", "taet": ""}, "~ within noise of the best"),
+        ("best", {"pgd-at": "", "taet": "*"}, "* ahead of every other"),
     ],
 )
 def test_leads_on_fewer_images_are_theirs(verdict: str, signs: dict[str, str], words: str):
@@ -220,7 +220,7 @@ def test_leads_on_fewer_images_are_theirs(verdict: str, signs: dict[str, str], w
         row = cells(table, method)
         assert row[AUTOATTACK].sign == sign
         assert row["pgd20 bal."].sign == row[PGD].sign == ""
-    assert words in table.caption
+    assert table.caption.count(words) == 1
     html = page(pd.DataFrame(found), None, title="t", comparisons=known)
     assert words in html
 
@@ -231,7 +231,13 @@ def test_leads_on_all_images_are_not_told_of_fewer():
     table = leaderboard_table(of_all(found, comparisons=known))
     assert cells(table, "pgd-at")["pgd20 bal."].sign == "~"
     assert cells(table, "pgd-at")[PGD].sign == ""
-    assert "On these" not in table.caption
+    both = [
+        lead(one, "pgd20" if one.fewer else "autoattack", "within noise")
+        for one in settings(pd.DataFrame(found))
+    ]
+    table = leaderboard_table(of_all(found, comparisons=pd.DataFrame(both)))
+    assert cells(table, "pgd-at")[AUTOATTACK].sign == "~"
+    assert table.caption.count("within noise of the best (") == 1
 
 
 def test_doubts_about_numbers_on_fewer_images_are_told_once():
@@ -242,6 +248,10 @@ def test_doubts_about_numbers_on_fewer_images_are_told_once():
     assert "bpda" in table.caption
     both = leaderboard_table(of_all([{**row, "reliability": "bpda"} for row in EVERY] + flagged))
     assert both.caption.count("taet (bpda)") == 1
+    apart = [{**row, "reliability": "vanishing-gradients"} for row in EVERY + rows()]
+    caption = leaderboard_table(of_all(apart)).caption
+    assert caption.count("†") == caption.count("flagged") == 1
+    assert "taet under pgd20, autoattack (vanishing-gradients)" in caption
 
 
 # order ------------------------------------------------------------------------------------------
