@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -84,6 +85,10 @@ def _chart(
     return bars_chart(frame)
 
 
+_WIDE = 90
+"""Characters of a line above a figure."""
+
+
 def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> str:
     """What stands above a figure, in lines: scale, test images, what † means."""
     attacks = _drawn(entry, frame)
@@ -96,7 +101,7 @@ def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> 
         if flagged_labels(frame[frame["attack"].isin(attacks)])
         else "",
     ]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, _WIDE))
 
 
 def scale_note(ours: Ours) -> str:
@@ -116,7 +121,7 @@ def scale_note(ours: Ours) -> str:
 def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
     """Numbers of test images, attacks apart that have another; "" before any run.
 
-    Where single classes are drawn, the numbers of their images follow.
+    Where classes are drawn, alone or as a mean of some, the numbers of their images follow.
     """
     sizes = {attack: _span(numbers) for attack, numbers in ours.test_sizes(attacks).items()}
     if not sizes:
@@ -124,8 +129,13 @@ def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
     usual = Counter(sizes.values()).most_common(1)[0][0]
     others = [f"{attack_title(attack)} {text}" for attack, text in sizes.items() if text != usual]
     drawn = frame[frame["attack"].isin(attacks) & (frame["n"] > 0)]
+    parts = []
+    for metric, own in drawn[drawn["metric"].str.startswith("mean:")].groupby("metric")["n"]:
+        classes = str(metric).count(",") + 1
+        parts.append(f"{_span(sorted(own.unique()))} in {classes} classes")
     single = drawn.loc[drawn["metric"].str.startswith("class:"), "n"]
-    each = f" ({_span(sorted(single.unique()))} a class)" if len(single) else ""
+    parts += [f"{_span(sorted(single.unique()))} a class"] if len(single) else []
+    each = f" ({', '.join(parts)})" if parts else ""
     return f"test images: {'; '.join([f'{usual}{each}', *others])}"
 
 

@@ -58,10 +58,21 @@ def reliability_note(frame: pd.DataFrame) -> str:
     """The footnote of a table: which checks were flagged, and who has no report; "" for neither."""
     parts = []
     if flagged := flagged_labels(frame):
-        parts.append(flag_sentence(flagged))
+        told = {name: [_at(frame, name, one) for one in own] for name, own in flagged.items()}
+        parts.append(flag_sentence(told))
     without = dict.fromkeys(frame.loc[frame["reliability"] == NO_REPORT, "label"])
     if without:
         measured = set(frame.loc[frame["n"] > 0, "label"])
         who = "for any run of ours" if measured == set(without) else f"for {', '.join(without)}"
         parts.append(f"No reliability report {who}.")
     return " ".join(parts)
+
+
+def _at(frame: pd.DataFrame, label: str, check: str) -> str:
+    """A check with the imbalance ratios at which it was flagged, unless that is all of them."""
+    own = frame[(frame["label"] == label) & (frame["n"] > 0)]
+    here = own.loc[[check in checks.split(";") for checks in own["reliability"]], "ratio"]
+    ratios = sorted(here.unique())
+    if len(ratios) == own["ratio"].nunique():
+        return check
+    return f"{check} at imbalance ratio {', '.join(f'{ratio:g}' for ratio in ratios)}"

@@ -77,7 +77,8 @@ def setting_words(groups: Sequence[Group], ratios: str, test_set: str) -> str:
     ]
     rows = [row for group in groups for row in group.rows]
     across = _across(dict.fromkeys(name for group in groups for name in group.differing), rows)
-    return f"{', '.join(parts)}.{_tried(rows)}{across}{_libraries(rows)}{_attack_seeds(rows)}"
+    trained = f"{_fine_tuned(rows)}{_tried(rows)}{across}"
+    return f"{', '.join(parts)}.{trained}{_libraries(rows)}{_attack_seeds(rows)}"
 
 
 def _across(mixed: Collection[str], rows: Sequence[Row]) -> str:
@@ -162,6 +163,17 @@ def _attack_seeds(rows: Sequence[Row]) -> str:
             seeds[attack] = several
     texts = [f"{name}: worst of attack seeds {', '.join(map(str, s))}" for name, s in seeds.items()]
     return f" {'; '.join(texts)}." if texts else ""
+
+
+def _fine_tuned(rows: Sequence[Row]) -> str:
+    """Who was trained on after the epochs of its base."""
+    more = {
+        row["label"]: int(epochs)
+        for row in rows
+        if not pd.isna(epochs := row.get("fine_tuning_epochs")) and epochs > 0
+    }
+    told = ", ".join(f"{label} {epochs}" for label, epochs in more.items())
+    return f" Epochs of fine-tuning on top: {told}." if told else ""
 
 
 def _tried(rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ from ltrobust.report.chart import (
     ends,
     values,
 )
-from ltrobust.report.cost import WALL, drawn_costs
+from ltrobust.report.cost import BUSY, WALL, drawn_costs
 from ltrobust.report.estimate import PERCENT, Estimate
 from ltrobust.report.groups import Group
 from ltrobust.report.marks import FLAG, sign_of
@@ -39,6 +39,8 @@ from ltrobust.report.sweeps import Sweep, ratio_sweep, steps_sweep
 NAMED_CLASSES = 20
 """Up to so many classes have their names on the axis, markers and error bars."""
 _MARKED_EPOCHS = 30
+_FEW = 3
+"""Up to so many methods are named below a figure."""
 _WIDE = 10.0
 """Largest over smallest value from which an axis becomes logarithmic."""
 _TIMES = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
@@ -294,10 +296,11 @@ def cost_chart(setting: Setting) -> Chart | None:
         f"on {where or 'an unknown device'}."
     )
     if drawn[0].conditions.clock == WALL:
-        note += " Wall times of a busy machine say little about a method."
+        note += BUSY
     if others:
         names = ", ".join(shown(setting, label, robust) for label in others)
-        foot.append(f"measured otherwise, not drawn: {names}")
+        few = names if len(others) <= _FEW else f"{len(others)} methods"
+        foot.append(f"measured otherwise, not drawn: {few}")
         note += f" Not drawn, because measured on another device, threads or commit: {names}."
     across = Axis(f"training time ({unit})")
     up = Axis(f"balanced accuracy, {short(under, 14)} (%)")
@@ -431,6 +434,11 @@ def _class_panel(
     return Panel(title, title, across, up, lines, counts, in_print=in_print)
 
 
+def _tenths(value: float) -> float:
+    """A percentage as a cell shows it: halves up, whichever side of them the binary number lies."""
+    return value if math.isnan(value) else math.floor(10 * value + 0.5 + 1e-6) / 10
+
+
 def _heat(
     names: Sequence[str],
     columns: Sequence[str],
@@ -444,7 +452,7 @@ def _heat(
         tuple(f"{title}: {cell.words}" for title, cell in zip(columns, row, strict=True))
         for row in cells
     )
-    shares = tuple(values(row) for row in cells)
+    shares = tuple(tuple(map(_tenths, values(row))) for row in cells)
     known = (v for row in shares for v in row if not math.isnan(v))
     span = (0.0, largest or max(known, default=0.0) or PERCENT)
     return Heat(tuple(names), tuple(columns), shares, unit, span, hover=hover, signs=signs)

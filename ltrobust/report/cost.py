@@ -23,6 +23,7 @@ _COMMIT = 8
 """Characters of a commit that are shown."""
 WALL = "wall time"
 CPU = "CPU time"
+BUSY = " Wall times of a busy machine say little about a method."
 _COLUMNS = {WALL: ("train_seconds", "seconds"), CPU: ("train_cpu_seconds", "cpu_seconds")}
 """Where the time of the training and that of the attack stand in a row."""
 _MEMORY = "peak_memory_bytes"

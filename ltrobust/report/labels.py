@@ -50,14 +50,15 @@ def label_points(axes: Axes, points: Sequence[Point], size: float = 8) -> None:
     """
     room = axes.get_window_extent()
     taken = [box for point in points for box in _footprint(axes, point)]
+    names: list[Bbox] = []
     lines: list[Bbox] = []
     for point in points:
         if not point.name:
             continue
         x, y = axes.transData.transform((point.x, point.y))
         extent = _text_size(axes, short(point.name), size)
-        place = _free_place((x, y), extent, taken, lines, room)
-        taken.append(place)
+        place = _free_place((x, y), extent, taken, names, lines, room)
+        names.append(place)
         lines += _line_boxes(x, y, place)
         _write(axes, point, (x, y), size, place)
 
@@ -186,7 +187,16 @@ def _text_size(axes: Axes, name: str, size: float) -> tuple[float, float]:
 
 def _write(axes: Axes, point: Point, pixel: tuple[float, float], size: float, place: Bbox) -> None:
     scale = 72 / axes.figure.dpi
-    arrow = {"arrowstyle": "-", "lw": 0.5, "color": "#808080", "shrinkA": 0, "shrinkB": 2}
+    end = _nearest(*pixel, place)
+    arrow = {
+        "arrowstyle": "-",
+        "lw": 0.5,
+        "color": "#808080",
+        "shrinkA": 0,
+        "shrinkB": 2,
+        # from where the name is nearest, as was reckoned, not from its middle
+        "relpos": ((end[0] - place.x0) / place.width, (end[1] - place.y0) / place.height),
+    }
     axes.annotate(
         short(point.name),
         (point.x, point.y),
@@ -198,9 +208,14 @@ def _write(axes: Axes, point: Point, pixel: tuple[float, float], size: float, pl
     )
 
 
+def _nearest(x: float, y: float, place: Bbox) -> tuple[float, float]:
+    """The point of a box that is nearest."""
+    return float(np.clip(x, place.x0, place.x1)), float(np.clip(y, place.y0, place.y1))
+
+
 def _line_boxes(x: float, y: float, place: Bbox) -> list[Bbox]:
     """Small boxes along the line that joins a point to a far label; none for a near one."""
-    end_x, end_y = np.clip(x, place.x0, place.x1), np.clip(y, place.y0, place.y1)
+    end_x, end_y = _nearest(x, y, place)
     length = math.hypot(end_x - x, end_y - y)
     if length <= _NEAR + 6:
         return []
@@ -212,24 +227,29 @@ def _free_place(
     pixel: tuple[float, float],
     size: tuple[float, float],
     taken: Sequence[Bbox],
+    names: Sequence[Bbox],
     lines: Sequence[Bbox],
     room: Bbox,
 ) -> Bbox:
-    """First box near `pixel` that lies in `room` and touches nothing taken.
+    """First box near `pixel` that lies in `room` and touches nothing taken and no name.
 
-    Places whose joining line crosses nothing either are preferred.
+    Places whose joining line crosses nothing either are preferred, then those where it crosses no
+    name.
     """
-    spare = None
+    spare: dict[bool, Bbox] = {}
     leftmost, rightmost = room.x0 + _GAP, room.x1 - _GAP - size[0]
     for left, bottom in _candidates(*pixel, *size):
         box = Bbox.from_bounds(max(leftmost, min(left, rightmost)), bottom, *size)
-        if not _inside(box, room) or box.padded(_GAP).count_overlaps(taken):
+        around = box.padded(_GAP)
+        if not _inside(box, room) or around.count_overlaps([*taken, *names]):
             continue
-        crossed = any(part.count_overlaps(taken) for part in _line_boxes(*pixel, box))
-        if not crossed and not box.padded(_GAP).count_overlaps(lines):
+        line = _line_boxes(*pixel, box)
+        apart = not any(part.count_overlaps(names) for part in line)
+        apart = apart and not around.count_overlaps(lines)
+        if apart and not any(part.count_overlaps(taken) for part in line):
             return box
-        spare = spare if spare is not None else box
-    return spare if spare is not None else Bbox.from_bounds(room.x0, room.y0, *size)
+        spare.setdefault(apart, box)
+    return spare.get(True, spare.get(False, Bbox.from_bounds(room.x0, room.y0, *size)))
 
 
 def _inside(box: Bbox, room: Bbox) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,14 @@ from ltrobust.report.style import (
 
 _HOLLOW = "////"
 _GUIDE = "#B0B0B0"
-_NOTE, _LINE = 0.15, 0.14
+_NOTE, _LINE = 0.15, 0.15
 """Inches of a line of the note above, and of one below."""
 _GRID = 12
 """More panels than these are placed by hand: the usual layout takes minutes for them."""
 _ROW = 0.135
 """Inches of a heat map's row."""
+_SECOND = 0.1
+"""Inches of a title's second line."""
 _NUMBERED = 12
 """Up to so many columns a heat map has its numbers in its cells."""
 
@@ -105,6 +108,10 @@ def draw(chart: Chart, width: float = WIDTH) -> Figure:
     """Draw the printed panels of a chart in a grid of `width` inches, legend below, note above."""
     panels = chart.printed
     columns = _fitting(chart, panels, width)
+    named = _classes_named(panels, columns, width)
+    if not named:
+        chart = replace(chart, foot=(*chart.foot, *_key(panels[0].heat, width)))
+    titles = [_title(panel, width / columns) for panel in panels]
     mosaic = _mosaic(panels, columns)
     rows = len(mosaic)
     names = [series.entry for series in chart.entries]
@@ -113,6 +120,8 @@ def draw(chart: Chart, width: float = WIDTH) -> Figure:
     below = legend_height(names, chart.cut, width)
     head, foot = _NOTE * len(chart.head.splitlines()), _LINE * len(chart.foot)
     height = sum(_heights(panels, columns, rows, chart.height, width)) + below + head + foot
+    one_line = not any("\n" in title for title in titles)
+    height += 0.0 if one_line else rows * _SECOND
     figure = new_figure(height + _names_height(panels) + 0.2, width)
     small = chart.columns > 3 and panels[0].heat is None  # small multiples, however many a row
     outer = len(panels) > 1 and (small or all(panel.counts or panel.heat for panel in panels))
@@ -120,23 +129,24 @@ def draw(chart: Chart, width: float = WIDTH) -> Figure:
         figure.supylabel(fit(panels[0].y.title, height - below, 9), fontsize=9)
         low = (below + 0.05) / figure.get_figheight()
         figure.supxlabel(panels[0].x.title, fontsize=9, y=low, va="bottom")
-    axes = _grid(figure, chart, panels, mosaic, below + foot)
+    axes = _grid(figure, chart, panels, mosaic, below + foot, one_line)
     for place, (one, panel) in enumerate(zip(axes, panels, strict=True)):
         left = not outer or place % columns == 0
         bottom = not outer or place + columns >= len(panels)
         last = place // columns == rows - 1
         room = width / columns - 0.5, chart.height - 0.3
-        _panel(one, panel, room, left, bottom, place % columns == columns - 1)
+        _panel(one, panel, room, left, bottom, place % columns == columns - 1, named)
         if small or (place % columns and panel.y.title == panels[place - 1].y.title):
             one.set_ylabel("")
         if small:
             one.set_xlabel("")
         # names above an unused panel hang into it and need no room of their own
         one.xaxis.set_in_layout(last or not outer)
-        one.set_title(_title(panel, width / columns), pad=3, fontsize=_title_size(width / columns))
+        size = _title_size(width / columns) - 2 * ("\n" in titles[place])
+        one.set_title(titles[place], pad=3, fontsize=size, linespacing=1)
     heats = [panel.heat for panel in panels if panel.heat]
     if heats:
-        _colour_bar(figure, axes, heats[0])
+        _colour_bar(figure, axes, heats[0], foot)
     _frame(figure, chart, names)
     if any(panel.named for panel in panels):
         freeze(figure)
@@ -186,7 +196,12 @@ def _mosaic(panels: Sequence[Panel], columns: int) -> list[list[str]]:
 
 
 def _grid(
-    figure: Figure, chart: Chart, panels: Sequence[Panel], mosaic: list[list[str]], below: float
+    figure: Figure,
+    chart: Chart,
+    panels: Sequence[Panel],
+    mosaic: list[list[str]],
+    below: float,
+    one_line: bool,
 ) -> list[Axes]:
     """Axes of all panels."""
     heats = [panel.heat for panel in panels if panel.heat]
@@ -201,16 +216,23 @@ def _grid(
         bottom = (below + 0.42 + _names_height(panels) + (0.35 if heats else 0.0)) / high
         figure.subplots_adjust(
             left=0.55 / wide, right=1 - 0.12 / wide, bottom=bottom, top=1 - (0.24 + head) / high,
-            wspace=0.12, hspace=0.34 if not heats else 0.25,
+            wspace=0.12, hspace=0.34 if not heats else 0.25 if one_line else 0.4,
         )  # fmt: skip
     return [found[f"{number}"] for number in range(len(panels))]
 
 
 def _title(panel: Panel, across: float) -> str:
+    """A panel's title, over a heat map in two lines where it is too long for one."""
     size = _title_size(across)
-    return (
-        panel.title if panel.wide else fit(panel.title, across - (0.6 if size > 8 else 0.3), size)
-    )
+    room, text = across - (0.6 if size > 8 else 0.3), panel.title
+    if panel.wide or text_width(text, size) <= room or panel.heat is None:
+        return text if panel.wide else fit(text, room, size)
+    broken = [f"{text[:n]}+\n{text[n + 1 :]}" for n, sign in enumerate(text) if sign == "+"]
+    wide = {
+        lines: max(text_width(line, size - 2) for line in lines.split("\n")) for lines in broken
+    }
+    best = min(wide, key=wide.__getitem__, default="")
+    return best if best and wide[best] <= room else fit(text, room, size)
 
 
 def _title_size(across: float) -> int:
@@ -219,11 +241,17 @@ def _title_size(across: float) -> int:
 
 
 def _panel(
-    axes: Axes, panel: Panel, room: tuple[float, float], left: bool, bottom: bool, right: bool
+    axes: Axes,
+    panel: Panel,
+    room: tuple[float, float],
+    left: bool,
+    bottom: bool,
+    right: bool,
+    named: bool,
 ) -> None:
     """Draw one panel of about `room` inches; tick labels only where they are wanted."""
     if panel.heat is not None:
-        _heat(axes, panel.heat, roomy=room[0] > 0.6)
+        _heat(axes, panel.heat, named)
     if panel.counts is not None:
         _counts(axes, panel.counts, right)
     if panel.named:
@@ -376,7 +404,30 @@ def _counts(axes: Axes, counts: Counts, right: bool) -> None:
     axes.patch.set_visible(False)
 
 
-def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
+def _classes_named(panels: Sequence[Panel], columns: int, width: float) -> bool:
+    """Whether the squares of a grid have room for the names of their classes beside them."""
+    heat = panels[0].heat
+    if heat is None or not heat.square:
+        return True
+    side = (width - 0.4 - _names_height(panels)) / columns
+    return 0.11 * len(heat.rows) <= side and width / columns > 1.1
+
+
+def _key(heat: Heat | None, width: float) -> list[str]:
+    """Which class has which number, in lines; none where there are too many."""
+    if heat is None or len(heat.rows) > NAMED:
+        return []
+    lines = ["classes:"]
+    for number, name in enumerate(heat.rows, 1):
+        text = f"{number} {short(name, 14)}{',' * (number < len(heat.rows))}"
+        if text_width(f"{lines[-1]} {text}", 8) > width - 0.4:
+            lines.append(text)
+        else:
+            lines[-1] += f" {text}"
+    return lines
+
+
+def _heat(axes: Axes, heat: Heat, named: bool) -> None:
     low, high = heat.span
     image = axes.imshow(
         np.array(heat.values, dtype=float),
@@ -388,9 +439,6 @@ def _heat(axes: Axes, heat: Heat, roomy: bool) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if heat.square:
-        room = 0.11 * len(heat.rows)
-        side = axes.get_window_extent().width / DPI
-        named = room <= side and roomy
         for axis, names in ((axes.xaxis, heat.columns), (axes.yaxis, heat.rows)):
             _sparse(axis, names, named)
         axes.tick_params(axis="x", rotation=90 if named else 0)
@@ -423,11 +471,11 @@ def _numbers(axes: Axes, heat: Heat, norm: Any) -> None:
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
 
 
-def _colour_bar(figure: Figure, axes: Sequence[Axes], heat: Heat) -> None:
+def _colour_bar(figure: Figure, axes: Sequence[Axes], heat: Heat, foot: float) -> None:
     where: dict[str, Any] = {"ax": list(axes), "shrink": 0.6, "aspect": 40, "pad": 0.02}
     if figure.get_layout_engine() is None:
         high = figure.get_size_inches()[1]
-        where = {"cax": figure.add_axes((0.2, 0.42 / high, 0.6, 0.08 / high))}
+        where = {"cax": figure.add_axes((0.2, (0.42 + foot) / high, 0.6, 0.08 / high))}
     bar = figure.colorbar(axes[0].images[0], orientation="horizontal", **where)
     bar.set_label(fit(heat.unit, figure.get_figwidth() - 0.4, 8), fontsize=8)
     bar.outline.set_visible(False)
@@ -440,7 +488,9 @@ def _frame(figure: Figure, chart: Chart, names: Sequence[str]) -> None:
     legend_below(figure, handles, names, chart.cut, _LINE * len(chart.foot))
     if chart.foot:
         text = "\n".join(fit(line, figure.get_figwidth() - 0.3, 8) for line in chart.foot)
-        figure.supxlabel(text, fontsize=8, color="#404040")
+        low = 0.05 / figure.get_figheight()
+        where = {} if figure.get_layout_engine() else {"y": low, "va": "bottom"}
+        figure.supxlabel(text, fontsize=8, color="#404040", **where)
     if chart.head:
         figure.suptitle(chart.head, fontsize=7, color="#606060")
 

@@ -22,7 +22,7 @@ from ltrobust.report.captions import (
     test_images,
 )
 from ltrobust.report.confusion import tail_predictions
-from ltrobust.report.cost import CPU, Conditions
+from ltrobust.report.cost import BUSY, CPU, WALL, Conditions
 from ltrobust.report.estimate import Estimate, Quantity, percent, points
 from ltrobust.report.groups import attack_order
 from ltrobust.report.marks import (
@@ -224,7 +224,8 @@ def leads_table(setting: Setting) -> Table | None:
     caption = (
         f"{setting.protocol} Leads in points with their 95% interval, by which the verdict goes. "
         "p: McNemar's exact test over the same images, Welch's t test over seeds; Holm: corrected "
-        "for all methods that the best is set against under one attack."
+        "for all methods that the best is set against under one attack, balanced and tail accuracy "
+        "apart."
     )
     frame = pd.DataFrame(rows)
     return Table("leads", "Leads of the best", caption, frame, data=pd.DataFrame(records))
@@ -520,8 +521,8 @@ def _measured(conditions: Sequence[Conditions]) -> str:
     time = "CPU time, all threads together," if clock == CPU else "Wall time"
     return (
         f"{where} {time} of the training, and of each attack on all test "
-        "images. Peak memory: of the allocator on CUDA, else of the whole process, earlier runs of "
-        "it included."
+        f"images.{BUSY if clock == WALL else ''} Peak memory: of the allocator on CUDA, else of "
+        "the whole process, earlier runs of it included."
     )
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from papers_fixtures import CIFAR, job, store_flags, store_results
 
@@ -25,6 +26,7 @@ from ltrobust.papers.entries import (
 )
 from ltrobust.papers.ours import Measured, Ours
 from ltrobust.papers.published import read_values, select
+from ltrobust.papers.reliability import reliability_note
 from ltrobust.papers.tables import markdown, short_tables
 from ltrobust.report.estimate import Estimate
 
@@ -226,6 +228,17 @@ def test_flagged_checks_reach_comparison_and_claims(tmp_path) -> None:
     assert "under PGD-20† |" in page
     short, _ = short_tables(made.entry, frame, claims, "")
     assert r"robal-r\textdagger{}" in short.to_latex()
+
+
+def test_a_check_that_is_flagged_at_some_ratios_is_told_with_them() -> None:
+    rows = [
+        {"label": "robal-r", "ratio": ratio, "n": 200, "reliability": checks}
+        for ratio, checks in ((10.0, "tiny-logits;bpda"), (50.0, "tiny-logits"), (50.0, ""))
+    ]
+    frame = pd.DataFrame([*rows, {"label": "taet", "ratio": 10.0, "n": 200, "reliability": "bpda"}])
+    assert "robal-r (tiny-logits, bpda at imbalance ratio 10); taet (bpda)" in reliability_note(
+        frame
+    )
 
 
 def test_runs_without_a_reliability_report_say_so(tmp_path) -> None:

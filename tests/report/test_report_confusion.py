@@ -134,6 +134,26 @@ def test_heat_maps_are_readable(case):
         assert shares.sum(axis=1).tolist() == pytest.approx([100] * len(counts))
 
 
+def test_classes_that_have_numbers_are_named_below():
+    def below(case):
+        figure = draw(charts(setting_of(**case)[0])["confusion"])
+        return (figure.get_supxlabel() or "").replace("\n", " ")
+
+    many = below({"methods": MANY})
+    assert many.startswith(f"classes: 1 {class_name(0)}, 2 {class_name(1)}")
+    assert many.endswith(f", 10 {class_name(9)}")
+    assert below({}) == "", "their names stand beside the squares"
+    assert below({"methods": MANY, "classes": 100}) == ""
+
+
+def test_a_long_name_of_a_combination_stands_in_two_lines():
+    methods = [f"at-bsl+{name}" for name in ("awp", "robustlt", "robustlt+awp", *"abcdefgh")]
+    figure = draw(charts(setting_of(methods=tuple(methods))[0])["confusion"])
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert "AT-BSL+\nRobustLT+AWP" in titles
+    assert len(set(titles)) == len(methods)
+
+
 def test_many_classes_have_few_tick_labels():
     setting, _ = setting_of(methods=("taet",), classes=100)
     figure = draw(charts(setting)["confusion"])

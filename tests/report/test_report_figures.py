@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
-from report_fixtures import METHODS, charts, render, settings, suite
+from report_fixtures import METHODS, charts, metric_row, render, settings, suite
 
 from ltrobust.errors import UserError
 from ltrobust.report import figure_bytes, printed
-from ltrobust.report.labels import count_ticks
+from ltrobust.report.labels import Point, count_ticks, freeze, label_points
 from ltrobust.report.names import method_title
-from ltrobust.report.style import Look, parse_look
+from ltrobust.report.style import Look, new_figure, parse_look
 
 MANY = tuple(f"defense-number-{place}" for place in range(20))
 EVERY_ATTACK = (
@@ -230,3 +232,37 @@ def test_csv_keeps_full_precision(outlined):
         text = render(metrics, per_class.iloc[:0], histories)["leaderboard.csv"]
     assert isinstance(text, str)
     assert repr(1 / 3) in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_line_to_a_name_runs_through_another_name(seed: int):
+    generator = np.random.default_rng(seed)
+    points = [
+        Point(f"Defense-{n}" if n < 8 else "", *place, 1.5, 1.5)
+        for n, place in enumerate(generator.normal(50, 3, (25, 2)).tolist())
+    ]
+    figure = new_figure(3.5)
+    axes = figure.add_subplot()
+    axes.set(xlim=(20, 80), ylim=(20, 80))
+    freeze(figure)
+    label_points(axes, points, 7)
+    figure.draw_without_rendering()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}
+    lines = {text.get_text(): text.arrow_patch for text in axes.texts if text.arrow_patch}
+    assert len(boxes) == 8
+    assert lines
+    for name, line in lines.items():
+        path = line.get_transform().transform_path(line.get_path())
+        crossed = [other for other, box in boxes.items() if path.intersects_bbox(box, False)]
+        assert set(crossed) <= {name}, f"the line of {name}"
+
+
+def test_a_half_is_rounded_up_in_every_cell():
+    means = [0.2555, 0.2505, *[0.1] * 7]  # of which one lies a bit below as binary number
+    rows = [
+        metric_row(f"{n}", method=f"m{n}", attack="pgd20", balanced_accuracy=mean)
+        for n, mean in enumerate(means)
+    ]
+    (setting,) = settings(pd.DataFrame(rows))
+    heat = charts(setting)["attacks"].panels[0].heat
+    assert heat.values[:2] == ((25.6,), (25.1,))

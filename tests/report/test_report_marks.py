@@ -346,3 +346,12 @@ def test_attacks_are_ordered_by_family_then_steps():
 )
 def test_the_strongest_attack_of_other_names(names, strongest):
     assert strongest_attack(names) == strongest
+
+
+def test_who_was_fine_tuned_is_told_with_the_epochs():
+    metrics, *_ = suite(("pgd-at", "taet"), attacks=("clean", "pgd20"))
+    metrics["fine_tuning_epochs"] = [2 if name == "taet" else None for name in metrics["method"]]
+    (setting,) = settings(metrics)
+    assert "Epochs of fine-tuning on top: taet 2." in setting.protocol
+    (plain,) = settings(metrics.assign(fine_tuning_epochs=0))
+    assert "fine-tuning" not in plain.protocol

@@ -331,8 +331,10 @@ def test_processor_time_is_the_cost_where_it_is_known():
     assert set(table.data["autoattack_seconds_mean"]) == {1800.0}
     chart = charts(group)["cost"]
     assert chart.foot == ("cpu, 2 threads, commit 00000000, CPU time",)
-    assert "busy machine" not in chart.note
-    assert "busy machine" in charts(group_of(measured("a")))["cost"].note
+    assert "busy machine" not in chart.note + table.caption
+    by_wall = group_of(measured("a"))
+    assert "busy machine" in charts(by_wall)["cost"].note
+    assert "busy machine" in cost_table(by_wall).caption
 
 
 @pytest.mark.parametrize(
@@ -391,6 +393,9 @@ def test_the_cost_figure_draws_one_kind_of_measurement_and_names_the_others():
         "cpu, 2 threads, commit 00000000, wall time",
         "measured otherwise, not drawn: TRADES†",
     )
+    others = [measured(f"o{n}", method=f"m{n}", threads=8) for n in range(4)]
+    many = [measured(f"d{n}", method=f"d{n}") for n in range(5)]
+    assert charts(group_of(*many, *others))["cost"].foot[-1].endswith("not drawn: 4 methods")
     (axes,) = draw(chart).axes
     assert axes.get_xlabel() == "training time (minutes)"
     assert sorted(text.get_text() for text in axes.texts) == ["AT-BSL", "TAET"]
