@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import torch
@@ -60,6 +60,12 @@ from ltrobust.threads import computing_with
 from ltrobust.training.trainer import train as fit
 
 PathLike = str | Path
+T = TypeVar("T")
+_DATA_SETTINGS = (
+    *("data_dir", "imbalance_ratio", "imbalance_type", "split_seed", "limit_train"),
+    *("test_protocol", "download"),
+)
+"""What `evaluate` passes on to `load_data`."""
 
 
 class TrainedModel(nn.Module):
@@ -117,6 +123,15 @@ class TrainedModel(nn.Module):
         return self.data.test_labels
 
 
+_NOT_FOR_TRAIN = {
+    "methods": "the first argument says it",
+    "attacks": "ltrobust.evaluate attacks what was trained",
+    **dict.fromkeys(
+        ("launcher", "jobs", "at_once", "detach", "slurm"), "ltrobust.bench starts runs elsewhere"
+    ),
+}
+
+
 def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedModel:
     """Train one defense on one data set with one seed.
 
@@ -135,6 +150,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         UserError: a setting is wrong.
         RunError: the training cannot go on.
     """
+    for name in (one for one in settings if one in _NOT_FOR_TRAIN):
+        raise UserError(f"{name}: {_NOT_FOR_TRAIN[name]}; leave it out of train")
     asked = make_settings({"methods": method, "dataset": dataset, **settings, "attacks": "clean"})
     if asked.devices_per_run > 1 and asked.output is None:
         raise UserError("devices_per_run works on a run that is stored; give output= too")
@@ -177,7 +194,7 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
-    normalize: str | None = None,
+    normalize: str | Sequence[float] | None = None,
     train_counts: Sequence[int] | None = None,
     limit_test: int | None = None,
     threads: int | None = None,
@@ -229,7 +246,9 @@ def evaluate(
     Raises:
         UserError: an unknown name or a value out of range, or a model that does not fit the data.
     """
-    names = attacks if isinstance(attacks, str) else list(attacks)
+    names = attacks if isinstance(attacks, str) else _listed("attacks", attacks, str)
+    for name in (one for one in data_settings if one not in _DATA_SETTINGS):
+        raise unknown("setting of evaluate", name, _DATA_SETTINGS)
     asked = make_settings(
         {
             **data_settings,
@@ -274,7 +293,7 @@ def _model(
     arguments: Mapping[str, Any] | None,
     checkpoint: str | Path | None,
     of_file: dict[str, str | None],
-    normalize: str | None,
+    normalize: str | Sequence[float] | None,
     test: TestSet,
     counts: Sequence[int] | None,
 ) -> nn.Module:
@@ -282,7 +301,8 @@ def _model(
     if (model is None) == (checkpoint is None):
         raise UserError("give one of: model, checkpoint= with arch=")
     if checkpoint is not None:
-        return _checkpoint_model(Path(checkpoint), of_file, normalize, test, counts)
+        text = _normalize_text(normalize)
+        return _checkpoint_model(Path(checkpoint), of_file, text, test, counts)
     if any(value is not None for value in of_file.values()):
         raise UserError("arch, method and checkpoint_key go with checkpoint=")
     if isinstance(model, str):
@@ -325,7 +345,9 @@ def _test_set(
         test = TestSet(data.test_images, data.test_labels, data.test_index)
         return test, data.train_counts, dataset_spec(data.name).eps
     images, labels = labelled_images(data)
-    counts = None if train_counts is None else [int(count) for count in train_counts]
+    counts = None if train_counts is None else _listed("train_counts", train_counts, int)
+    if counts is not None and min(counts, default=0) < 0:
+        raise UserError(f"train_counts: a class cannot have {min(counts)} images")
     return TestSet(images, labels, torch.arange(len(labels))), counts, None
 
 
@@ -339,7 +361,7 @@ def attack(
     device: str = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
-    normalize: str | None = None,
+    normalize: str | Sequence[float] | None = None,
     threads: int | None = None,
 ) -> Tensor:
     """Find adversarial images of a batch; the model's predictions on them are its verdicts.
@@ -570,10 +592,35 @@ def _module(model: Any) -> nn.Module:
     return model
 
 
-def _normalized(model: nn.Module, normalize: str | None, images: Tensor) -> nn.Module:
-    if normalize is None:
+def _normalized(
+    model: nn.Module, normalize: str | Sequence[float] | None, images: Tensor
+) -> nn.Module:
+    text = _normalize_text(normalize)
+    if text is None:
         return model
-    return normalized(model, normalize, images.shape[1] if images.dim() == 4 else 1)
+    return normalized(model, text, images.shape[1] if images.dim() == 4 else 1)
+
+
+def _normalize_text(normalize: str | Sequence[float] | None) -> str | None:
+    """Numbers as the command line takes them."""
+    if normalize is None or isinstance(normalize, str):
+        return normalize
+    return ",".join(map(repr, _listed("normalize", normalize, float)))
+
+
+_KINDS: dict[Callable[[Any], Any], str] = {str: "names", int: "whole numbers", float: "numbers"}
+
+
+def _listed(name: str, values: Any, kind: Callable[[Any], T]) -> list[T]:
+    """A list of values of one type; UserError for anything else."""
+    try:
+        found = list(values)
+        right = not isinstance(values, str) and all(kind(one) == one for one in found)
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise UserError(f"{name}: give a list of {_KINDS[kind]}, got {values!r:.60}")
+    return [kind(one) for one in found]
 
 
 def _check_model(model: nn.Module, test: TestSet, classes: int | None, device: torch.device) -> int:

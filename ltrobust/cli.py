@@ -1375,12 +1375,13 @@ def half(
     ] = "clean,pgd20",
     limit_test: LimitTest = None,
     data_dir: DataDir = None,
+    plugin: Plugin = None,
     debug: Debug = False,
 ) -> None:
     """Store a run's weights as float16, if no verdict changes with it."""
     from ltrobust.zoo import COLUMNS, keep_half
 
-    settings = {"limit_test": limit_test, "data_dir": data_dir}
+    settings = {"limit_test": limit_test, "data_dir": data_dir, "plugin": plugin}
     given = {key: value for key, value in settings.items() if value is not None}
     found = keep_half(run, attacks, **given)
     rows = [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]

@@ -16,6 +16,10 @@ class UserError(ValueError):
     """Bad input from the user. The message is one line: what is wrong, what is allowed."""
 
 
+class MissingDataError(UserError):
+    """A published data set whose files are not on this machine."""
+
+
 class RunError(RuntimeError):
     """A training or evaluation run that cannot go on. The message is one line."""
 

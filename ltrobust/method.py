@@ -9,6 +9,7 @@ seen here. How names are combined is in `ltrobust.combination`.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
 from abc import ABC
@@ -237,7 +238,18 @@ class Method(ABC):
             except ValidationError as error:
                 problem = error.errors()[0]["msg"]
                 raise UserError(f"option {key} of method {cls.name}: {problem}") from None
+            if not _finite(checked[key]):
+                raise UserError(f"option {key} of method {cls.name} must be finite, got {value}")
         return checked
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers in a value can stand in a file: others have no name in JSON."""
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -246,7 +258,9 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return sum(others, start=first)
 
 
-METHODS: Registry[type[Method]] = Registry("method", lambda: load_builtin_methods())
+METHODS: Registry[type[Method]] = Registry(
+    "method", lambda: load_builtin_methods(), hint="; one of your own comes with --plugin FILE"
+)
 
 M = TypeVar("M", bound=type[Method])
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -289,12 +303,28 @@ def register_method(
             )
 
     def decorate(cls: M) -> M:
+        _check_class(name, cls)
         cls.name, cls.paper, cls.recipe, cls.quirks = name, paper, recipe, quirks
         cls.recipes, cls.released, cls.passes = dict(recipes or {}), dict(released or {}), passes
         METHODS.add(name, cls, aliases=aliases)
         return cls
 
     return decorate
+
+
+def _check_class(name: str, cls: type[Method]) -> None:
+    """Refuse what could only fail later."""
+    for option, default in cls.option_defaults().items():
+        if default is dataclasses.MISSING:
+            raise UserError(f"option {option} of method {name} has no default; give it one")
+        if not _finite(default):
+            raise UserError(
+                f"option {option} of method {name} has the default {default}; give it a finite one"
+            )
+    if cls.kind == "defense" and cls.loss is Method.loss and cls.terms is Method.terms:
+        raise UserError(
+            f"method {name} has no loss; write loss(self, model, x, y, x_adv, ctx), or terms"
+        )
 
 
 def load_methods(plugins: Iterable[Path] = ()) -> None:

@@ -21,10 +21,14 @@ class Registry(Generic[T]):
         kind: what the objects are, in the user's words ("method", "dataset"); used in errors.
         fill: registers what ships, called once, before the first lookup; one that fails is called
             again by the next.
+        hint: ends the error for an unknown name.
     """
 
-    def __init__(self, kind: str, fill: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, kind: str, fill: Callable[[], None] | None = None, *, hint: str = ""
+    ) -> None:
         self.kind = kind
+        self._hint = hint
         self._fill = fill
         self._items: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
@@ -47,7 +51,8 @@ class Registry(Generic[T]):
         self._filled()
         name = self._aliases.get(name, name)
         if name not in self._items:
-            raise unknown(self.kind, name, [*self._items, *self._aliases])
+            error = unknown(self.kind, name, [*self._items, *self._aliases])
+            raise UserError(f"{error}{self._hint}")
         return name
 
     def get(self, name: str) -> T:

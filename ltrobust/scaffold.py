@@ -178,7 +178,7 @@ def write_new(kind: str, name: str, folder: Path) -> list[Path]:
     """Write `name.py` and `test_name.py` into a folder; return their paths.
 
     Raises:
-        UserError: there is no such kind, the name is none, or a file is there already.
+        UserError: there is no such kind, the name is none or taken, or a file is there already.
     """
     if kind not in TEMPLATES:
         raise unknown("kind", kind, TEMPLATES)
@@ -186,6 +186,7 @@ def write_new(kind: str, name: str, folder: Path) -> list[Path]:
         raise UserError(
             f"name '{name}' must be of small letters, digits and '-', such as my-{kind}"
         )
+    _check_free(kind, name)
     module = name.replace("-", "_")
     words = {
         "name": name,
@@ -208,3 +209,18 @@ def write_new(kind: str, name: str, folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error})") from None
     return list(files)
+
+
+def _check_free(kind: str, name: str) -> None:
+    from ltrobust.attacks.custom import check_attack_name
+    from ltrobust.plugins import registries
+    from ltrobust.results.custom import check_metric_name
+
+    if kind == "attack":
+        check_attack_name(name)
+    if kind == "metric":
+        check_metric_name(name)
+    named = "architecture" if kind == "network" else kind
+    (registry,) = (one for one in registries() if one.kind == named)
+    if name in registry:
+        raise UserError(f"{kind} '{name}' is there already; choose another name")

@@ -127,6 +127,11 @@ def _same(one: Any, other: Any) -> bool:
 def _of_run(run: RunStore) -> Iterator[str]:
     """Whether a run is done, whole, and what its keys say."""
     name, record, attacks = f"runs/{run.run_id}", run.begun_record(), run.attacks()
+    try:
+        if run.trained:
+            run.weights()
+    except UserError as error:
+        yield str(error)
     if run.failure is not None or run.training() is None:
         yield f"{name}: is {'running' if run.failure is None else 'failed'}, not done"
         return

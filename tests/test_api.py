@@ -301,11 +301,20 @@ def test_a_module_comes_back_without_its_data(
         _ = run.data
 
 
+def change_weights(run: Path) -> None:
+    """The same file with another number, as of another model."""
+    file = run / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda run: (run / "model.safetensors").unlink(), "model.safetensors|not trained"),
-        (lambda run: (run / "run.json").unlink(), "is no run directory"),
+        (lambda run: (run / "run.json").unlink(), r"run\.json is gone; put it back"),
+        (lambda run: (run / "trained.json").unlink(), r"trained\.json is gone; put it back"),
+        (lambda run: change_weights(run), "is not what was trained"),
         (lambda run: (run / "run.json").write_text("{}"), "is damaged: schema is missing"),
     ],
 )
@@ -427,6 +436,18 @@ def test_compare_and_report_are_those_of_the_commands(stored: Path, tmp_path: Pa
     assert len(ltrobust.report([stored, stored]).leaderboard) == 2
 
 
+def ask(**words: Any) -> None:
+    """Evaluate something, with further arguments."""
+    images = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    given = {"dataset": images, "attacks": "clean", "eps": 0.1, "no_checks": True, **words}
+    ltrobust.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), **given)
+
+
+def test_normalize_takes_numbers_as_the_command_line_takes_text() -> None:
+    ask(normalize=(0.5, 0.25))
+    ask(normalize="0.5,0.25")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -438,6 +459,18 @@ def test_compare_and_report_are_those_of_the_commands(stored: Path, tmp_path: Pa
         (lambda path: ltrobust.compare(path, path), "is no run directory"),
         (lambda path: ltrobust.bench(epoch=3), "did you mean 'epochs'"),
         (lambda path: ltrobust.bench("no-such-suite"), "no such file"),
+        (lambda path: ltrobust.train("pgd-at", methods="trades"), "methods: the first argument"),
+        (lambda path: ltrobust.train("pgd-at", attacks="clean"), "attacks: ltrobust.evaluate"),
+        (lambda path: ltrobust.train("pgd-at", launcher="slurm"), "launcher: ltrobust.bench"),
+        (lambda path: ltrobust.train("pgd-at", jobs=2), "jobs: ltrobust.bench"),
+        (lambda path: ask(epochs=3), "unknown setting of evaluate 'epochs'"),
+        (lambda path: ask(limit_tests=3), "unknown setting of evaluate 'limit_tests'"),
+        (lambda path: ask(device=None), "device: give 'auto', 'cpu'"),
+        (lambda path: ask(attacks=None), "attacks: give a list of names, got None"),
+        (lambda path: ask(normalize=(0.5, "x")), "normalize: give a list of numbers"),
+        (lambda path: ask(train_counts="abc"), "train_counts: give a list of whole numbers"),
+        (lambda path: ask(train_counts=[1.5, 2]), "train_counts: give a list of whole numbers"),
+        (lambda path: ask(train_counts=[-1, 2]), "a class cannot have -1 images"),
     ],
 )
 def test_wrong_settings_are_user_errors(stored: Path, call: Any, message: str) -> None:

@@ -221,3 +221,9 @@ def test_the_command_lists_and_describes(run: Path, monkeypatch: pytest.MonkeyPa
     assert "float32, " in table.stdout
     card = CliRunner().invoke(app, ["models", "card", str(run)])
     assert card.stdout.strip() == zoo.model_card(run).strip()
+
+
+def test_rounding_loads_the_code_of_a_method_of_ones_own(run: Path) -> None:
+    done = CliRunner().invoke(app, ["models", "half", str(run), "--plugin", "none.py"])
+    assert isinstance(done.exception, UserError)
+    assert "plugin none.py: no such file" in str(done.exception)

@@ -33,9 +33,18 @@ def register_attack(name: str) -> Callable[[AttackFunction], AttackFunction]:
     Raises:
         UserError: the name is taken, or holds what means something in `--attacks`.
     """
+    check_attack_name(name)
+    return ATTACKS.register(name)
+
+
+def check_attack_name(name: str) -> None:
+    """Raise UserError for a name that no attack from outside can have."""
+    from ltrobust.attacks.suite import GRAMMAR  # which looks up what is registered here
+
     if not NAME.fullmatch(name):
         raise UserError(f"attack name '{name}' may hold letters, digits, '-' and '_' only")
-    return ATTACKS.register(name)
+    if GRAMMAR.fullmatch(name):
+        raise UserError(f"attack '{name}' has the name of one that ships; choose another")
 
 
 def attacked_images(

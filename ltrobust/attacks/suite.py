@@ -82,10 +82,6 @@ def attack_spec(
     """
     plain, _, radius_text = name.partition("@")
     if plain in ATTACKS:
-        if GRAMMAR.fullmatch(plain):
-            raise UserError(
-                f"attack '{plain}' of a plugin has the name of one that ships; rename it"
-            )
         own_eps = _radius(name, radius_text, "Linf") if radius_text else eps
         return _custom(plain, name, own_eps, seed)
     asked = _take_apart(name)

@@ -16,7 +16,7 @@ from ltrobust.bench.estimate import Probes, estimate, gigabytes, memory_needs, t
 from ltrobust.bench.loader import split_of
 from ltrobust.bench.plan import STATES, Plan, PlannedRun, cached, joined
 from ltrobust.data import NATURAL, LongTailedData, outline_data
-from ltrobust.errors import UserError
+from ltrobust.errors import MissingDataError
 from ltrobust.progress import in_words
 from ltrobust.results.store import SuiteStore
 
@@ -43,7 +43,7 @@ def cell_rows(plan: Plan, store: SuiteStore) -> tuple[list[list[str]], float, li
         time = "?"
         try:
             load(runs[0])
-        except UserError:
+        except MissingDataError:
             unread.append(cell[0])
         else:
             expected = estimate(replace(plan, runs=tuple(runs)), store, load, probes)

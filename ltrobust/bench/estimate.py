@@ -24,6 +24,7 @@ from ltrobust.config import AttackSpec, DataSpec, Run
 from ltrobust.data import LongTailedData, dataset_spec
 from ltrobust.data.split import long_tail_counts
 from ltrobust.errors import UserError
+from ltrobust.evaluation.evaluate import check_attacks
 from ltrobust.models import build_model
 from ltrobust.results.store import RunStore, SuiteStore
 from ltrobust.threads import computing_with
@@ -71,6 +72,8 @@ def estimate(
     probes = {} if probes is None else probes
     for planned in plan.runs:
         data = load(planned)
+        for part in planned.parts:
+            check_attacks(part.attacks, data.num_classes, data.test_images.shape)
         key = (planned.run.arch, planned.run.precision, data.image_shape)
         if key not in probes:
             with computing_with(plan.settings.threads or plan.threads):

@@ -216,6 +216,8 @@ def precision_of(settings: Settings, device: str) -> str:
 
 def resolve_device(name: str) -> str:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
+    if not isinstance(name, str):  # in Python, a torch.device say
+        raise UserError(f"device: give 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":

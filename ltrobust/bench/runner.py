@@ -36,7 +36,13 @@ from ltrobust.bench.tensors import (
 from ltrobust.config import AttackSpec, Run, TestSpec
 from ltrobust.data import LongTailedData
 from ltrobust.errors import RunError, UserError
-from ltrobust.evaluation.evaluate import DefendedModel, Evaluator, TestSet, outcomes
+from ltrobust.evaluation.evaluate import (
+    DefendedModel,
+    Evaluator,
+    TestSet,
+    check_attacks,
+    outcomes,
+)
 from ltrobust.evaluation.metrics import summary_of
 from ltrobust.method import Method
 from ltrobust.progress import Reporter
@@ -222,6 +228,7 @@ def _go_on(
 ) -> str:
     """Do what a run lacks, from where it stands; return why a failed one is kept as it is."""
     store = suite.run(planned.run.run_id)
+    store.check_whole()
     record, failure = store.record(), store.failure
     if failure is not None and plan.settings.overwrite == "never":
         return f"{failure} (kept; --overwrite failed tries again)"
@@ -231,6 +238,7 @@ def _go_on(
         keep_place(store, data)
         store.succeed()
         return ""
+    check_attacks(missing.values(), data.num_classes, data.test_images.shape)
     if record is None or not store.begun:
         store.begin(_record(planned, data, plan), anew=True)
     keep_place(store, data)

@@ -95,6 +95,7 @@ def finished(planned: PlannedRun, store: RunStore, *, no_checks: bool) -> bool:
     Raises:
         UserError: a file of it is damaged.
     """
+    store.check_whole()
     attacks = planned.attack_ids()
     if store.failure is not None or not attacks.keys() <= set(store.attack_ids()):
         return False
@@ -118,7 +119,7 @@ def standing(plan: Plan, suite: SuiteStore, pace: Mapping[str, float] | None = N
     (planned,) = plan.runs
     store = suite.run(planned.run.run_id)
     held = holder(suite.claims, store.run_id)
-    epochs, wanted = own_epochs(planned.run), planned.attack_ids()
+    epochs, wanted = _epochs(planned), planned.attack_ids()
     base = Standing(
         run_id=store.run_id,
         state="waiting",
@@ -150,6 +151,14 @@ def standing(plan: Plan, suite: SuiteStore, pace: Mapping[str, float] | None = N
         return replace(found, reason="stopped" if store.begun else "")
     except UserError as error:
         return replace(base, state="failed", reason=str(error))
+
+
+def _epochs(planned: PlannedRun) -> int:
+    """Epochs of its own; of a fine-tuning whose code, a plugin's, is not loaded here, 0."""
+    try:
+        return own_epochs(planned.run)
+    except UserError:
+        return planned.run.recipe.epochs if planned.base is None else 0
 
 
 def _left(

@@ -20,7 +20,7 @@ from ltrobust.data.medmnist import fetch_medmnist, medmnist_source, missing_medm
 from ltrobust.data.spec import FOLDER, HUGGING_FACE, DataName
 from ltrobust.data.svhn import fetch_svhn, missing_svhn, svhn_source
 from ltrobust.data.tiny_imagenet import missing_tiny, tiny_fingerprint, tiny_source
-from ltrobust.errors import UserError
+from ltrobust.errors import MissingDataError, UserError
 
 DATA_DIR_VARIABLE = "LTROBUST_DATA_DIR"
 CIFAR_LAYOUTS = {"cifar10-lt": CIFAR10, "cifar100-lt": CIFAR100}
@@ -55,7 +55,8 @@ def open_source(name: DataName, data_dir: Path | None, download: bool) -> Source
     """Open the source that a name stands for.
 
     Raises:
-        UserError: the files are not there, damaged, or not those that were published.
+        MissingDataError: the files are not there.
+        UserError: they are damaged, or not those that were published.
     """
     if name.family == "digits-lt":
         return digits_source()
@@ -72,7 +73,7 @@ def open_source(name: DataName, data_dir: Path | None, download: bool) -> Source
         published.fetch(root)
         source = published.open(root)
     if source is None:
-        raise published.missing(root)
+        raise MissingDataError(str(published.missing(root)))
     return source
 
 

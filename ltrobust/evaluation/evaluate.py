@@ -102,6 +102,15 @@ class AttackResult:
     details: dict[str, object]
 
 
+def check_attacks(specs: Iterable[AttackSpec], num_classes: int, shape: Sequence[int]) -> None:
+    """Raise UserError for the first attack that cannot run on images of this shape (N, ...)."""
+    for spec in specs:
+        if spec.loss == "dlr" and num_classes < 3:
+            raise UserError(f"{spec.title} compares three logits; this data has two classes")
+        if spec.kind == "autoattack" and len(shape) != 4:
+            raise UserError(f"{spec.title} needs images (N, C, H, W), got {tuple(shape)}")
+
+
 class Evaluator:
     """Runs attacks on one model and one test set; the clean predictions are shared.
 
@@ -220,12 +229,7 @@ class Evaluator:
 
     def check(self, specs: Iterable[AttackSpec]) -> None:
         """Raise UserError for the first attack that cannot run on this data."""
-        for spec in specs:
-            if spec.loss == "dlr" and self.num_classes < 3:
-                raise UserError(f"{spec.title} compares three logits; this data has two classes")
-            if spec.kind == "autoattack" and self.test.images.dim() != 4:
-                shape = tuple(self.test.images.shape)
-                raise UserError(f"{spec.title} needs images (N, C, H, W), got {shape}")
+        check_attacks(specs, self.num_classes, tuple(self.test.images.shape))
 
     @true_float32()
     def run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ltrobust.errors import unknown
+from ltrobust.errors import Notice, unknown
 from ltrobust.report.names import MARKED
 
 FONT = "DejaVu Sans"
@@ -127,8 +128,30 @@ def styled() -> Iterator[None]:
     """Apply the look for a while, whatever the user's own matplotlib settings are."""
     usual = mpl.rcParamsDefault.items()
     settings = {name: value for name, value in usual if name not in _KEEP and name[0] != "_"}
-    with mpl.rc_context(settings | _SETTINGS):
+    with mpl.rc_context(settings | _SETTINGS), _glyphs_told():
         yield
+
+
+@contextmanager
+def _glyphs_told() -> Iterator[None]:
+    """Say once, in words, which letters the font has not."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph ")
+        yield
+    lacking: dict[str, None] = {}
+    for one in caught:
+        glyph = re.match(r"Glyph (\d+) ", str(one.message))
+        if glyph is None:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        else:
+            lacking[chr(int(glyph[1]))] = None
+    if lacking:
+        warnings.warn(
+            f"figures lack the letters {''.join(sorted(lacking))}, which {FONT} has not; tables "
+            "and the page have them",
+            Notice,
+            stacklevel=4,
+        )
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

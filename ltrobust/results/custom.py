@@ -91,12 +91,7 @@ def register_metric(
     Raises:
         UserError: the name is taken, by a column or another metric, or cannot be one.
     """
-    from ltrobust.results.frames import METRICS_COLUMNS  # which has these columns made
-
-    if not NAME.fullmatch(name):
-        raise UserError(f"metric name '{name}' must be of small letters, digits and '-'")
-    if name.replace("-", "_") in (*METRICS_COLUMNS, *RESERVED):
-        raise UserError(f"metric name '{name}' is that of a column there is; choose another")
+    check_metric_name(name)
     if better not in ("more", "less"):
         raise UserError(f"metric '{name}': better must be 'more' or 'less', got {better!r}")
     if not low < high:
@@ -107,6 +102,16 @@ def register_metric(
         return function
 
     return decorate
+
+
+def check_metric_name(name: str) -> None:
+    """Raise UserError for a name that no metric from outside can have."""
+    from ltrobust.results.frames import METRICS_COLUMNS  # which has these columns made
+
+    if not NAME.fullmatch(name):
+        raise UserError(f"metric name '{name}' must be of small letters, digits and '-'")
+    if name.replace("-", "_") in (*METRICS_COLUMNS, *RESERVED):
+        raise UserError(f"metric name '{name}' is that of a column there is; choose another")
 
 
 def own_metrics(columns: Container[str] | None = None) -> list[Metric]:

@@ -86,10 +86,30 @@ class RunStore:
         """
         record = self.record()
         if record is None:
+            self.check_whole()
             raise UserError(
                 f"{self.path} is no run directory (no run.json); give results/<suite>/runs/<run_id>"
             )
         return record
+
+    def check_whole(self) -> None:
+        """Look for the records that what is there was written after.
+
+        Raises:
+            UserError: one of them is gone.
+        """
+        of_training = "trained.json" if self.trained else ""
+        for name in ("run.json" if self.trained or self.attack_ids() else "", of_training):
+            if name and not self._exists(name):
+                raise UserError(
+                    f"{self.path / name} is gone; put it back, or delete the folder to do the run "
+                    "again"
+                )
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run's folder, also where its record is lost."""
+        return self._exists("run.json") or self.trained or bool(self.attack_ids())
 
     def begin(self, record: RunRecord, *, anew: bool = False) -> RunRecord:
         """Say what the run is, unless that is said; return what stands.
@@ -254,13 +274,26 @@ class RunStore:
                 file.unlink(missing_ok=True)
 
     def weights(self) -> bytes:
-        """The final weights; UserError where they are gone."""
+        """The final weights.
+
+        Raises:
+            UserError: they are gone, or not those that were trained, or rounded.
+        """
         file = self.path / "model.safetensors"
         if not file.is_file():
             raise UserError(
                 f"{self.path} has no model.safetensors; put it back, or train the run again"
             )
-        return file.read_bytes()
+        content, rounded = file.read_bytes(), self.rounded()
+        known = [one.weights_sha256 for one in (self.training(), rounded) if one is not None]
+        if not known:
+            self.check_whole()
+        if hashlib.sha256(content).hexdigest() not in known:
+            raise UserError(
+                f"{file} is not what was trained{' or rounded' if rounded else ''}: its SHA-256 is "
+                f"another than trained.json has; put it back, or delete {self.path} to train again"
+            )
+        return content
 
     # attacks ----------------------------------------------------------------------------------
 
@@ -517,11 +550,11 @@ class SuiteStore:
         return RunStore(self.path / "runs" / run_id)
 
     def runs(self) -> list[RunStore]:
-        """All runs that have a record, by name; a link to one of them is not another."""
+        """All runs that have a record, or had one, by name; a link to one is not another."""
         folder = self.path / "runs"
         if not folder.is_dir():
             return []
-        paths = [path for path in sorted(folder.iterdir()) if (path / "run.json").is_file()]
+        paths = [path for path in sorted(folder.iterdir()) if RunStore(path).is_run]
         paths.sort(key=Path.is_symlink)
         once = {path.resolve(): path for path in reversed(paths)}
         return [RunStore(path) for path in sorted(once.values())]
@@ -693,11 +726,10 @@ def _arrays(contents: Iterable[bytes], shapes: list[tuple[int, ...]], kind: str)
 
 def stored_run(run_directory: Path) -> RunStore:
     """The store of a run directory given by its path; UserError when it is none."""
+    store = RunStore(run_directory)
     if not (run_directory / "run.json").is_file():
-        raise UserError(
-            f"{run_directory} is no run directory (no run.json); give results/<suite>/runs/<run_id>"
-        )
-    return RunStore(run_directory)
+        store.begun_record()  # tells whether it is lost or never was
+    return store
 
 
 def suite_of(run_directory: Path) -> tuple[SuiteStore, RunStore]:

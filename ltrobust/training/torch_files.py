@@ -186,6 +186,7 @@ def _reason(error: Exception, names: set[str]) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     inner = re.search(r"\n\n(.+)\n\nCheck the documentation", text)
     line = inner.group(1) if inner else (text.splitlines() or [type(error).__name__])[0]
+    line = line if " " in line else "it is no file of torch.save"
     return f"{printable(line).rstrip('.')}; {SAVE}"
 
 

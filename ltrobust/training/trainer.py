@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -286,8 +286,10 @@ def take_over(run: Run, trained: Trained, base: Base | None) -> Recipe | None:
 
 def own_recipe(run: Run, method: Method | None = None) -> Recipe | None:
     """What a run trains itself: of a post-hoc one the fine-tuning; None where that is nothing."""
+    if find(run.method).base is None:
+        return run.recipe
     method = method or find(run.method)(torch.full((2,), 100), **run.options)
-    return method.fine_tuning(run.recipe) if isinstance(method, PostHoc) else run.recipe
+    return cast(PostHoc, method).fine_tuning(run.recipe)
 
 
 def own_epochs(run: Run) -> int:

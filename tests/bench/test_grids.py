@@ -179,6 +179,40 @@ def test_a_dry_run_refuses_a_network_that_does_not_fit(cli: Cli):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("flag", ["--limit-train", "--limit-test"])
+def test_a_dry_run_refuses_what_the_data_cannot_give(cli: Cli, flag: str):
+    words = ("bench", "--methods", "pgd-at", "--dataset", "digits-lt", flag, "5", "--dry-run")
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert f"{flag} 5 is too small" in outcome.stderr
+    assert "not there" not in outcome.stdout
+
+
+@pytest.mark.usefixtures("few_checks")
+@pytest.mark.parametrize("early", [True, False], ids=["before all", "by its run"])
+def test_an_attack_that_cannot_be_is_told_before_the_training(cli: Cli, early: bool):
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            folder = Path("two") / part / label
+            folder.mkdir(parents=True)
+            for n in range(12):
+                Image.new("L", (8, 8), 20 * n).save(folder / f"{n}.png")
+    words = (
+        "--dataset",
+        "folder:two",
+        "--arch",
+        "small-cnn:width=8",
+        "--imbalance-ratio",
+        "natural",
+    )
+    more = () if early else ("--no-estimate",)
+    attacks = ("--epochs", "1", "--attacks", "clean,dlr2", "--device", "cpu", "--output", "out")
+    outcome = cli("bench", "--methods", "pgd-at", *words, *attacks, *more)
+    assert outcome.code == (2 if early else 1)
+    assert "compares three logits; this data has two classes" in outcome.stderr
+    assert not list(Path().glob("out/runs/*/history.csv"))
+
+
 def test_planning_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login node plans for others; whoever computes sets what holds for its process."""
 

@@ -134,8 +134,15 @@ def test_a_run_that_is_not_done_is_found(suite: Path, status: str) -> None:
     if status == "failed":
         RunStore(run_of(suite)).fail("no luck")
     else:
-        (run_of(suite) / "trained.json").unlink()
+        for name in ("trained.json", "model.safetensors"):
+            (run_of(suite) / name).unlink()
     assert any(f"is {status}, not done" in line for line in check_submission(suite).problems)
+
+
+def test_weights_of_another_model_are_found(suite: Path) -> None:
+    file = run_of(suite) / "model.safetensors"
+    file.write_bytes(file.read_bytes() + b" ")
+    assert any("is not what was trained" in line for line in check_submission(suite).problems)
 
 
 def test_marks_and_leaks_are_told(suite: Path) -> None:

@@ -11,11 +11,20 @@ import pytest
 
 from ltrobust.attacks.custom import register_attack
 from ltrobust.attacks.suite import attack_spec
+from ltrobust.bench.estimate import estimate
+from ltrobust.bench.loader import Loader
+from ltrobust.bench.plan import make_plan
+from ltrobust.bench.plan_file import read_plan, write_plan
+from ltrobust.bench.settings import make_settings
+from ltrobust.bench.standing import standings
 from ltrobust.cli import main
+from ltrobust.combination import find
 from ltrobust.config import TestSpec
 from ltrobust.errors import UserError
+from ltrobust.method import METHODS
 from ltrobust.models import ARCHS, arch_source
 from ltrobust.plugins import load_plugin
+from ltrobust.results.store import SuiteStore
 from ltrobust.scaffold import TEMPLATES, write_new
 from ltrobust.testing import check_method
 from ltrobust.testing_parts import check_attack, check_dataset, check_metric, check_network
@@ -150,9 +159,24 @@ def test_names_that_mean_something_are_refused(name: str) -> None:
 
 
 def test_a_plugin_takes_no_name_of_ours(tmp_path: Path) -> None:
-    load_plugin(plugin(tmp_path, ATTACK.replace('"theirs"', '"pgd20"'), body="x"))
     with pytest.raises(UserError, match="has the name of one that ships"):
-        attack_spec("pgd20", 0.1)
+        load_plugin(plugin(tmp_path, ATTACK.replace('"theirs"', '"pgd20"'), body="x"))
+    assert attack_spec("pgd20", 0.1).kind == "first-order", "nothing of it is left"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("method", "trades"), ("attack", "pgd20"), ("attack", "fgsm"), ("network", "resnet18")),
+        *(("dataset", "digits-lt"), ("metric", "accuracy"), ("metric", "worst-class")),
+    ],
+)
+def test_nothing_is_written_under_a_name_that_is_taken(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"'{name}'"):
+        write_new(kind, name, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -190,3 +214,64 @@ def test_the_page_of_plugins_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     assert {one["run"]["data"]["name"] for one in records} == {"digits-lt", "my-data"}
     metrics = pd.read_csv("results/x/metrics.csv")
     assert metrics["my_metric"].between(0, 1).all()
+
+
+# methods ----------------------------------------------------------------------------------------
+
+OWN = """from dataclasses import dataclass
+import math
+import torch
+from ltrobust.method import Citation, Method, register_method
+
+@register_method("own", paper=Citation("A. Author", "A title", "A venue", 2026))
+@dataclass
+class Own(Method):
+    {option}
+
+    def __post_init__(self):
+        self.class_weight = torch.linspace(1, 2, 10) / self.class_counts
+
+    {loss}
+"""
+LOSS = "def loss(self, model, x, y, x_adv, ctx): return model(x_adv).square().mean()"
+
+
+@pytest.mark.parametrize(
+    ("option", "loss", "message"),
+    [
+        ("tau: float", LOSS, "option tau of method own has no default; give it one"),
+        ("tau: float = math.inf", LOSS, "option tau of method own has the default inf"),
+        ("tau: float = 1.0", "", "method own has no loss; write loss"),
+    ],
+)
+def test_a_method_that_could_only_fail_later_is_refused(
+    option: str, loss: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_plugin(plugin(tmp_path, OWN, option=option, loss=loss))
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+def test_options_without_a_name_in_json_are_refused(value: str) -> None:
+    asked = {"methods": "at-bsl", "option": f"at-bsl.tau={value}"}
+    with pytest.raises(UserError, match="option tau of method at-bsl must be finite"):
+        make_plan(make_settings(asked))
+
+
+def test_a_run_of_a_plugin_is_planned_without_its_data_and_watched_without_its_code(
+    tmp_path: Path,
+) -> None:
+    file = plugin(tmp_path, OWN, option="tau: float = 1.0", loss=LOSS)
+    asked = {"methods": "own", "dataset": "digits-lt", "epochs": 7, "plugin": str(file)}
+    plan = make_plan(make_settings(asked))
+    suite = SuiteStore(tmp_path / "suite")
+    write_plan(plan, suite)
+    expected = estimate(
+        plan, suite, Loader(plan)
+    )  # it fits no other number of classes than its own
+    assert expected.seconds > 0
+    METHODS.discard("own")
+    (found,) = standings(read_plan(suite), suite)
+    assert (found.state, found.epochs) == ("waiting", 7)
+    with pytest.raises(UserError, match="one of your own comes with --plugin FILE"):
+        find("own")

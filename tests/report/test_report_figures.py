@@ -13,7 +13,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from report_fixtures import METHODS, charts, metric_row, render, settings, suite
 
-from ltrobust.errors import UserError
+from ltrobust.errors import Notice, UserError
 from ltrobust.report import figure_bytes, printed
 from ltrobust.report.labels import Point, count_ticks, freeze, label_points
 from ltrobust.report.names import method_title
@@ -266,3 +266,19 @@ def test_a_half_is_rounded_up_in_every_cell():
     (setting,) = settings(pd.DataFrame(rows))
     heat = charts(setting)["attacks"].panels[0].heat
     assert heat.values[:2] == ((25.6,), (25.1,))
+
+
+def test_letters_that_the_font_lacks_are_told_once_in_words():
+    metrics, per_class, _ = suite(("pgd-at",), attacks=("clean", "pgd20"))
+    per_class["class_name"] = [f"猫{name}" for name in per_class["class_name"]]
+
+    def drawn() -> None:
+        for kind in ("png", "pdf"):
+            figure_bytes(draw_frames(metrics, per_class)["per-class"], kind)
+
+    with pytest.warns() as told:
+        drawn()
+    told = [one for one in told if "Glyph" in str(one.message) or one.category is Notice]
+    assert {str(one.message) for one in told} == {
+        "figures lack the letters 猫, which DejaVu Sans has not; tables and the page have them"
+    }

@@ -20,6 +20,7 @@ from ltrobust.bench.tensors import (
 )
 from ltrobust.errors import RunError, UserError
 from ltrobust.results import store
+from ltrobust.results.collect import read_run
 from ltrobust.results.files import ABANDONED, create, write_atomic
 from ltrobust.results.store import RunStore, SuiteStore, suite_of
 from ltrobust.training.checkpoint import to_bytes
@@ -245,6 +246,44 @@ def test_weights_that_a_killed_process_left_out_are_written(tmp_path: Path) -> N
     assert run.weights() == b"one"
 
 
+def test_weights_that_are_not_those_of_the_training_are_refused(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    (run.path / "trained.json").unlink()
+    run.finish(trained_record(run.run_id), b"one")
+    file = run.path / "model.safetensors"
+    file.write_bytes(b"two")
+    with pytest.raises(
+        UserError, match=r"model\.safetensors is not what was trained: .* put it back"
+    ):
+        run.weights()
+    run.round(b"half", {"clean": 2})
+    assert run.weights() == b"half"
+    file.write_bytes(b"one")  # killed between the record and the file
+    assert run.weights() == b"one"
+    file.write_bytes(b"two")
+    with pytest.raises(UserError, match="is not what was trained or rounded"):
+        run.weights()
+
+
+@pytest.mark.parametrize("name", ["run.json", "trained.json"])
+def test_a_lost_record_is_told_by_everything_that_needs_it(tmp_path: Path, name: str) -> None:
+    run = made(tmp_path)
+    suite = SuiteStore(run.path.parent.parent)
+    (run.path / "trained.json").unlink()
+    run.finish(trained_record(run.run_id), b"one")
+    run.check_whole()
+    read_run(run)
+    (run.path / name).unlink()
+    assert run.path in [one.path for one in suite.runs()], "it is not left out silently"
+    told = rf"{name} is gone; put it back, or delete the folder"
+    for ask in (run.check_whole, lambda: read_run(run)):
+        with pytest.raises(UserError, match=told):
+            ask()
+    if name == "trained.json":
+        with pytest.raises(UserError, match=told):
+            run.weights()
+
+
 # attacks ----------------------------------------------------------------------------------------
 
 
@@ -347,9 +386,10 @@ def test_attack_state_is_kept_by_id_until_it_is_dropped(tmp_path: Path) -> None:
 
 
 def test_damaged_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"\x10\x00")
+    run = RunStore(tmp_path)
+    run.finish(trained_record(run.run_id), b"\x10\x00")
     with pytest.raises(UserError, match=r"model\.safetensors is not a readable"):
-        load_model(RunStore(tmp_path))
+        load_model(run)
 
 
 # suites -----------------------------------------------------------------------------------------

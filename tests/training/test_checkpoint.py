@@ -109,6 +109,15 @@ def test_a_pickle_with_code_is_refused_and_never_run(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
+def test_a_text_is_said_to_be_no_file_of_weights(tmp_path: Path) -> None:
+    file = tmp_path / "text.pt"
+    file.write_text("hello world")
+    with pytest.raises(
+        UserError, match=r"text\.pt.* it is no file of torch\.save; save the weights"
+    ):
+        read_state_dict(file)
+
+
 def test_damaged_files_are_user_errors(tmp_path: Path) -> None:
     for name, content in (("a.pt", b"junk"), ("b.safetensors", b"junk"), ("c.pt", b"")):
         (tmp_path / name).write_bytes(content)
