@@ -150,7 +150,8 @@ def train(method: str, dataset: str = "digits-lt", **settings: Any) -> TrainedMo
         UserError: a setting is wrong.
         RunError: the training cannot go on.
     """
-    for name in (one for one in settings if one in _NOT_FOR_TRAIN):
+    given = [one for one, value in settings.items() if value is not None]
+    for name in (one for one in given if one in _NOT_FOR_TRAIN):
         raise UserError(f"{name}: {_NOT_FOR_TRAIN[name]}; leave it out of train")
     asked = make_settings({"methods": method, "dataset": dataset, **settings, "attacks": "clean"})
     if asked.devices_per_run > 1 and asked.output is None:
@@ -191,7 +192,7 @@ def evaluate(
     attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     *,
     eps: float | str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
     normalize: str | Sequence[float] | None = None,
@@ -254,7 +255,7 @@ def evaluate(
             **data_settings,
             "attacks": names,
             "eps": eps,
-            "device": device,
+            "device": None if device is None else str(device),
             "attack_seed": seed,
             "search": precision,
             "threads": threads,
@@ -270,7 +271,7 @@ def evaluate(
                 raise UserError("imbalance_ratio: evaluate takes one ratio")
             checked["imbalance_ratio"] = asked.imbalance_ratio[0]
         dataset = load_data(dataset, limit_test=limit_test, **checked)
-    place = torch.device(use_device(device))
+    place = torch.device(use_device(asked.device))
     test, counts, known = _test_set(dataset, train_counts)
     of_file = {"arch": arch, "method": method, "key": checkpoint_key}
     model = _model(model, model_args, checkpoint, of_file, normalize, test, counts)
@@ -358,7 +359,7 @@ def attack(
     attack: str = "pgd20",
     *,
     eps: float | str,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
     normalize: str | Sequence[float] | None = None,
@@ -394,7 +395,7 @@ def attack(
         {
             "attacks": attack,
             "eps": eps,
-            "device": device,
+            "device": None if device is None else str(device),
             "attack_seed": seed,
             "search": precision,
             "threads": threads,
@@ -410,7 +411,7 @@ def attack(
     else:
         found, known = labelled_images((images, labels))
     test = TestSet(found, known, torch.arange(len(known)))
-    place = torch.device(use_device(device))
+    place = torch.device(use_device(asked.device))
     model = _normalized(model, normalize, found)
     evaluator = Evaluator(
         model, test, num_classes=_check_model(model, test, None, place), device=place
@@ -616,10 +617,11 @@ def _listed(name: str, values: Any, kind: Callable[[Any], T]) -> list[T]:
     try:
         found = list(values)
         right = not isinstance(values, str) and all(kind(one) == one for one in found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):
         right = False
     if not right:
-        raise UserError(f"{name}: give a list of {_KINDS[kind]}, got {values!r:.60}")
+        got = " ".join(repr(values).split())
+        raise UserError(f"{name}: give a list of {_KINDS[kind]}, got {got:.60}")
     return [kind(one) for one in found]
 
 

@@ -240,6 +240,11 @@ class Method(ABC):
                 raise UserError(f"option {key} of method {cls.name}: {problem}") from None
             if not _finite(checked[key]):
                 raise UserError(f"option {key} of method {cls.name} must be finite, got {value}")
+        for key in (one for one, value in checked.items() if value is dataclasses.MISSING):
+            raise UserError(
+                f"option {key} of method {cls.name} has no default; give it one in its file, or a "
+                f"value with --option {cls.name}.{key}=VALUE"
+            )
         return checked
 
 
@@ -296,11 +301,7 @@ def register_method(
     """
 
     for text in (name, *aliases):
-        if not NAME.fullmatch(text):
-            raise UserError(
-                f"method name '{text}' may hold letters, digits, '-' and '_' only: + joins names, "
-                "and a dot parts them from options"
-            )
+        check_method_name(text)
 
     def decorate(cls: M) -> M:
         _check_class(name, cls)
@@ -312,11 +313,22 @@ def register_method(
     return decorate
 
 
+def check_method_name(name: str) -> None:
+    """Raise UserError for a name that no method can have."""
+    from ltrobust.combination import SETS  # which is made of methods
+
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"method name '{name}' may hold letters, digits, '-' and '_' only: + joins names, "
+            "and a dot parts them from options"
+        )
+    if name == "all" or name in SETS:
+        raise UserError(f"method name '{name}' stands for a set of methods; choose another")
+
+
 def _check_class(name: str, cls: type[Method]) -> None:
     """Refuse what could only fail later."""
     for option, default in cls.option_defaults().items():
-        if default is dataclasses.MISSING:
-            raise UserError(f"option {option} of method {name} has no default; give it one")
         if not _finite(default):
             raise UserError(
                 f"option {option} of method {name} has the default {default}; give it a finite one"

@@ -213,13 +213,19 @@ def write_new(kind: str, name: str, folder: Path) -> list[Path]:
 
 def _check_free(kind: str, name: str) -> None:
     from ltrobust.attacks.custom import check_attack_name
+    from ltrobust.data.custom import check_dataset_name
+    from ltrobust.method import check_method_name
     from ltrobust.plugins import registries
     from ltrobust.results.custom import check_metric_name
 
-    if kind == "attack":
-        check_attack_name(name)
-    if kind == "metric":
-        check_metric_name(name)
+    checks = {
+        "attack": check_attack_name,
+        "dataset": check_dataset_name,
+        "method": check_method_name,
+        "metric": check_metric_name,
+    }
+    if kind in checks:
+        checks[kind](name)
     named = "architecture" if kind == "network" else kind
     (registry,) = (one for one in registries() if one.kind == named)
     if name in registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shutil
 import subprocess
 import sys
@@ -448,6 +449,11 @@ def test_normalize_takes_numbers_as_the_command_line_takes_text() -> None:
     ask(normalize="0.5,0.25")
 
 
+@pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+def test_a_device_may_be_torchs(device: Any) -> None:
+    ask(device=device)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -465,7 +471,9 @@ def test_normalize_takes_numbers_as_the_command_line_takes_text() -> None:
         (lambda path: ltrobust.train("pgd-at", jobs=2), "jobs: ltrobust.bench"),
         (lambda path: ask(epochs=3), "unknown setting of evaluate 'epochs'"),
         (lambda path: ask(limit_tests=3), "unknown setting of evaluate 'limit_tests'"),
-        (lambda path: ask(device=None), "device: give 'auto', 'cpu'"),
+        (lambda path: ask(device="tpu"), "unknown device 'tpu'"),
+        (lambda path: ask(train_counts=[math.inf, 1]), "give a list of whole numbers"),
+        (lambda path: ask(train_counts=torch.ones(2, 2)), r"whole numbers, got tensor\(\[\[1"),
         (lambda path: ask(attacks=None), "attacks: give a list of names, got None"),
         (lambda path: ask(normalize=(0.5, "x")), "normalize: give a list of numbers"),
         (lambda path: ask(train_counts="abc"), "train_counts: give a list of whole numbers"),

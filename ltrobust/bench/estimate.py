@@ -17,7 +17,7 @@ from torch import nn
 
 from ltrobust.attacks.pgd import input_gradient
 from ltrobust.bench.crew import processes
-from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device
+from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device, watched_attacks
 from ltrobust.bench.provenance import device_memory
 from ltrobust.combination import find
 from ltrobust.config import AttackSpec, DataSpec, Run
@@ -72,8 +72,9 @@ def estimate(
     probes = {} if probes is None else probes
     for planned in plan.runs:
         data = load(planned)
-        for part in planned.parts:
-            check_attacks(part.attacks, data.num_classes, data.test_images.shape)
+        watched = watched_attacks(planned.run, plan.settings).values()
+        for attacks in (watched, *(part.attacks for part in planned.parts)):
+            check_attacks(attacks, data.num_classes, data.test_images.shape)
         key = (planned.run.arch, planned.run.precision, data.image_shape)
         if key not in probes:
             with computing_with(plan.settings.threads or plan.threads):
@@ -98,7 +99,8 @@ def _left(
     run, epochs = store.run(planned.run.run_id), own_epochs(planned.run)
     there: Collection[str] = ()
     if plan.settings.overwrite != "all":
-        run.record()  # what is wrong with it shows before anything is done
+        run.check_whole()  # what is wrong with it shows before anything is done
+        run.record()
         there = run.attacks()
         wanted = planned.attack_ids().keys() - there
         epochs = 0 if run.trained or not wanted else epochs - len(run.history())

@@ -216,8 +216,6 @@ def precision_of(settings: Settings, device: str) -> str:
 
 def resolve_device(name: str) -> str:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is there, or raise UserError."""
-    if not isinstance(name, str):  # in Python, a torch.device say
-        raise UserError(f"device: give 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -310,6 +308,11 @@ def threads_each(slots: int, each: int = 1) -> int | None:
     return None if slots * each == 1 else max(1, cores() // (slots * each))
 
 
+def watched_attacks(run: Run, settings: Settings) -> dict[str, AttackSpec]:
+    """The attacks by which the curve of a training is watched on the test set, by name."""
+    return {name: attack_spec(name, run.recipe.attack.eps) for name in settings.watch or ()}
+
+
 STATES = ("new", "stopped", "failed", "trained", "evaluated")
 """How far a run can have come."""
 
@@ -321,6 +324,7 @@ def cached(plan: Plan, store: SuiteStore) -> dict[str, str]:
 
 def _cached(planned: PlannedRun, store: SuiteStore) -> str:
     run = store.run(planned.run.run_id)
+    run.check_whole()
     record = run.record()
     if run.failure is not None:
         return "failed"

@@ -12,18 +12,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ltrobust.attacks.suite import attack_spec
 from ltrobust.bench.checks import check_reliability, lacks_reliability
 from ltrobust.bench.crew import Crew, assembled, processes, threads_of
 from ltrobust.bench.examples import keep_examples, lacks_examples
 from ltrobust.bench.loader import Loader, test_sha256
-from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device
+from ltrobust.bench.plan import Plan, PlannedRun, thrift, use_device, watched_attacks
 from ltrobust.bench.provenance import peak_memory, provenance, restart_peak_memory
 from ltrobust.bench.settings import Settings
 from ltrobust.bench.tensors import (
@@ -156,15 +155,17 @@ def _do_parts(
 ) -> str:
     """Do a run on all its sets of test images, also when it fails on one; say the first reason."""
     store, failed = suite.run(planned.run.run_id), ""
+    if plan.settings.overwrite == "all":
+        try:
+            suite.start_over(store.run_id)
+        except RunError as error:
+            return _failed(store, str(error))
     for part in planned.parts:
         reason = _do_run(part, suite, claim, load, plan, reporter)
         failed = failed or reason
         if reason and (not store.trained or plan.settings.overwrite == "never"):
             return failed
-        # begun, it is not cleared again
-        settings = plan.settings.model_copy(update={"overwrite": "failed"})
-        plan = replace(plan, settings=settings) if plan.settings.overwrite == "all" else plan
-    if failed and store.failure is None:  # the last set went well
+    if failed != (store.failure or ""):  # of the last set
         _failed(store, failed)
     return failed
 
@@ -193,8 +194,6 @@ def _do_run(
     """Do one run; return the reason when it failed, else ""."""
     store = suite.run(planned.run.run_id)
     try:
-        if plan.settings.overwrite == "all":
-            suite.start_over(store.run_id)
         return _go_on(planned, suite, claim, load(planned), plan, reporter)
     except ClaimedError:
         raise
@@ -238,7 +237,8 @@ def _go_on(
         keep_place(store, data)
         store.succeed()
         return ""
-    check_attacks(missing.values(), data.num_classes, data.test_images.shape)
+    watched = () if store.trained else watched_attacks(planned.run, plan.settings).values()
+    check_attacks((*missing.values(), *watched), data.num_classes, data.test_images.shape)
     if record is None or not store.begun:
         store.begin(_record(planned, data, plan), anew=True)
     keep_place(store, data)
@@ -529,7 +529,7 @@ def watch_of(
     """What the curve of a training shows of the test set, if that is asked for."""
     if settings.watch is None:
         return None
-    specs = {name: attack_spec(name, run.recipe.attack.eps) for name in settings.watch}
+    specs = watched_attacks(run, settings)
     test = TestSet(data.test_images, data.test_labels, data.test_index)
 
     def look(net: nn.Module, method: Method) -> dict[str, float]:

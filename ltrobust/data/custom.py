@@ -36,11 +36,7 @@ def register_dataset(spec: DatasetSpec) -> Callable[[L], L]:
     Raises:
         UserError: the name is taken or means something else, or the spec does not tell the classes.
     """
-    families = {name.partition(":")[0] for name in DATASETS} | set(OWN_LAYOUTS)
-    if not NAME.fullmatch(spec.name):
-        raise UserError(f"dataset name '{spec.name}' may hold letters, digits, '-' and '_' only")
-    if spec.name not in DATASETS and spec.name in families:
-        raise UserError(f"dataset name '{spec.name}' is that of a family of ours; choose another")
+    check_dataset_name(spec.name)
     if spec.num_classes is None or spec.num_classes < 2:
         raise UserError(f"dataset '{spec.name}': num_classes must be 2 or more")
     if spec.class_names and len(spec.class_names) != spec.num_classes:
@@ -54,6 +50,15 @@ def register_dataset(spec: DatasetSpec) -> Callable[[L], L]:
         return load
 
     return decorate
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise UserError for a name that no data set from outside can have."""
+    families = {known.partition(":")[0] for known in DATASETS} | set(OWN_LAYOUTS)
+    if not NAME.fullmatch(name):
+        raise UserError(f"dataset name '{name}' may hold letters, digits, '-' and '_' only")
+    if name not in DATASETS and name in families:
+        raise UserError(f"dataset name '{name}' is that of a family of ours; choose another")
 
 
 def arrays_source(spec: DatasetSpec, root: Path) -> Source:

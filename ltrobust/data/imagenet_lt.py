@@ -14,7 +14,7 @@ from ltrobust.data.base import Images, Source
 from ltrobust.data.catalog import IMAGENET_SIZE
 from ltrobust.data.reading import file_reader
 from ltrobust.data.split import IndexArray
-from ltrobust.errors import UserError
+from ltrobust.errors import MissingDataError, UserError
 
 LISTS = {"train": "ImageNet_LT_train.txt", "test": "ImageNet_LT_test.txt"}
 LISTED = {"train": 115_846, "test": 50_000}
@@ -66,14 +66,14 @@ def _part(file: Path, part: str, size: int | None, data_dir: Path) -> Images:
     roots = [data_dir / folder for folder in IMAGE_FOLDERS]
     root = next((root for root in roots if (root / paths[0]).is_file()), None)
     if root is None:
-        raise UserError(
+        raise MissingDataError(
             f"'{file}' lists '{paths[0]}', which is not below '{data_dir}' nor its folder "
             "imagenet; put ImageNet's folders train and val there, one folder a class"
         )
     files = [root / path for path in paths]
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UserError(
+        raise MissingDataError(
             f"{len(missing):,} of the {len(files):,} images that '{file}' lists are not there, "
             f"such as '{missing[0]}'; get them"
         )

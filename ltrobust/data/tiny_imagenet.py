@@ -19,7 +19,7 @@ from ltrobust.data.base import Images, Source
 from ltrobust.data.catalog import TINY_CLASSES
 from ltrobust.data.hugging_face import HuggingFaceFiles, find_parquet, parquet_source
 from ltrobust.data.reading import file_reader
-from ltrobust.errors import UserError
+from ltrobust.errors import MissingDataError, UserError
 
 FOLDER = "tiny-imagenet-200"
 PER_CLASS, TEST_IMAGES = 500, 10_000
@@ -142,7 +142,9 @@ def _test(root: Path, ids: list[str], size: int | None) -> Images:
     files = [root / "images" / f"val_{number}.JPEG" for number in index]
     missing = next((path for path in files if not path.is_file()), None)
     if missing is not None:
-        raise UserError(f"'{missing}' of '{annotations}' is not there; get the archive again")
+        raise MissingDataError(
+            f"'{missing}' of '{annotations}' is not there; get the archive again"
+        )
     known = np.asarray([labels[number] for number in index.tolist()], np.int64)
     read = file_reader(files, size or SIZE)
     return Images(known, read, index=index, order="official", files=files)

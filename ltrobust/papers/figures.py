@@ -50,7 +50,8 @@ def entry_chart(
     chart = _chart(entry, _titled(frame, flagged), flagged, values, ours)
     note = figure_note(entry, frame, ours, scale)
     told = " ".join(line.rstrip(";") + "." for line in note.splitlines())
-    return replace(chart, name=entry.name, title=entry.title, head=note, note=told)
+    head = "\n".join(part for line in note.splitlines() for part in textwrap.wrap(line, _WIDE))
+    return replace(chart, name=entry.name, title=entry.title, head=head, note=told)
 
 
 def _drawn(entry: Entry, frame: pd.DataFrame) -> list[str]:
@@ -101,7 +102,7 @@ def figure_note(entry: Entry, frame: pd.DataFrame, ours: Ours, scale: Scale) -> 
         if flagged_labels(frame[frame["attack"].isin(attacks)])
         else "",
     ]
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, _WIDE))
+    return "\n".join(line for line in lines if line)
 
 
 def scale_note(ours: Ours) -> str:
@@ -129,11 +130,15 @@ def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
     usual = Counter(sizes.values()).most_common(1)[0][0]
     others = [f"{attack_title(attack)} {text}" for attack, text in sizes.items() if text != usual]
     drawn = frame[frame["attack"].isin(attacks) & (frame["n"] > 0)]
-    parts = []
-    for metric, own in drawn[drawn["metric"].str.startswith("mean:")].groupby("metric")["n"]:
-        classes = str(metric).count(",") + 1
-        parts.append(f"{_span(sorted(own.unique()))} in {classes} classes")
-    single = drawn.loc[drawn["metric"].str.startswith("class:"), "n"]
+    single = drawn[drawn["metric"].str.startswith("class:")].groupby("metric")["n"].max()
+    means = drawn[drawn["metric"].str.startswith("mean:")].groupby("metric")["n"].max()
+    parts = (
+        []
+        if len(single)
+        else [f"{n:,} in {str(metric).count(',') + 1} classes" for metric, n in means.items()]
+    )
+    if len(single) and f"{single.sum():,}" != usual:
+        parts.append(f"{single.sum():,} in the {len(single)} classes drawn")
     parts += [f"{_span(sorted(single.unique()))} a class"] if len(single) else []
     each = f" ({', '.join(parts)})" if parts else ""
     return f"test images: {'; '.join([f'{usual}{each}', *others])}"

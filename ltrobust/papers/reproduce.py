@@ -158,6 +158,7 @@ def write_entry(job: Job, folder: Path, store: SuiteStore) -> tuple[Table, ...]:
 
 def _finished(planned: PlannedRun, store: SuiteStore) -> bool:
     run = store.run(planned.run.run_id)
+    run.check_whole()
     if run.failure is not None or not planned.attack_ids().keys() <= set(run.attack_ids()):
         return False
     return not (run.trained and lacks_reliability(run))

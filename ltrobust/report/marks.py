@@ -40,17 +40,22 @@ def reliability_note(
         beside: the same runs on other images, and attacks.
     """
     group = shown[0]
-    attacks = list(dict.fromkeys(attack for _, own in (shown, *beside) for attack in own))
     flagged, harmless = {}, {}
     for label in group.labels:
-        others = (one.checks.get(one.label_of(group, label), ()) for one, _ in beside)
-        names = list(dict.fromkeys(itertools.chain(group.checks[label], *others)))
-        told = {name: [a for a in attacks if concerns(name, a)] for name in names}
-        doubted = [a for a in attacks if any(a in own for own in told.values())]
-        where = "" if len(doubted) == len(attacks) else f" under {', '.join(doubted)}"
+        there = {a: None for a in shown[1] if (label, a) in group.cells}
+        doubts = [(a, name) for name in group.checks[label] for a in there if concerns(name, a)]
+        names = list(group.checks[label])
+        for one, attacks in beside:
+            own = one.label_of(group, label)
+            known = [a for a in attacks if (own, a) in one.cells]
+            there |= dict.fromkeys(known)
+            names += one.checks.get(own, ())
+            doubts += [(a, n) for n in one.checks.get(own, ()) for a in known if concerns(n, a)]
+        doubted = [attack for attack in there if attack in dict(doubts)]
+        where = "" if len(doubted) == len(there) else f" under {', '.join(doubted)}"
         if doubted:
-            flagged[f"{label}{where}"] = [name for name, own in told.items() if own]
-        if found := [name for name in names if concern(name) == "none"]:
+            flagged[f"{label}{where}"] = list(dict.fromkeys(name for _, name in doubts))
+        if found := [name for name in dict.fromkeys(names) if concern(name) == "none"]:
             harmless[label] = found
     note = f" {flag_sentence(flagged)}" if flagged else ""
     if harmless:

@@ -129,7 +129,7 @@ def draw(chart: Chart, width: float = WIDTH) -> Figure:
         figure.supylabel(fit(panels[0].y.title, height - below, 9), fontsize=9)
         low = (below + 0.05) / figure.get_figheight()
         figure.supxlabel(panels[0].x.title, fontsize=9, y=low, va="bottom")
-    axes = _grid(figure, chart, panels, mosaic, below + foot, one_line)
+    axes = _grid(figure, chart, panels, mosaic, below + foot, one_line, named)
     for place, (one, panel) in enumerate(zip(axes, panels, strict=True)):
         left = not outer or place % columns == 0
         bottom = not outer or place + columns >= len(panels)
@@ -202,6 +202,7 @@ def _grid(
     mosaic: list[list[str]],
     below: float,
     one_line: bool,
+    named: bool,
 ) -> list[Axes]:
     """Axes of all panels."""
     heats = [panel.heat for panel in panels if panel.heat]
@@ -212,10 +213,12 @@ def _grid(
     if many:
         figure.set_layout_engine(None)
         wide, high = figure.get_size_inches()
+        names = heats[0].rows if heats and heats[0].square and named else ()
+        left = 0.15 + max((text_width(short(name, 14), 7) for name in names), default=0.4)
         head = _NOTE * len(chart.head.splitlines())
         bottom = (below + 0.42 + _names_height(panels) + (0.35 if heats else 0.0)) / high
         figure.subplots_adjust(
-            left=0.55 / wide, right=1 - 0.12 / wide, bottom=bottom, top=1 - (0.24 + head) / high,
+            left=left / wide, right=1 - 0.12 / wide, bottom=bottom, top=1 - (0.24 + head) / high,
             wspace=0.12, hspace=0.34 if not heats else 0.25 if one_line else 0.4,
         )  # fmt: skip
     return [found[f"{number}"] for number in range(len(panels))]

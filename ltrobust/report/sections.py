@@ -207,14 +207,15 @@ def _notes(setting: Setting, attacks: Iterable[str]) -> list[str]:
         else "Below each score its 95% interval over the choice of test images, not of seeds; "
     )
     fewer = [] if setting.fewer is None else [(setting.fewer, setting.on_fewer)]
-    contested = [(setting, attacks), *fewer]
+    contested = [(setting, list(attacks), list(CONTESTS.values()))]
+    contested += [(one, own, ["balanced"]) for one, own in fewer]
     notes = [
         f"Percent. {spread}bold is the best of a column, – a score that not every seed has. "
         "Bars are drawn on one scale for the whole table.",
         setting.ranking.sentence,
         grouping_note(setting).strip(),
         fewer_note(setting).strip(),
-        near_best(*((one, own, CONTESTS.values()) for one, own in contested)).strip(),
+        near_best(*contested).strip(),
         reliability_note((setting, setting.attacks), *fewer).strip(),
         *(metric.meaning for metric in own_metrics(setting.rows[0])),
         _terms(str(setting.key["dataset"])),

@@ -132,6 +132,10 @@ def styled() -> Iterator[None]:
         yield
 
 
+_TOLD: set[str] = set()
+"""Letters that the font lacks and that were told."""
+
+
 @contextmanager
 def _glyphs_told() -> Iterator[None]:
     """Say once, in words, which letters the font has not."""
@@ -145,12 +149,13 @@ def _glyphs_told() -> Iterator[None]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         else:
             lacking[chr(int(glyph[1]))] = None
-    if lacking:
+    if not _TOLD.issuperset(lacking):
+        _TOLD.update(lacking)
         warnings.warn(
             f"figures lack the letters {''.join(sorted(lacking))}, which {FONT} has not; tables "
             "and the page have them",
             Notice,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -479,7 +479,7 @@ def _column_table(
     attacks, contests = {c.attack for c in contested}, {CONTESTS[c.score] for c in contested}
     shown = list(dict.fromkeys(one.attack for one in columns if one.fewer is None))
     fewer = next((one.fewer for one in columns if one.fewer is not None), None)
-    contested_on_fewer = [] if fewer is None else [(fewer, setting.on_fewer, contests)]
+    contested_on_fewer = [] if fewer is None else [(fewer, setting.on_fewer, ["balanced"])]
     caption = (
         f"{setting.protocol} acc.: mean over images, bal.: mean over classes.{note}"
         f"{reading(setting, shown, fewer)}"

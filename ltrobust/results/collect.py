@@ -6,6 +6,7 @@ computed here but the worst case over seeds, for which the outcomes are read.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ltrobust.config import Run, stable_hash
-from ltrobust.errors import UserError
+from ltrobust.errors import Notice, UserError
 from ltrobust.evaluation.metrics import worst_case
 from ltrobust.results.digest import Digest, digest_of
 from ltrobust.results.records import (
@@ -199,6 +200,12 @@ def places(directories: Iterable[Path]) -> list[tuple[RunStore, ...]]:
     for path in directories:
         once.setdefault(path.resolve(), path)
     for path in once.values():
+        for lost in SuiteStore(path).lost():
+            warnings.warn(
+                f"{lost} is left out: its run.json is gone; put it back, or delete the folder",
+                Notice,
+                stacklevel=2,
+            )
         for run in SuiteStore(path).runs():
             found.setdefault(run.begun_record().run_id, []).append(run)
     return [tuple(stores) for stores in found.values()]

@@ -61,6 +61,10 @@ WRITTEN = ".written.json"
 """Beside a report: which of the files in tables/ and figures/ are the report's own."""
 
 
+_LAST = {"trained.json": 1, "run.json": 2}
+"""Records that go after all else when a run is cleared."""
+
+
 class RunStore:
     """The files of one run: `results/<suite>/runs/<run_id>/`."""
 
@@ -105,11 +109,6 @@ class RunStore:
                     f"{self.path / name} is gone; put it back, or delete the folder to do the run "
                     "again"
                 )
-
-    @property
-    def is_run(self) -> bool:
-        """Whether it is a run's folder, also where its record is lost."""
-        return self._exists("run.json") or self.trained or bool(self.attack_ids())
 
     def begin(self, record: RunRecord, *, anew: bool = False) -> RunRecord:
         """Say what the run is, unless that is said; return what stands.
@@ -159,7 +158,9 @@ class RunStore:
             RunError: something of it cannot be removed.
         """
         try:
-            for part in self.path.iterdir() if self.path.is_dir() else ():
+            parts = list(self.path.iterdir()) if self.path.is_dir() else []
+            # killed in between, what is left is a run with less, and never things without a record
+            for part in sorted(parts, key=lambda part: _LAST.get(part.name, 0)):
                 shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
         except OSError as error:
             reason = error.strerror or error
@@ -256,10 +257,19 @@ class RunStore:
         Args:
             weights: the file.
             unchanged: attack to the test images whose verdicts stay.
+
+        Raises:
+            RunError: they have been rounded to other weights.
         """
         sha = hashlib.sha256(weights).hexdigest()
         made = {"run_id": self.run_id, "weights_sha256": sha, "made": now()}
-        self._create("rounded.json", RoundedRecord(**made, unchanged=dict(unchanged)))
+        if not self._create("rounded.json", RoundedRecord(**made, unchanged=dict(unchanged))):
+            known = self.rounded()
+            if known is not None and known.weights_sha256 != sha:
+                raise RunError(
+                    f"{self.path / 'rounded.json'} is of other weights than those rounded here; "
+                    "what is stored stays"
+                )
         write_atomic(self.path / "model.safetensors", weights)
 
     def forget_training(self) -> None:
@@ -550,14 +560,21 @@ class SuiteStore:
         return RunStore(self.path / "runs" / run_id)
 
     def runs(self) -> list[RunStore]:
-        """All runs that have a record, or had one, by name; a link to one is not another."""
+        """All runs that have a record, by name; a link to one of them is not another."""
         folder = self.path / "runs"
         if not folder.is_dir():
             return []
-        paths = [path for path in sorted(folder.iterdir()) if RunStore(path).is_run]
+        paths = [path for path in sorted(folder.iterdir()) if (path / "run.json").is_file()]
         paths.sort(key=Path.is_symlink)
         once = {path.resolve(): path for path in reversed(paths)}
         return [RunStore(path) for path in sorted(once.values())]
+
+    def lost(self) -> list[Path]:
+        """Folders of runs whose record is gone, which nobody can tell any more what they are."""
+        folder = self.path / "runs"
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        runs = [RunStore(path) for path in paths if not (path / "run.json").exists()]
+        return [one.path for one in runs if one.trained or one.attack_ids()]
 
     def prepare(self) -> None:
         """Make the directory, or raise UserError when it cannot be written."""

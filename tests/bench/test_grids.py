@@ -190,7 +190,10 @@ def test_a_dry_run_refuses_what_the_data_cannot_give(cli: Cli, flag: str):
 
 @pytest.mark.usefixtures("few_checks")
 @pytest.mark.parametrize("early", [True, False], ids=["before all", "by its run"])
-def test_an_attack_that_cannot_be_is_told_before_the_training(cli: Cli, early: bool):
+@pytest.mark.parametrize("asked", [("--attacks", "clean,dlr2"), ("--watch", "dlr2")])
+def test_an_attack_that_cannot_be_is_told_before_the_training(
+    cli: Cli, early: bool, asked: tuple[str, ...]
+):
     for part in ("train", "test"):
         for label in ("a", "b"):
             folder = Path("two") / part / label
@@ -206,7 +209,7 @@ def test_an_attack_that_cannot_be_is_told_before_the_training(cli: Cli, early: b
         "natural",
     )
     more = () if early else ("--no-estimate",)
-    attacks = ("--epochs", "1", "--attacks", "clean,dlr2", "--device", "cpu", "--output", "out")
+    attacks = ("--epochs", "1", *asked, "--device", "cpu", "--output", "out")
     outcome = cli("bench", "--methods", "pgd-at", *words, *attacks, *more)
     assert outcome.code == (2 if early else 1)
     assert "compares three logits; this data has two classes" in outcome.stderr
@@ -387,11 +390,29 @@ def test_a_set_of_test_images_that_fails_keeps_no_other_from_being_tried(
     assert attacked() == {("pgd-at", 0): many if bad == 10 else few}
     (row,) = json.loads(cli("status", "out", "--json").stdout)
     assert row["state"] == "failed"
+    assert "no room" in row["reason"]
 
     done = cli(*words, "--overwrite", "never")
     assert (done.code, attacked()) == (1, {("pgd-at", 0): many if bad == 10 else few})
     assert cli(*words).code == 0
     assert attacked() == {("pgd-at", 0): sorted([*few, *many])}
+
+
+def test_where_a_run_cannot_be_cleared_nothing_is_made_of_its_old_weights(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    path = suite(TWICE)
+    words = ("bench", "--suite", path, "--no-checks", "--seeds", "0", "--methods", "pgd-at")
+    assert cli(*words, "--attacks", "clean", "--no-report").code == 0
+
+    def refused(*_: Any) -> None:
+        raise RunError("model.safetensors cannot be removed")
+
+    monkeypatch.setattr(SuiteStore, "start_over", refused)
+    before = attacked()
+    done = cli(*words, "--overwrite", "all", "--no-report")
+    assert (done.code, attacked()) == (1, before)
+    assert "cannot be removed" in done.stderr
 
 
 def test_a_plan_of_several_sets_of_test_images_is_what_was_written(cli: Cli):

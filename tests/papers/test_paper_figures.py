@@ -113,7 +113,7 @@ def test_a_figure_at_full_scale_tells_its_test_images_and_no_scale(tmp_path) -> 
     ours = Ours(made.plans, store_results(made, tmp_path))
     frame = compare(made.entry, VALUES, ours, "full")
     note = figure_note(made.entry, frame, ours, "full")
-    assert note == "test images: 400 (200 in 5 classes, 40 a class)"
+    assert note == "test images: 400 (200 in the 5 classes drawn, 40 a class)"
 
 
 @pytest.mark.parametrize("name", ["robal-table", "robal-by-ratio", "taet-tail", "taet-scatter"])

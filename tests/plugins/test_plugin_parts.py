@@ -169,6 +169,7 @@ def test_a_plugin_takes_no_name_of_ours(tmp_path: Path) -> None:
     [
         *(("method", "trades"), ("attack", "pgd20"), ("attack", "fgsm"), ("network", "resnet18")),
         *(("dataset", "digits-lt"), ("metric", "accuracy"), ("metric", "worst-class")),
+        *(("method", "core"), ("method", "all"), ("dataset", "folder"), ("dataset", "hf")),
     ],
 )
 def test_nothing_is_written_under_a_name_that_is_taken(
@@ -239,7 +240,6 @@ LOSS = "def loss(self, model, x, y, x_adv, ctx): return model(x_adv).square().me
 @pytest.mark.parametrize(
     ("option", "loss", "message"),
     [
-        ("tau: float", LOSS, "option tau of method own has no default; give it one"),
         ("tau: float = math.inf", LOSS, "option tau of method own has the default inf"),
         ("tau: float = 1.0", "", "method own has no loss; write loss"),
     ],
@@ -249,6 +249,15 @@ def test_a_method_that_could_only_fail_later_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_plugin(plugin(tmp_path, OWN, option=option, loss=loss))
+
+
+def test_an_option_without_a_default_has_to_be_given(tmp_path: Path) -> None:
+    file = plugin(tmp_path, OWN, option="tau: float", loss=LOSS)
+    asked = {"methods": "own", "dataset": "digits-lt", "plugin": str(file)}
+    with pytest.raises(UserError, match=r"tau of method own has no default; .* own\.tau=VALUE"):
+        make_plan(make_settings(asked))
+    (planned,) = make_plan(make_settings({**asked, "option": "own.tau=0.5"})).runs
+    assert planned.run.options["tau"] == 0.5
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])

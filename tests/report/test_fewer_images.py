@@ -254,6 +254,28 @@ def test_doubts_about_numbers_on_fewer_images_are_told_once():
     assert "taet under pgd20, autoattack (vanishing-gradients)" in caption
 
 
+def test_a_doubt_about_a_run_is_told_of_the_numbers_that_carry_its_sign():
+    """Seed 1 is in doubt, and AutoAttack was made on seed 0 alone; pgd-at was not attacked so."""
+    seeds = [
+        {**row, "reliability": "vanishing-gradients" if row["seed"] == 1 else ""}
+        for row in rows(ALL, ("clean", "pgd20"), (0, 1))
+    ]
+    table = leaderboard_table(of_all(seeds + rows(methods=("taet",))))
+    assert cells(table, "taet")[AUTOATTACK].sign == ""
+    told = "taet under pgd20 (vanishing-gradients)"
+    assert told in table.caption
+    assert "pgd-at under pgd20 (vanishing-gradients)" in table.caption
+
+
+def test_leads_that_no_column_shows_are_not_explained():
+    found = EVERY + rows()
+    part = of_all(found).fewer
+    assert part is not None
+    tail = {**lead(part, "autoattack", "within noise"), "group": "tail"}
+    caption = leaderboard_table(of_all(found, comparisons=pd.DataFrame([tail]))).caption
+    assert "within noise of the best" not in caption
+
+
 # order ------------------------------------------------------------------------------------------
 
 

@@ -146,6 +146,11 @@ def test_classes_that_have_numbers_are_named_below():
     assert below({"methods": MANY, "classes": 100}) == ""
 
 
+def test_names_of_classes_stay_on_a_wide_canvas():
+    figure = draw(charts(setting_of(methods=MANY[:13])[0])["confusion"], 6.9)
+    assert_readable(figure, "confusion of two columns")
+
+
 def test_a_long_name_of_a_combination_stands_in_two_lines():
     methods = [f"at-bsl+{name}" for name in ("awp", "robustlt", "robustlt+awp", *"abcdefgh")]
     figure = draw(charts(setting_of(methods=tuple(methods))[0])["confusion"])

@@ -18,9 +18,9 @@ from ltrobust.bench.tensors import (
     save_attack_state,
     save_state,
 )
-from ltrobust.errors import RunError, UserError
+from ltrobust.errors import Notice, RunError, UserError
 from ltrobust.results import store
-from ltrobust.results.collect import read_run
+from ltrobust.results.collect import collect, read_run
 from ltrobust.results.files import ABANDONED, create, write_atomic
 from ltrobust.results.store import RunStore, SuiteStore, suite_of
 from ltrobust.training.checkpoint import to_bytes
@@ -274,7 +274,6 @@ def test_a_lost_record_is_told_by_everything_that_needs_it(tmp_path: Path, name:
     run.check_whole()
     read_run(run)
     (run.path / name).unlink()
-    assert run.path in [one.path for one in suite.runs()], "it is not left out silently"
     told = rf"{name} is gone; put it back, or delete the folder"
     for ask in (run.check_whole, lambda: read_run(run)):
         with pytest.raises(UserError, match=told):
@@ -282,6 +281,41 @@ def test_a_lost_record_is_told_by_everything_that_needs_it(tmp_path: Path, name:
     if name == "trained.json":
         with pytest.raises(UserError, match=told):
             run.weights()
+        return
+    other = write_run(suite.path, "two", [attack("pgd2", correct=[True, False])])
+    with pytest.warns(Notice, match=r"is left out: its run\.json is gone; put it back, or delete"):
+        (found,) = collect([suite.path])
+    assert found.record.run_id == other.run_id, "the others are there"
+
+
+def test_weights_that_were_rounded_otherwise_stay(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    (run.path / "trained.json").unlink()
+    run.finish(trained_record(run.run_id), b"one")
+    run.round(b"half", {"clean": 2})
+    run.round(b"half", {"clean": 2})
+    with pytest.raises(RunError, match=r"rounded\.json is of other weights"):
+        run.round(b"another", {"clean": 2})
+    assert run.weights() == b"half"
+
+
+def test_what_is_left_of_a_clearing_that_was_killed_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tmp_path, "pgd2")
+    (run.path / "trained.json").unlink()
+    run.finish(trained_record(run.run_id), b"one")
+    gone: list[str] = []
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        gone.append(path.name)
+        assert (run.path / "run.json").exists() or path.name == "run.json"
+        unlink(path, missing_ok=missing_ok)
+
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", noted)
+    run.clear()
+    assert gone[-2:] == ["trained.json", "run.json"]
 
 
 # attacks ----------------------------------------------------------------------------------------
