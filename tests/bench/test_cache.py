@@ -204,17 +204,20 @@ def test_crash_in_a_method_is_a_failed_run_with_its_traceback_in_the_log(cli: Cl
     assert is_done(run_of("pgd-at"))
 
 
-@pytest.mark.parametrize("name", ["head", "without a loss"])
-def test_method_that_cannot_even_be_built_is_a_failed_run_and_the_others_go_on(
-    cli: Cli, name: str
-) -> None:
+def test_method_without_a_loss_is_refused_before_anything_is_done(cli: Cli) -> None:
     plugin = write_plugin(Path("unbuilt.py"), "unbuilt")
-    text = plugin.read_text()
-    if name == "head":
-        text += "\n    def head(self, in_features, num_classes):\n        return [][0]\n"
-    else:
-        text = text.replace("def loss", "def lost")
-    plugin.write_text(text)
+    plugin.write_text(plugin.read_text().replace("def loss", "def lost"))
+    words = ("bench", "--methods", "unbuilt,pgd-at", "--plugin", plugin, *QUICK, "--output", OUT)
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert "method unbuilt has no loss; write loss(" in outcome.stderr
+    assert not OUT.exists()
+
+
+def test_method_that_cannot_even_be_built_is_a_failed_run_and_the_others_go_on(cli: Cli) -> None:
+    plugin = write_plugin(Path("unbuilt.py"), "unbuilt")
+    head = "\n    def head(self, in_features, num_classes):\n        return [][0]\n"
+    plugin.write_text(plugin.read_text() + head)
     words = ("bench", "--methods", "unbuilt,pgd-at", "--plugin", plugin, *QUICK, "--output", OUT)
     outcome = cli(*words)
     assert outcome.code == 1

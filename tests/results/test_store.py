@@ -20,7 +20,7 @@ from ltrobust.bench.tensors import (
 )
 from ltrobust.errors import Notice, RunError, UserError
 from ltrobust.results import store
-from ltrobust.results.collect import collect, read_run
+from ltrobust.results.collect import collect
 from ltrobust.results.files import ABANDONED, create, write_atomic
 from ltrobust.results.store import RunStore, SuiteStore, suite_of
 from ltrobust.training.checkpoint import to_bytes
@@ -272,16 +272,13 @@ def test_a_lost_record_is_told_by_everything_that_needs_it(tmp_path: Path, name:
     (run.path / "trained.json").unlink()
     run.finish(trained_record(run.run_id), b"one")
     run.check_whole()
-    read_run(run)
     (run.path / name).unlink()
     told = rf"{name} is gone; put it back, or delete the folder"
-    for ask in (run.check_whole, lambda: read_run(run)):
+    for ask in (run.check_whole, run.weights if name == "trained.json" else run.begun_record):
         with pytest.raises(UserError, match=told):
             ask()
     if name == "trained.json":
-        with pytest.raises(UserError, match=told):
-            run.weights()
-        return
+        return  # a report shows what is there, and another copy of the run may have it
     other = write_run(suite.path, "two", [attack("pgd2", correct=[True, False])])
     with pytest.warns(Notice, match=r"is left out: its run\.json is gone; put it back, or delete"):
         (found,) = collect([suite.path])
