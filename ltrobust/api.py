@@ -274,7 +274,8 @@ def evaluate(
     place = torch.device(use_device(asked.device))
     test, counts, known = _test_set(dataset, train_counts)
     of_file = {"arch": arch, "method": method, "key": checkpoint_key}
-    model = _model(model, model_args, checkpoint, of_file, normalize, test, counts)
+    text = _normalize_text(normalize)
+    model = _model(model, model_args, checkpoint, of_file, text, test, counts)
     if asked.eps is None and known is None:
         raise UserError("eps: plain tensors have no radius of their own; give one, such as 8/255")
     radius = known if asked.eps is None else asked.eps
@@ -294,7 +295,7 @@ def _model(
     arguments: Mapping[str, Any] | None,
     checkpoint: str | Path | None,
     of_file: dict[str, str | None],
-    normalize: str | Sequence[float] | None,
+    normalize: str | None,
     test: TestSet,
     counts: Sequence[int] | None,
 ) -> nn.Module:
@@ -302,8 +303,7 @@ def _model(
     if (model is None) == (checkpoint is None):
         raise UserError("give one of: model, checkpoint= with arch=")
     if checkpoint is not None:
-        text = _normalize_text(normalize)
-        return _checkpoint_model(Path(checkpoint), of_file, text, test, counts)
+        return _checkpoint_model(Path(checkpoint), of_file, normalize, test, counts)
     if any(value is not None for value in of_file.values()):
         raise UserError("arch, method and checkpoint_key go with checkpoint=")
     if isinstance(model, str):
@@ -412,7 +412,7 @@ def attack(
         found, known = labelled_images((images, labels))
     test = TestSet(found, known, torch.arange(len(known)))
     place = torch.device(use_device(asked.device))
-    model = _normalized(model, normalize, found)
+    model = _normalized(model, _normalize_text(normalize), found)
     evaluator = Evaluator(
         model, test, num_classes=_check_model(model, test, None, place), device=place
     )
@@ -593,13 +593,10 @@ def _module(model: Any) -> nn.Module:
     return model
 
 
-def _normalized(
-    model: nn.Module, normalize: str | Sequence[float] | None, images: Tensor
-) -> nn.Module:
-    text = _normalize_text(normalize)
-    if text is None:
+def _normalized(model: nn.Module, normalize: str | None, images: Tensor) -> nn.Module:
+    if normalize is None:
         return model
-    return normalized(model, text, images.shape[1] if images.dim() == 4 else 1)
+    return normalized(model, normalize, images.shape[1] if images.dim() == 4 else 1)
 
 
 def _normalize_text(normalize: str | Sequence[float] | None) -> str | None:

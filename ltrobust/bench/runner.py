@@ -142,32 +142,20 @@ def do_run(
         store.sweep()
         own = _threads(store, plan.settings) or plan.threads
         with computing_with(own or threads_of(plan.settings, plan.device)):
-            return _do_parts(planned, suite, claim, load, plan, reporter)
-
-
-def _do_parts(
-    planned: PlannedRun,
-    suite: SuiteStore,
-    claim: Claim,
-    load: Callable[[PlannedRun], LongTailedData],
-    plan: Plan,
-    reporter: Reporter,
-) -> str:
-    """Do a run on all its sets of test images, also when it fails on one; say the first reason."""
-    store, failed = suite.run(planned.run.run_id), ""
-    if plan.settings.overwrite == "all":
-        try:
-            suite.start_over(store.run_id)
-        except RunError as error:
-            return _failed(store, str(error))
-    for part in planned.parts:
-        reason = _do_run(part, suite, claim, load, plan, reporter)
-        failed = failed or reason
-        if reason and (not store.trained or plan.settings.overwrite == "never"):
+            if plan.settings.overwrite == "all":
+                try:
+                    suite.start_over(store.run_id)
+                except RunError as error:
+                    return _failed(store, str(error))
+            failed = ""
+            for part in planned.parts:  # also when it fails on one set of test images
+                reason = _do_run(part, suite, claim, load, plan, reporter)
+                failed = failed or reason
+                if reason and (not store.trained or plan.settings.overwrite == "never"):
+                    return failed
+            if failed != (store.failure or ""):  # of the last set
+                _failed(store, failed)
             return failed
-    if failed != (store.failure or ""):  # of the last set
-        _failed(store, failed)
-    return failed
 
 
 def _threads(store: RunStore, settings: Settings) -> int | None:

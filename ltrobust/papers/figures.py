@@ -132,14 +132,12 @@ def images_note(frame: pd.DataFrame, ours: Ours, attacks: Sequence[str]) -> str:
     drawn = frame[frame["attack"].isin(attacks) & (frame["n"] > 0)]
     single = drawn[drawn["metric"].str.startswith("class:")].groupby("metric")["n"].max()
     means = drawn[drawn["metric"].str.startswith("mean:")].groupby("metric")["n"].max()
-    parts = (
-        []
-        if len(single)
-        else [f"{n:,} in {str(metric).count(',') + 1} classes" for metric, n in means.items()]
-    )
-    if len(single) and f"{single.sum():,}" != usual:
-        parts.append(f"{single.sum():,} in the {len(single)} classes drawn")
-    parts += [f"{_span(sorted(single.unique()))} a class"] if len(single) else []
+    if len(single):
+        some = f"{single.sum():,}" != usual
+        parts = [f"{single.sum():,} in the {len(single)} classes drawn"] if some else []
+        parts.append(f"{_span(sorted(single.unique()))} a class")
+    else:
+        parts = [f"{n:,} in {str(metric).count(',') + 1} classes" for metric, n in means.items()]
     each = f" ({', '.join(parts)})" if parts else ""
     return f"test images: {'; '.join([f'{usual}{each}', *others])}"
 

@@ -42,20 +42,22 @@ def reliability_note(
     group = shown[0]
     flagged, harmless = {}, {}
     for label in group.labels:
-        there = {a: None for a in shown[1] if (label, a) in group.cells}
-        doubts = [(a, name) for name in group.checks[label] for a in there if concerns(name, a)]
-        names = list(group.checks[label])
-        for one, attacks in beside:
-            own = one.label_of(group, label)
-            known = [a for a in attacks if (own, a) in one.cells]
-            there |= dict.fromkeys(known)
-            names += one.checks.get(own, ())
-            doubts += [(a, n) for n in one.checks.get(own, ()) for a in known if concerns(n, a)]
-        doubted = [attack for attack in there if attack in dict(doubts)]
+        named = [(group, label, shown[1])]
+        named += [(one, one.label_of(group, label), attacks) for one, attacks in beside]
+        checks: dict[str, bool] = {}  # to whether it puts a number of the table in doubt
+        there: dict[str, bool] = {}  # attack to whether its number is in doubt
+        for one, own, attacks in named:
+            made = [attack for attack in attacks if (own, attack) in one.cells]
+            there |= {attack: there.get(attack, False) for attack in made}
+            for name in one.checks.get(own, ()):
+                doubts = [attack for attack in made if concerns(name, attack)]
+                checks[name] = checks.get(name, False) or bool(doubts)
+                there |= dict.fromkeys(doubts, True)
+        doubted = [attack for attack, doubt in there.items() if doubt]
         where = "" if len(doubted) == len(there) else f" under {', '.join(doubted)}"
         if doubted:
-            flagged[f"{label}{where}"] = list(dict.fromkeys(name for _, name in doubts))
-        if found := [name for name in dict.fromkeys(names) if concern(name) == "none"]:
+            flagged[f"{label}{where}"] = [name for name, doubt in checks.items() if doubt]
+        if found := [name for name in checks if concern(name) == "none"]:
             harmless[label] = found
     note = f" {flag_sentence(flagged)}" if flagged else ""
     if harmless:

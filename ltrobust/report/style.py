@@ -142,14 +142,14 @@ def _glyphs_told() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "Glyph ")
         yield
-    lacking: dict[str, None] = {}
+    lacking: set[str] = set()
     for one in caught:
         glyph = re.match(r"Glyph (\d+) ", str(one.message))
         if glyph is None:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         else:
-            lacking[chr(int(glyph[1]))] = None
-    if not _TOLD.issuperset(lacking):
+            lacking.add(chr(int(glyph[1])))
+    if not lacking <= _TOLD:
         _TOLD.update(lacking)
         warnings.warn(
             f"figures lack the letters {''.join(sorted(lacking))}, which {FONT} has not; tables "
